@@ -1,0 +1,255 @@
+"""One typed object with everything that an operator may set, read from the environment once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class BadSetting(Exception):
+    """An environment variable holds a value that Modelyard cannot use; the text names the variable."""
+
+
+def _setting(
+    variable: str, text: str, read: Callable[[str], Any], default: Any = None, factory: Callable[[], Any] | None = None
+) -> Any:
+    metadata = {"variable": variable, "text": text, "read": read}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _path(value: str) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def _paths(value: str) -> tuple[Path, ...]:
+    return tuple(_path(part) for part in value.split(os.pathsep) if part)
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError(f"must lie between {low} and {high}")
+        return number
+
+    return read
+
+
+def _seconds(low: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        number = float(value)
+        if not low <= number < float("inf"):
+            raise ValueError(f"must be at least {low} seconds")
+        return number
+
+    return read
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, with its environment variable, its unit and its default."""
+
+    home: Path = _setting(
+        "MODELYARD_HOME",
+        "Folder that holds the state of this machine: records, objects, caches, scratch folders, sockets and logs.",
+        _path,
+        factory=lambda: Path.home() / ".modelyard",
+    )
+    host: str = _setting(
+        "MODELYARD_HOST",
+        "Address the API listens on. Anything but a loopback address needs at least one key.",
+        _text,
+        "127.0.0.1",
+    )
+    port: int = _setting("MODELYARD_PORT", "Port the API listens on.", _whole(1, 65535), 8080)
+    data_roots: tuple[Path, ...] = _setting(
+        "MODELYARD_DATA_ROOTS",
+        "Folders, separated by colons, that requests may read data from and keep repositories in. "
+        "Default: the folder `data` inside MODELYARD_HOME.",
+        _paths,
+        (),
+    )
+    redis_url: str | None = _setting(
+        "MODELYARD_REDIS_URL",
+        "Redis for queues and live state, as redis://, rediss:// or unix://. "
+        "Default: a private server that `modelyard up` starts inside MODELYARD_HOME.",
+        _text,
+    )
+    database_url: str = _setting(
+        "MODELYARD_DATABASE_URL",
+        "SQLAlchemy address of the records: sqlite:///file or postgresql+psycopg://…. "
+        "Default: records.db inside MODELYARD_HOME.",
+        _text,
+        "",
+    )
+    objects_url: str = _setting(
+        "MODELYARD_OBJECTS_URL",
+        "Where artifacts are kept: file:///folder or s3://bucket/prefix. Default: the folder `objects` in MODELYARD_HOME.",
+        _text,
+        "",
+    )
+    s3_endpoint_url: str | None = _setting(
+        "MODELYARD_S3_ENDPOINT_URL", "Address of an S3-compatible server; not needed for AWS.", _text
+    )
+    flower_port: int = _setting(
+        "MODELYARD_FLOWER_PORT", "Port of Flower on the loopback address; 0 leaves Flower out.", _whole(0, 65535), 5555
+    )
+    fetch_allow: tuple[str, ...] = _setting(
+        "MODELYARD_FETCH_ALLOW",
+        "Hosts or networks, separated by commas, that data may be fetched from although they are private.",
+        _names,
+        (),
+    )
+    lease_s: float = _setting(
+        "MODELYARD_LEASE_S", "Seconds after which a worker that renews no longer may be replaced.", _seconds(0.5), 20.0
+    )
+    renew_s: float = _setting("MODELYARD_RENEW_S", "Seconds between two renewals of a lease.", _seconds(0.1), 5.0)
+    sweep_s: float = _setting("MODELYARD_SWEEP_S", "Seconds between two sweeps.", _seconds(0.1), 2.0)
+    checkpoint_s: float = _setting(
+        "MODELYARD_CHECKPOINT_S",
+        "Shortest time in seconds between two recovery checkpoints; it grows so that they cost at most 2 %.",
+        _seconds(0.0),
+        10.0,
+    )
+    deaths_max: int = _setting(
+        "MODELYARD_DEATHS_MAX",
+        "Attempts without progress after which a training that keeps being killed is given up.",
+        _whole(1, 100),
+        3,
+    )
+    cancel_grace_s: float = _setting(
+        "MODELYARD_CANCEL_GRACE_S", "Seconds a cancelled training has to stop by itself before TERM.", _seconds(0.0), 10.0
+    )
+    kill_grace_s: float = _setting("MODELYARD_KILL_GRACE_S", "Seconds between TERM and KILL.", _seconds(0.0), 5.0)
+    shutdown_s: float = _setting(
+        "MODELYARD_SHUTDOWN_S",
+        "Seconds a stopping worker has to save a checkpoint and hand its task back.",
+        _seconds(1.0),
+        30.0,
+    )
+    predict_timeout_s: float = _setting(
+        "MODELYARD_PREDICT_TIMEOUT_S", "Seconds after which an unanswered prediction is a 503.", _seconds(0.1), 60.0
+    )
+    threads: int = _setting(
+        "MODELYARD_THREADS",
+        "Threads one training or prediction may use. Default: the cores this process may use.",
+        _whole(1, 1024),
+        factory=_cores,
+    )
+    api_workers: int = _setting("MODELYARD_API_WORKERS", "API processes that `modelyard up` starts.", _whole(1, 64), 1)
+    api_threads: int = _setting(
+        "MODELYARD_API_THREADS",
+        "Threads of each API process; half of them may be held by waiting calls.",
+        _whole(2, 1024),
+        64,
+    )
+    train_workers: int = _setting(
+        "MODELYARD_TRAIN_WORKERS", "Training workers that `modelyard up` starts.", _whole(0, 64), 1
+    )
+    request_limit_bytes: int = _setting(
+        "MODELYARD_REQUEST_LIMIT_BYTES", "Largest request body in bytes.", _whole(1024, 2**34), 256 * 2**20
+    )
+    cache_limit_bytes: int = _setting(
+        "MODELYARD_CACHE_LIMIT_BYTES", "Bytes a worker machine keeps of the object store.", _whole(2**20, 2**50), 10 * 2**30
+    )
+    versions_kept: int = _setting(
+        "MODELYARD_VERSIONS_KEPT", "Versions kept per repository, besides pinned ones.", _whole(1, 10**6), 10
+    )
+    attempts_kept_s: float = _setting(
+        "MODELYARD_ATTEMPTS_KEPT_S",
+        "Seconds that logs, checkpoints and files of ended attempts are kept.",
+        _seconds(0.0),
+        7 * 86400.0,
+    )
+
+    def __post_init__(self) -> None:
+        chosen: dict[str, Any] = {
+            "database_url": self.database_url or f"sqlite:///{self.home / 'records.db'}",
+            "objects_url": self.objects_url or f"file://{self.home / 'objects'}",
+            "data_roots": self.data_roots or (self.home / "data",),
+        }
+        for name, value in chosen.items():
+            object.__setattr__(self, name, value)
+        if self.renew_s * 2 > self.lease_s:
+            raise BadSetting("MODELYARD_RENEW_S must be at most half of MODELYARD_LEASE_S, or leases run out in use")
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from `environment`; empty variables count as absent.
+
+        Raises BadSetting, which names the variable and its meaning.
+        """
+        given: dict[str, Any] = {}
+        for each in fields(cls):
+            value = environment.get(each.metadata["variable"], "")
+            if value == "":
+                continue
+            try:
+                given[each.name] = each.metadata["read"](value)
+            except ValueError as error:
+                raise BadSetting(
+                    f"{each.metadata['variable']}={value!r} cannot be used ({error}). {each.metadata['text']}"
+                ) from None
+        return cls(**given)
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that make `from_env` give these settings again, for the processes that we start."""
+        made: dict[str, str] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is None:
+                continue
+            if each.name == "data_roots":
+                value = os.pathsep.join(str(part) for part in value)
+            elif isinstance(value, tuple):
+                value = ",".join(value)
+            made[each.metadata["variable"]] = str(value)
+        return made
+
+    @property
+    def redis_socket(self) -> Path:
+        """Socket of the embedded Redis server."""
+        return self.home / "redis" / "redis.sock"
+
+    @property
+    def live_url(self) -> str:
+        """Address of Redis as redis-py wants it."""
+        return self.redis_url or f"unix://{self.redis_socket}"
+
+    @property
+    def broker_url(self) -> str:
+        """Address of Redis as Celery wants it."""
+        url = self.live_url
+        return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of the running attempts on this machine."""
+        return self.home / "scratch"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the local copy of artifacts."""
+        return self.home / "cache"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the API can be reached from this machine only."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")

@@ -1,0 +1,140 @@
+"""What storage raises. The errors know no HTTP; `api/errors.py` maps each `kind` to the codes of the APIs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StorageError(Exception):
+    """Base of all errors of `storage`; `str(error)` is fit for a client."""
+
+    kind: ClassVar[str] = "storage"
+
+
+class ServiceNotFound(StorageError):
+    """The account has no service of that name."""
+
+    kind = "service_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"service {name!r} does not exist")
+
+
+class ServiceExists(StorageError):
+    """The account has a service of that name already."""
+
+    kind = "service_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"service {name!r} exists already; delete it first or choose another name")
+
+
+class TaskNotFound(StorageError):
+    """The account has no task of that number."""
+
+    kind = "task_not_found"
+
+    def __init__(self, task_id: object) -> None:
+        super().__init__(f"task {task_id} does not exist")
+
+
+class JobNotFound(StorageError):
+    """The service has no job of that number, or the job was deleted."""
+
+    kind = "job_not_found"
+
+    def __init__(self, job: object) -> None:
+        super().__init__(f"job {job} does not exist")
+
+
+class VersionNotFound(StorageError):
+    """The repository has no published version."""
+
+    kind = "version_not_found"
+
+
+class KeyNotFound(StorageError):
+    """No such key, or it is revoked already."""
+
+    kind = "key_not_found"
+
+
+class IdempotencyConflict(StorageError):
+    """An Idempotency-Key came again with another request."""
+
+    kind = "idempotency_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"Idempotency-Key {key!r} was used for another request; use a new key or repeat the same request"
+        )
+
+
+class Superseded(StorageError):
+    """The task was taken over or ended: this attempt may no longer write."""
+
+    kind = "superseded"
+
+
+class RecordsUnavailable(StorageError):
+    """The database does not answer."""
+
+    kind = "records_unavailable"
+
+
+class LiveUnavailable(StorageError):
+    """Redis does not answer."""
+
+    kind = "live_unavailable"
+
+
+class StoreUnavailable(StorageError):
+    """The object store failed in a way that is not the caller's fault."""
+
+    kind = "store_unavailable"
+
+
+class StorageFull(StorageError):
+    """No space is left on the disk or in the store."""
+
+    kind = "storage_full"
+
+
+class ArtifactNotFound(StorageError):
+    """The object store holds nothing under that key."""
+
+    kind = "artifact_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"nothing is stored under {key!r}")
+        self.key = key
+
+
+class ArtifactExists(StorageError):
+    """Another content is stored under that key: keys are written once."""
+
+    kind = "artifact_exists"
+
+
+class BadArtifactKey(StorageError):
+    """A key that could leave its place: absolute, with `..`, empty parts or control characters."""
+
+    kind = "bad_artifact_key"
+
+
+class ChecksumMismatch(StorageError):
+    """Stored bytes differ from what their record says."""
+
+    kind = "checksum_mismatch"
+
+
+class OutsideDataRoots(StorageError):
+    """A path leads out of the folders that requests may use."""
+
+    kind = "outside_data_roots"
+
+
+class RepositoryUnusable(StorageError):
+    """A model repository is missing, is a file, or cannot be written."""
+
+    kind = "repository_unusable"
