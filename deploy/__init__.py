@@ -1,0 +1,1 @@
+"""How Modelyard is run: the demonstration, the images and the parts of a fleet."""
