@@ -1,0 +1,73 @@
+"""What a running task tells while it runs. The records get the same at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+from storage.live.server import LiveServer
+
+_LIFETIME_S = 3600
+_HINT_LIFETIME_S = 120
+
+
+class Progress:
+    """Progress and measure histories by task, and the hint that cancels faster than a renewal."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self._server = server
+
+    def put(self, task_id: int, progress: dict[str, Any]) -> None:
+        """Replace the progress of a task."""
+        with self._server.errors():
+            self._server.redis.set(f"progress:{task_id}", json.dumps(progress), ex=_LIFETIME_S)
+
+    def get_many(self, task_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """The progress of those tasks that have some."""
+        if not task_ids:
+            return {}
+        with self._server.errors():
+            values = cast(
+                "list[str | None]", self._server.redis.mget([f"progress:{task_id}" for task_id in task_ids])
+            )
+        return {
+            task_id: json.loads(value)
+            for task_id, value in zip(task_ids, values, strict=True)
+            if value is not None
+        }
+
+    def append_history(
+        self, task_id: int, attempt: int, points: Sequence[dict[str, Any]], start: int
+    ) -> None:
+        """Make the history of an attempt hold `points` from position `start` on.
+
+        `points` is the whole history; when Redis lost what came before `start`, all of it is written again.
+        """
+        key = f"history:{task_id}:{attempt}"
+        with self._server.errors():
+            new = [json.dumps(point) for point in points[start:]]
+            held = self._server.redis.rpush(key, *new) if new else self._server.redis.llen(key)
+            if held != len(points):
+                pipe = self._server.redis.pipeline(transaction=True)
+                pipe.delete(key)
+                if points:
+                    pipe.rpush(key, *(json.dumps(point) for point in points))
+                pipe.execute()
+            self._server.redis.expire(key, _LIFETIME_S)
+
+    def history(self, task_id: int, attempt: int) -> list[dict[str, Any]]:
+        """Every point of an attempt so far, oldest first."""
+        with self._server.errors():
+            values = cast("list[str]", self._server.redis.lrange(f"history:{task_id}:{attempt}", 0, -1))
+        return [json.loads(value) for value in values]
+
+    def hint_cancel(self, task_id: int) -> None:
+        """Tell the worker of a task to look at its row now."""
+        with self._server.errors():
+            self._server.redis.set(f"cancel:{task_id}", "1", ex=_HINT_LIFETIME_S)
+
+    def cancel_hinted(self, task_id: int) -> bool:
+        """Whether somebody hinted at the end of a task."""
+        with self._server.errors():
+            return bool(self._server.redis.exists(f"cancel:{task_id}"))

@@ -1,0 +1,100 @@
+"""Records: accounts, services, tasks and versions in a SQL database. The truth; everything else may be lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from storage.errors import RecordsUnavailable
+from storage.records.accounts import LOCAL, Accounts, Keys
+from storage.records.database import Database
+from storage.records.rows import (
+    MOVES,
+    Account,
+    Artifact,
+    Attempt,
+    AttemptRow,
+    Key,
+    Kind,
+    NewVersion,
+    Repository,
+    Service,
+    State,
+    Task,
+    Version,
+)
+from storage.records.schema import REVISION
+from storage.records.services import Repositories, Services
+from storage.records.tasks import Ended, Tasks, Waiting
+from storage.records.versions import Versions
+
+__all__ = [
+    "LOCAL",
+    "MOVES",
+    "Account",
+    "Artifact",
+    "Attempt",
+    "AttemptRow",
+    "Ended",
+    "Key",
+    "Kind",
+    "NewVersion",
+    "Records",
+    "Repository",
+    "Service",
+    "State",
+    "Task",
+    "Version",
+    "Waiting",
+]
+
+
+class Records:
+    """All records behind one address. Safe to share between threads; a forked process makes its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.accounts = Accounts(database)
+        self.keys = Keys(database, self.accounts)
+        self.services = Services(database)
+        self.repositories = Repositories(database)
+        self.tasks = Tasks(database)
+        self.versions = Versions(database)
+
+    @classmethod
+    def connect(cls, url: str) -> Records:
+        """Records at a SQLAlchemy address; nothing is read before the first call.
+
+        Raises RecordsUnavailable when the address cannot be understood.
+        """
+        return cls(Database(url))
+
+    def upgrade(self) -> None:
+        """Bring the tables to the newest form. Several processes may ask at once."""
+        from storage.records.migration import upgrade
+
+        if self.database.is_sqlite and self.database.url.database:
+            Path(self.database.url.database).parent.mkdir(parents=True, exist_ok=True)
+        upgrade(self.database)
+
+    def check(self) -> None:
+        """Raises RecordsUnavailable unless the database answers and its tables are of the form this program needs."""
+        with self.database.read() as connection:
+            try:
+                found = connection.execute(
+                    text("SELECT version_num FROM alembic_version")
+                ).scalar_one_or_none()
+            except DatabaseError as error:
+                raise RecordsUnavailable(
+                    "the records have no tables yet; run `modelyard db upgrade`"
+                ) from error
+        if found != REVISION:
+            raise RecordsUnavailable(
+                f"the records have form {found}, this program needs {REVISION}; run `modelyard db upgrade`"
+            )
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.database.close()

@@ -1,0 +1,197 @@
+"""What the records hand out: plain frozen rows. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class State(StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can follow."""
+        return self not in MOVES
+
+
+MOVES: dict[State, frozenset[State]] = {  # a state absent from this table is final
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+    State.RUNNING: frozenset({State.QUEUED, State.FINISHED, State.FAILED, State.CANCELLED}),
+}
+
+
+class Kind(StrEnum):
+    """What a task does."""
+
+    TRAIN = "train"
+    CLEAR = "clear"
+    IMPORT = "import"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who owns services, tasks and repositories."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A credential of an account; the secret itself is not kept."""
+
+    id: int
+    account_id: int
+    account: str
+    label: str
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where the versions of a model belong: an absolute path inside a data root, or `objects:ACCOUNT/NAME`."""
+
+    id: int
+    account_id: int
+    location: str
+    version_counter: int
+    exported_version: int
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether versions are copied to a folder of a data root as well."""
+        return self.location.startswith("/")
+
+    @property
+    def name(self) -> str:
+        """What the client called it."""
+        return self.location if self.is_folder else self.location.partition("/")[2]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A named configuration that clients talk to."""
+
+    id: int
+    account_id: int
+    name: str
+    mllib: str
+    mltype: str
+    type: str
+    description: str
+    repository_id: int
+    parameters: Json
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """A durable piece of work, without its specification and its report, which are read on their own."""
+
+    id: int
+    account_id: int
+    kind: Kind
+    queue: str
+    state: State
+    service_id: int | None
+    repository_id: int | None
+    job: int | None
+    warnings: list[Json]
+    attempt: int
+    tries: int
+    lease_owner: str | None
+    lease_until: float | None
+    sent_at: float | None
+    cancel_requested_at: float | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    checkpoint: Json | None
+    failure: Json | None
+    forgotten_at: float | None
+
+    @property
+    def message_id(self) -> str:
+        """Celery's id of the message for the next attempt, readable in Flower: `train-17-a2`."""
+        return f"{self.kind}-{self.id}-a{self.attempt + 1}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A claimed task: what its worker needs, and the fence (`number`) that guards each of its writes."""
+
+    task: Task
+    spec: Json
+    number: int
+    owner: str
+
+    @property
+    def prefix(self) -> str:
+        """Where this attempt alone puts its files in the object store."""
+        return f"attempts/{self.task.id}/{self.number}"
+
+    @property
+    def name(self) -> str:
+        """Readable name for logs and folders."""
+        return f"{self.task.kind}-{self.task.id}-a{self.number}"
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """How one try went."""
+
+    number: int
+    owner: str
+    started_at: float
+    ended_at: float | None
+    outcome: str | None
+    resumed_iteration: int | None
+    phases: Json
+    failure: Json | None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of a version in the object store."""
+
+    name: str
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class NewVersion:
+    """What a successful attempt wants published."""
+
+    prefix: str
+    description: Json
+    artifacts: list[Artifact]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A published result of a training in a repository."""
+
+    id: int
+    repository_id: int
+    number: int
+    task_id: int
+    attempt: int
+    prefix: str
+    description: Json
+    size_bytes: int
+    created_at: float
+    pinned_at: float | None
+    artifacts: list[Artifact] = field(default_factory=list)

@@ -1,0 +1,238 @@
+"""The tables of the records. Times are seconds since the epoch by the database's clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class now(FunctionElement[float]):  # noqa: N801 - read as SQL, like sqlalchemy.func.now
+    """Seconds since the epoch by the clock of the database: the one clock that leases are compared by."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(element: Any, compiler: Any, **options: Any) -> str:
+    # unixepoch('subsec') needs SQLite 3.42, which Python 3.11 need not bring.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
+    return "(extract(epoch from clock_timestamp())::double precision)"
+
+
+REVISION = "0001"
+"""The Alembic revision that these tables are the result of; a test holds the two together."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives the number of a deleted row again unless AUTOINCREMENT is said.
+_LASTING = {"sqlite_autoincrement": True}
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", Double, nullable=False, default=now()),
+    **_LASTING,
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("revoked_at", Double),
+    **_LASTING,
+)
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("location", Text, nullable=False, unique=True),
+    Column("version_counter", Integer, nullable=False, default=0),
+    # The number of the version whose files lie in the data-root folder; the sweep repairs a lag.
+    Column("exported_version", Integer, nullable=False, default=0),
+    Column("export_until", Double),
+    Column("created_at", Double, nullable=False, default=now()),
+    **_LASTING,
+)
+
+services = Table(
+    "services",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("mllib", Text, nullable=False),
+    Column("mltype", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("repository_id", ForeignKey("repositories.id"), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("job_counter", Integer, nullable=False, default=0),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("deleted_at", Double),
+    Index(
+        "uq_services_account_id_name",
+        "account_id",
+        "name",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index("ix_services_repository_id", "repository_id"),
+    **_LASTING,
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("service_id", ForeignKey("services.id")),
+    Column("repository_id", ForeignKey("repositories.id")),
+    Column("job", Integer),
+    Column("spec", JSON, nullable=False),
+    Column("warnings", JSON, nullable=False),
+    Column("idempotency_key", Text),
+    Column("request_digest", Text),
+    Column("attempt", Integer, nullable=False, default=0),
+    # Attempts since the last recovery checkpoint, the running one included.
+    Column("tries", Integer, nullable=False, default=0),
+    Column("lease_owner", Text),
+    Column("lease_until", Double),
+    Column("sent_at", Double),
+    Column("cancel_requested_at", Double),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("checkpoint", JSON(none_as_null=True)),
+    Column("failure", JSON(none_as_null=True)),
+    # Set when DELETE /train forgot the job; /tasks still tells its end.
+    Column("forgotten_at", Double),
+    # Set when the files of the ended task were cleaned from the object store.
+    Column("cleaned_at", Double),
+    UniqueConstraint("service_id", "job"),
+    UniqueConstraint("account_id", "idempotency_key"),
+    # At most one running training per repository, kept by the database itself: two claims at one moment cannot both win.
+    Index(
+        "uq_tasks_running_repository",
+        "repository_id",
+        unique=True,
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+    Index(
+        "ix_tasks_open_queue",
+        "queue",
+        "id",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+    Index(
+        "ix_tasks_open_repository",
+        "repository_id",
+        "id",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+    Index(
+        "ix_tasks_uncleaned",
+        "finished_at",
+        sqlite_where=text("cleaned_at IS NULL AND finished_at IS NOT NULL"),
+        postgresql_where=text("cleaned_at IS NULL AND finished_at IS NOT NULL"),
+    ),
+    Index("ix_tasks_account_id_id", "account_id", "id"),
+    Index("ix_tasks_account_id_state_id", "account_id", "state", "id"),
+    **_LASTING,
+)
+
+# Kept apart from the tasks: a report holds whole histories, and polls and lists must not read those.
+reports = Table(
+    "reports",
+    metadata,
+    Column("task_id", ForeignKey("tasks.id"), primary_key=True, autoincrement=False),
+    Column("report", JSON, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("task_id", ForeignKey("tasks.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("owner", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("outcome", Text),
+    Column("resumed_iteration", Integer),
+    Column("phases", JSON, nullable=False),
+    Column("failure", JSON(none_as_null=True)),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("repository_id", ForeignKey("repositories.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("task_id", ForeignKey("tasks.id"), nullable=False, unique=True),
+    Column("attempt", Integer, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("description", JSON, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("pinned_at", Double),
+    Column("removed_at", Double),
+    UniqueConstraint("repository_id", "number"),
+    **_LASTING,
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    UniqueConstraint("version_id", "name"),
+    **_LASTING,
+)

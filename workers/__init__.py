@@ -1,0 +1,1 @@
+"""Celery: the life of a task, the supervision of training processes, predictions, the sweep."""
