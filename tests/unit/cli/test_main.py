@@ -1,0 +1,137 @@
+"""The command line, on a real database in a temporary folder."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import main as command
+from cli.bind import OpenDoor, check_bind
+from settings import Settings
+from storage.records import Records
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def invoke(*words: str, **environment: str) -> Result:
+        return CliRunner().invoke(
+            command.main, list(words), env={"MODELYARD_HOME": str(tmp_path), **environment}
+        )
+
+    return invoke
+
+
+@pytest.fixture
+def records(tmp_path: Path):
+    opened = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
+    yield opened
+    opened.close()
+
+
+def test_created_key_opens_its_account_and_is_shown_once(run: Run, records: Records):
+    created = run("keys", "create", "--account", "ada", "--label", "laptop")
+    assert created.exit_code == 0, created.output
+    secret = created.stdout.strip()
+    account = records.keys.account_of(secret)
+    assert account is not None
+    assert account.name == "ada"
+    listed = run("keys", "list").output
+    assert "ada" in listed
+    assert "laptop" in listed
+    assert secret not in listed
+
+
+def test_revoked_key_opens_nothing_and_is_listed_so(run: Run, records: Records):
+    secret = run("keys", "create").stdout.strip()
+    assert run("keys", "revoke", "1").exit_code == 0
+    assert records.keys.account_of(secret) is None
+    assert re.search(r"\d{4}-\d\d-\d\d.*\d{4}-\d\d-\d\d", run("keys", "list").output)
+
+
+def test_revoking_a_key_that_is_not_there_says_how_to_find_one(run: Run):
+    result = run("keys", "revoke", "7")
+    assert result.exit_code == 1
+    assert "keys list" in result.output
+
+
+def test_empty_list_of_keys_says_how_to_create_one(run: Run):
+    assert "keys create" in run("keys", "list").output
+
+
+def test_database_can_be_upgraded_again_and_again(run: Run, records: Records):
+    assert run("db", "upgrade").exit_code == 0
+    assert run("db", "upgrade").exit_code == 0
+    records.check()
+
+
+def test_wrong_setting_names_its_variable_without_a_traceback(run: Run):
+    result = run("db", "upgrade", MODELYARD_PORT="eighty")
+    assert result.exit_code == 1
+    assert "MODELYARD_PORT='eighty'" in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_database_that_cannot_be_opened_is_said_without_a_traceback(run: Run):
+    result = run("keys", "list", MODELYARD_DATABASE_URL="nonsense")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_worker_of_mixed_queues_is_refused(run: Run):
+    result = run("worker", "--queues", "train.cpu,control")
+    assert result.exit_code == 2
+    assert "one kind" in result.output
+
+
+def test_worker_becomes_celery_with_its_queues(run: Run, monkeypatch: pytest.MonkeyPatch):
+    became = []
+    monkeypatch.setattr(command, "_become", lambda argv, environment: became.append((argv, environment)))
+    assert run("worker", "--queues", "predict.xgboost.cpu").exit_code == 0
+    ((argv, environment),) = became
+    assert argv[argv.index("-n") + 1] == "predict-xgboost-cpu@%h"
+    assert environment["MODELYARD_WORKER_ROLE"] == "predict"
+
+
+def test_api_is_not_opened_to_others_without_a_key(run: Run, monkeypatch: pytest.MonkeyPatch):
+    became = []
+    monkeypatch.setattr(command, "_become", lambda argv, environment: became.append(argv))
+    run("db", "upgrade")
+    refused = run("api", MODELYARD_HOST="0.0.0.0")
+    assert refused.exit_code == 1
+    assert "modelyard keys create" in refused.output
+    assert became == []
+    run("keys", "create")
+    assert run("api", MODELYARD_HOST="0.0.0.0").exit_code == 0
+    assert len(became) == 1
+
+
+def test_api_without_tables_says_how_to_make_them(run: Run):
+    result = run("api")
+    assert result.exit_code == 1
+    assert "modelyard db upgrade" in result.output
+
+
+def test_revoking_the_last_key_closes_the_door_again(tmp_path: Path, records: Records):
+    records.upgrade()
+    settings = Settings(home=tmp_path, host="0.0.0.0")
+    key, _ = records.keys.create("ada")
+    check_bind(settings, records)
+    records.keys.revoke(key.id)
+    with pytest.raises(OpenDoor):
+        check_bind(settings, records)
+
+
+def test_help_brings_nothing_heavy():
+    heavy = ["sqlalchemy", "celery", "flask", "xgboost", "redis", "alembic"]
+    imports = "import sys, cli.main, cli.stack, cli.services"
+    code = f"{imports}; sys.exit(str([name for name in {heavy} if name in sys.modules]))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stderr.strip() == "[]"
