@@ -14,7 +14,11 @@ class BadSetting(Exception):
 
 
 def _setting(
-    variable: str, text: str, read: Callable[[str], Any], default: Any = None, factory: Callable[[], Any] | None = None
+    variable: str,
+    text: str,
+    read: Callable[[str], Any],
+    default: Any = None,
+    factory: Callable[[], Any] | None = None,
 ) -> Any:
     metadata = {"variable": variable, "text": text, "read": read}
     if factory is not None:
@@ -101,7 +105,7 @@ class Settings:
     )
     objects_url: str = _setting(
         "MODELYARD_OBJECTS_URL",
-        "Where artifacts are kept: file:///folder or s3://bucket/prefix. Default: the folder `objects` in MODELYARD_HOME.",
+        "Where artifacts lie: file:///folder or s3://bucket/prefix. Default: the folder `objects` in MODELYARD_HOME.",
         _text,
         "",
     )
@@ -109,7 +113,10 @@ class Settings:
         "MODELYARD_S3_ENDPOINT_URL", "Address of an S3-compatible server; not needed for AWS.", _text
     )
     flower_port: int = _setting(
-        "MODELYARD_FLOWER_PORT", "Port of Flower on the loopback address; 0 leaves Flower out.", _whole(0, 65535), 5555
+        "MODELYARD_FLOWER_PORT",
+        "Port of Flower on the loopback address; 0 leaves Flower out.",
+        _whole(0, 65535),
+        5555,
     )
     fetch_allow: tuple[str, ...] = _setting(
         "MODELYARD_FETCH_ALLOW",
@@ -118,7 +125,10 @@ class Settings:
         (),
     )
     lease_s: float = _setting(
-        "MODELYARD_LEASE_S", "Seconds after which a worker that renews no longer may be replaced.", _seconds(0.5), 20.0
+        "MODELYARD_LEASE_S",
+        "Seconds after which a worker that renews no longer may be replaced.",
+        _seconds(0.5),
+        20.0,
     )
     renew_s: float = _setting("MODELYARD_RENEW_S", "Seconds between two renewals of a lease.", _seconds(0.1), 5.0)
     sweep_s: float = _setting("MODELYARD_SWEEP_S", "Seconds between two sweeps.", _seconds(0.1), 2.0)
@@ -134,8 +144,23 @@ class Settings:
         _whole(1, 100),
         3,
     )
+    lost_max: int = _setting(
+        "MODELYARD_LOST_MAX",
+        "Attempts without progress after which a task whose workers keep vanishing is given up.",
+        _whole(1, 1000),
+        10,
+    )
+    models_limit_bytes: int = _setting(
+        "MODELYARD_MODELS_LIMIT_BYTES",
+        "Bytes of loaded models that one prediction worker keeps.",
+        _whole(1, 2**50),
+        2**31,
+    )
     cancel_grace_s: float = _setting(
-        "MODELYARD_CANCEL_GRACE_S", "Seconds a cancelled training has to stop by itself before TERM.", _seconds(0.0), 10.0
+        "MODELYARD_CANCEL_GRACE_S",
+        "Seconds a cancelled training has to stop by itself before TERM.",
+        _seconds(0.0),
+        10.0,
     )
     kill_grace_s: float = _setting("MODELYARD_KILL_GRACE_S", "Seconds between TERM and KILL.", _seconds(0.0), 5.0)
     shutdown_s: float = _setting(
@@ -145,7 +170,10 @@ class Settings:
         30.0,
     )
     predict_timeout_s: float = _setting(
-        "MODELYARD_PREDICT_TIMEOUT_S", "Seconds after which an unanswered prediction is a 503.", _seconds(0.1), 60.0
+        "MODELYARD_PREDICT_TIMEOUT_S",
+        "Seconds after which an unanswered prediction is a 503.",
+        _seconds(0.1),
+        60.0,
     )
     threads: int = _setting(
         "MODELYARD_THREADS",
@@ -167,7 +195,10 @@ class Settings:
         "MODELYARD_REQUEST_LIMIT_BYTES", "Largest request body in bytes.", _whole(1024, 2**34), 256 * 2**20
     )
     cache_limit_bytes: int = _setting(
-        "MODELYARD_CACHE_LIMIT_BYTES", "Bytes a worker machine keeps of the object store.", _whole(2**20, 2**50), 10 * 2**30
+        "MODELYARD_CACHE_LIMIT_BYTES",
+        "Bytes a worker machine keeps of the object store.",
+        _whole(2**20, 2**50),
+        10 * 2**30,
     )
     versions_kept: int = _setting(
         "MODELYARD_VERSIONS_KEPT", "Versions kept per repository, besides pinned ones.", _whole(1, 10**6), 10

@@ -54,9 +54,7 @@ class Exchange:
         while left > 0:
             step = min(0.5, left)
             with self._server.errors():
-                found = cast(
-                    "tuple[str, str] | None", self._server.redis.blpop([f"reply:{request_id}"], timeout=step)
-                )
+                found = cast("tuple[str, str] | None", self._server.redis.blpop([f"reply:{request_id}"], timeout=step))
             if found is not None:
                 answer: dict[str, Any] = json.loads(found[1])
                 return answer

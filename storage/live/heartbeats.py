@@ -50,9 +50,7 @@ class Heartbeats:
         for value in values:
             if value is not None:
                 fields = json.loads(value)
-                beat = Heartbeat(
-                    fields["worker"], tuple(fields["queues"]), tuple(fields["devices"]), fields["at"]
-                )
+                beat = Heartbeat(fields["worker"], tuple(fields["queues"]), tuple(fields["devices"]), fields["at"])
                 found[beat.worker] = beat
         return list(found.values())
 

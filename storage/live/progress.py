@@ -28,18 +28,12 @@ class Progress:
         if not task_ids:
             return {}
         with self._server.errors():
-            values = cast(
-                "list[str | None]", self._server.redis.mget([f"progress:{task_id}" for task_id in task_ids])
-            )
+            values = cast("list[str | None]", self._server.redis.mget([f"progress:{task_id}" for task_id in task_ids]))
         return {
-            task_id: json.loads(value)
-            for task_id, value in zip(task_ids, values, strict=True)
-            if value is not None
+            task_id: json.loads(value) for task_id, value in zip(task_ids, values, strict=True) if value is not None
         }
 
-    def append_history(
-        self, task_id: int, attempt: int, points: Sequence[dict[str, Any]], start: int
-    ) -> None:
+    def append_history(self, task_id: int, attempt: int, points: Sequence[dict[str, Any]], start: int) -> None:
         """Make the history of an attempt hold `points` from position `start` on.
 
         `points` is the whole history; when Redis lost what came before `start`, all of it is written again.

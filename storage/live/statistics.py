@@ -1,4 +1,4 @@
-"""Counts of predictions by service: `service_stats` of the DeepDetect API. Lost with Redis, as upstream's with a restart."""
+"""Counts of predictions by service: `service_stats` of the DeepDetect API. They may be lost with Redis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Statistics:
             pipe.execute()
 
     def of(self, service_id: int) -> dict[str, float]:
-        """`inference_count`, `predict_count`, `predict_success`, `predict_failure` and the two totals in milliseconds."""
+        """Counts of inferences and of predict calls by how they ended, and two totals in milliseconds."""
         with self._server.errors():
             held = cast("dict[str, str]", self._server.redis.hgetall(f"statistics:{service_id}"))
         counts = ("inference_count", "predict_count", "predict_success", "predict_failure")

@@ -83,13 +83,9 @@ class Records:
         """Raises RecordsUnavailable unless the database answers and its tables are of the form this program needs."""
         with self.database.read() as connection:
             try:
-                found = connection.execute(
-                    text("SELECT version_num FROM alembic_version")
-                ).scalar_one_or_none()
+                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
             except DatabaseError as error:
-                raise RecordsUnavailable(
-                    "the records have no tables yet; run `modelyard db upgrade`"
-                ) from error
+                raise RecordsUnavailable("the records have no tables yet; run `modelyard db upgrade`") from error
         if found != REVISION:
             raise RecordsUnavailable(
                 f"the records have form {found}, this program needs {REVISION}; run `modelyard db upgrade`"

@@ -56,9 +56,7 @@ class Keys:
         secret = secrets.token_urlsafe(32)
         with self._database.write() as connection:
             number = connection.execute(
-                insert(keys)
-                .values(account_id=owner.id, label=label, digest=digest(secret))
-                .returning(keys.c.id)
+                insert(keys).values(account_id=owner.id, label=label, digest=digest(secret)).returning(keys.c.id)
             ).scalar_one()
         return self._find(number), secret
 
@@ -75,10 +73,7 @@ class Keys:
     def any_active(self) -> bool:
         """Whether any key is in force."""
         with self._database.read() as connection:
-            return (
-                connection.execute(select(keys.c.id).where(keys.c.revoked_at.is_(None)).limit(1)).first()
-                is not None
-            )
+            return connection.execute(select(keys.c.id).where(keys.c.revoked_at.is_(None)).limit(1)).first() is not None
 
     def list(self) -> list[Key]:
         """All keys, revoked ones too, oldest first."""

@@ -29,9 +29,7 @@ def newest() -> str | None:
 def upgrade(database: Database) -> None:
     """Bring the tables to the newest revision; of several callers one works and the others wait."""
     config = _config()
-    with (
-        database.write() as connection
-    ):  # on SQLite this is BEGIN IMMEDIATE: the lock that the others wait for
+    with database.write() as connection:  # on SQLite this is BEGIN IMMEDIATE: the lock that the others wait for
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config.attributes["connection"] = connection

@@ -110,6 +110,7 @@ class Task:
     warnings: list[Json]
     attempt: int
     tries: int
+    deaths: int
     lease_owner: str | None
     lease_until: float | None
     sent_at: float | None

@@ -22,7 +22,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class now(FunctionElement[float]):  # noqa: N801 - read as SQL, like sqlalchemy.func.now
+class now(FunctionElement[float]):
     """Seconds since the epoch by the clock of the database: the one clock that leases are compared by."""
 
     type = Double()
@@ -52,8 +52,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite gives the number of a deleted row again unless AUTOINCREMENT is said.
-_LASTING = {"sqlite_autoincrement": True}
+# sqlite_autoincrement everywhere: SQLite gives the number of a deleted row to the next one otherwise.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
 accounts = Table(
@@ -62,7 +61,7 @@ accounts = Table(
     Column("id", _Id, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("created_at", Double, nullable=False, default=now()),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 keys = Table(
@@ -74,7 +73,7 @@ keys = Table(
     Column("digest", Text, nullable=False, unique=True),
     Column("created_at", Double, nullable=False, default=now()),
     Column("revoked_at", Double),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 repositories = Table(
@@ -88,7 +87,7 @@ repositories = Table(
     Column("exported_version", Integer, nullable=False, default=0),
     Column("export_until", Double),
     Column("created_at", Double, nullable=False, default=now()),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 services = Table(
@@ -115,7 +114,7 @@ services = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
     Index("ix_services_repository_id", "repository_id"),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 tasks = Table(
@@ -134,8 +133,9 @@ tasks = Table(
     Column("idempotency_key", Text),
     Column("request_digest", Text),
     Column("attempt", Integer, nullable=False, default=0),
-    # Attempts since the last recovery checkpoint, the running one included.
+    # Attempts since the last recovery checkpoint, the running one included; and those of them whose child was killed.
     Column("tries", Integer, nullable=False, default=0),
+    Column("deaths", Integer, nullable=False, default=0),
     Column("lease_owner", Text),
     Column("lease_until", Double),
     Column("sent_at", Double),
@@ -151,7 +151,7 @@ tasks = Table(
     Column("cleaned_at", Double),
     UniqueConstraint("service_id", "job"),
     UniqueConstraint("account_id", "idempotency_key"),
-    # At most one running training per repository, kept by the database itself: two claims at one moment cannot both win.
+    # At most one running task per repository, kept by the database: two claims at one moment cannot both win.
     Index(
         "uq_tasks_running_repository",
         "repository_id",
@@ -181,7 +181,7 @@ tasks = Table(
     ),
     Index("ix_tasks_account_id_id", "account_id", "id"),
     Index("ix_tasks_account_id_state_id", "account_id", "state", "id"),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 # Kept apart from the tasks: a report holds whole histories, and polls and lists must not read those.
@@ -221,7 +221,7 @@ versions = Table(
     Column("pinned_at", Double),
     Column("removed_at", Double),
     UniqueConstraint("repository_id", "number"),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 artifacts = Table(
@@ -234,5 +234,5 @@ artifacts = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("sha256", Text, nullable=False),
     UniqueConstraint("version_id", "name"),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )

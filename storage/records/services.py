@@ -87,7 +87,7 @@ class Services:
             raise ServiceNotFound(str(service_id))
         return Service(**row._mapping)
 
-    def list(self, account_id: int) -> list[Service]:
+    def all_of(self, account_id: int) -> list[Service]:
         """All services of an account, by name."""
         with self._database.read() as connection:
             rows = connection.execute(
@@ -112,9 +112,7 @@ class Services:
         """The services that share a repository."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(*_COLUMNS).where(
-                    services.c.repository_id == repository_id, services.c.deleted_at.is_(None)
-                )
+                select(*_COLUMNS).where(services.c.repository_id == repository_id, services.c.deleted_at.is_(None))
             ).all()
         return [Service(**row._mapping) for row in rows]
 
@@ -139,17 +137,13 @@ class Repositories:
                 pass  # another process was faster
             row = self._row(location)
         if row is None or row.account_id != account_id:
-            raise RepositoryUnusable(
-                f"destination model directory {location} is not writable or does not exist."
-            )
+            raise RepositoryUnusable(f"destination model directory {location} is not writable or does not exist.")
         return row
 
     def get(self, repository_id: int) -> Repository:
         """The repository of that number."""
         with self._database.read() as connection:
-            return _repository(
-                connection.execute(_REPOSITORIES.where(repositories.c.id == repository_id)).one()
-            )
+            return _repository(connection.execute(_REPOSITORIES.where(repositories.c.id == repository_id)).one())
 
     def _row(self, location: str) -> Repository | None:
         with self._database.read() as connection:
@@ -188,9 +182,7 @@ class Repositories:
         if exported_version is not None:
             values["exported_version"] = exported_version
         with self._database.write() as connection:
-            connection.execute(
-                update(repositories).where(repositories.c.id == repository_id).values(**values)
-            )
+            connection.execute(update(repositories).where(repositories.c.id == repository_id).values(**values))
 
 
 _REPOSITORIES = select(

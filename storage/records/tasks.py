@@ -41,6 +41,7 @@ _COLUMNS = (
     tasks.c.warnings,
     tasks.c.attempt,
     tasks.c.tries,
+    tasks.c.deaths,
     tasks.c.lease_owner,
     tasks.c.lease_until,
     tasks.c.sent_at,
@@ -85,9 +86,7 @@ def _task(row: Any) -> Task:
 
 def _held_by(attempt: Attempt) -> ColumnElement[bool]:
     """The fence."""
-    return and_(
-        tasks.c.id == attempt.task.id, tasks.c.attempt == attempt.number, tasks.c.state == State.RUNNING
-    )
+    return and_(tasks.c.id == attempt.task.id, tasks.c.attempt == attempt.number, tasks.c.state == State.RUNNING)
 
 
 _earlier = tasks.alias("earlier")
@@ -403,7 +402,7 @@ class Tasks:
         """
         with self._database.write() as connection:
             changed = connection.execute(
-                update(tasks).where(_held_by(attempt)).values(checkpoint=checkpoint, tries=0)
+                update(tasks).where(_held_by(attempt)).values(checkpoint=checkpoint, tries=0, deaths=0)
             ).rowcount
         if not changed:
             raise Superseded(f"{attempt.name} was taken over")
@@ -417,23 +416,23 @@ class Tasks:
                 .values(phases=phases)
             )
 
-    def requeue(
-        self, attempt: Attempt, outcome: str, *, counts: bool, phases: Json, failure: Json | None = None
-    ) -> Ended:
+    def requeue(self, attempt: Attempt, outcome: str, *, phases: Json, failure: Json | None = None) -> Ended:
         """Hand the task back, so that another attempt goes on from the last checkpoint. Raises Superseded.
 
-        outcome : why, for the attempt's row: "paused" or "killed".
-        counts : whether this try counts against the limit of attempts without progress.
+        outcome : why, for the attempt's row: "paused", which does not count as a try, or "killed", which counts as a
+            try and as a death.
         A task whose cancelling was asked for meanwhile ends cancelled instead.
         """
         with self._database.write() as connection:
+            is_pause = outcome == "paused"
             wanted = case((tasks.c.cancel_requested_at.is_(None), State.QUEUED), else_=State.CANCELLED)
             row = connection.execute(
                 update(tasks)
                 .where(_held_by(attempt))
                 .values(
                     state=wanted,
-                    tries=tasks.c.tries if counts else case((tasks.c.tries > 0, tasks.c.tries - 1), else_=0),
+                    tries=case((tasks.c.tries > 0, tasks.c.tries - 1), else_=0) if is_pause else tasks.c.tries,
+                    deaths=tasks.c.deaths if is_pause else tasks.c.deaths + 1,
                     finished_at=case((tasks.c.cancel_requested_at.is_(None), None), else_=now()),
                     lease_owner=None,
                     lease_until=None,
@@ -489,9 +488,7 @@ class Tasks:
         return Ended(written, number)
 
     @staticmethod
-    def _close(
-        connection: Connection, attempt: Attempt, outcome: str, phases: Json, failure: Json | None
-    ) -> None:
+    def _close(connection: Connection, attempt: Attempt, outcome: str, phases: Json, failure: Json | None) -> None:
         connection.execute(
             update(attempts)
             .where(attempts.c.task_id == attempt.task.id, attempts.c.number == attempt.number)
@@ -569,9 +566,7 @@ class Tasks:
         """Make a job read as not found under its service."""
         with self._database.write() as connection:
             connection.execute(
-                update(tasks)
-                .where(tasks.c.id == task_id, tasks.c.forgotten_at.is_(None))
-                .values(forgotten_at=now())
+                update(tasks).where(tasks.c.id == task_id, tasks.c.forgotten_at.is_(None)).values(forgotten_at=now())
             )
 
     def take_back_silent(self, tries_max: int, failure: Json) -> list[Task]:
@@ -616,7 +611,7 @@ class Tasks:
         return taken
 
     def waiting(self, unsent_for_s: float) -> list[Waiting]:
-        """The queues with tasks that could start now, and which of these were sent more than `unsent_for_s` ago or never."""
+        """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`."""
         startable = and_(tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
         found = []
         with self._database.read() as connection:
@@ -668,6 +663,14 @@ class Tasks:
                 .limit(limit)
             ).all()
         return [_task(row) for row in rows]
+
+    def open_data_keys(self) -> set[str]:
+        """The keys of stored inputs that tasks which are not over still need."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(tasks.c.spec["data_key"].as_string()).where(tasks.c.state.in_(("queued", "running")))
+            ).scalars()
+            return {key for key in rows if key is not None}
 
     def mark_cleaned(self, task_id: int) -> None:
         """Note that the files of an ended task are gone."""

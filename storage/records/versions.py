@@ -145,7 +145,5 @@ class Versions:
         """How many versions a repository holds."""
         with self._database.read() as connection:
             return connection.execute(
-                select(func.count()).where(
-                    versions.c.repository_id == repository_id, versions.c.removed_at.is_(None)
-                )
+                select(func.count()).where(versions.c.repository_id == repository_id, versions.c.removed_at.is_(None))
             ).scalar_one()

@@ -1,8 +1,7 @@
 """the first tables"""
 
-from alembic import op
 import sqlalchemy as sa
-
+from alembic import op
 
 revision = "0001"
 down_revision = None
@@ -40,9 +39,7 @@ def upgrade() -> None:
         sa.Column("exported_version", sa.Integer(), nullable=False),
         sa.Column("export_until", sa.Double(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_repositories_account_id_accounts")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_repositories_account_id_accounts")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
         sa.UniqueConstraint("location", name=op.f("uq_repositories_location")),
         sqlite_autoincrement=True,
@@ -61,9 +58,7 @@ def upgrade() -> None:
         sa.Column("job_counter", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("deleted_at", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_services_account_id_accounts")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_services_account_id_accounts")),
         sa.ForeignKeyConstraint(
             ["repository_id"], ["repositories.id"], name=op.f("fk_services_repository_id_repositories")
         ),
@@ -95,6 +90,7 @@ def upgrade() -> None:
         sa.Column("request_digest", sa.Text(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("deaths", sa.Integer(), nullable=False),
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column("sent_at", sa.Double(), nullable=True),
@@ -112,9 +108,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["service_id"], ["services.id"], name=op.f("fk_tasks_service_id_services")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
-        sa.UniqueConstraint(
-            "account_id", "idempotency_key", name=op.f("uq_tasks_account_id_idempotency_key")
-        ),
+        sa.UniqueConstraint("account_id", "idempotency_key", name=op.f("uq_tasks_account_id_idempotency_key")),
         sa.UniqueConstraint("service_id", "job", name=op.f("uq_tasks_service_id_job")),
         sqlite_autoincrement=True,
     )
@@ -213,9 +207,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["version_id"], ["versions.id"], name=op.f("fk_artifacts_version_id_versions")
-        ),
+        sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name=op.f("fk_artifacts_version_id_versions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
         sa.UniqueConstraint("version_id", "name", name=op.f("uq_artifacts_version_id_name")),
         sqlite_autoincrement=True,

@@ -1,0 +1,527 @@
+"""The records keep their promises on every database they run on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from storage.errors import (
+    IdempotencyConflict,
+    JobNotFound,
+    KeyNotFound,
+    RecordsUnavailable,
+    RepositoryUnusable,
+    ServiceExists,
+    ServiceNotFound,
+    Superseded,
+    TaskNotFound,
+    VersionNotFound,
+)
+from storage.records import Artifact, Attempt, Kind, NewVersion, Records, Service, State, Task
+from storage.records.migration import newest
+from storage.records.schema import REVISION, metadata
+
+LEASE_S = 30.0
+LOST = {"kind": "worker_lost", "message": "gone"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def records(url: str) -> Iterator[Records]:
+    made = Records.connect(url)
+    made.upgrade()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def service(records: Records) -> Service:
+    return make_service(records)
+
+
+def make_service(records: Records, name: str = "iris", repository: str = "objects:1/iris") -> Service:
+    account = records.accounts.ensure("local")
+    return records.services.add(
+        account.id,
+        name,
+        mllib="xgboost",
+        mltype="classification",
+        type="supervised",
+        description="",
+        repository_id=records.repositories.ensure(account.id, repository).id,
+        parameters={"input": {"connector": "csv"}},
+    )
+
+
+def add_training(records: Records, service: Service, **options: Any) -> Task:
+    task, _ = records.tasks.add(
+        service.account_id,
+        Kind.TRAIN,
+        "train.cpu",
+        {"data": ["a.csv"]},
+        service_id=service.id,
+        repository_id=service.repository_id,
+        is_job=True,
+        **options,
+    )
+    return task
+
+
+def claim(records: Records, task: Task, lease_s: float = LEASE_S) -> Attempt:
+    attempt = records.tasks.claim(task.id, "worker", lease_s)
+    assert attempt is not None
+    return attempt
+
+
+def lose(records: Records, task: Task) -> Attempt:
+    """Claim a task and let the lease run out."""
+    attempt = claim(records, task, lease_s=0.0)
+    time.sleep(0.02)
+    return attempt
+
+
+def version_of(attempt: Attempt) -> NewVersion:
+    return NewVersion(
+        f"{attempt.prefix}/model",
+        {"backend": "xgboost"},
+        [Artifact("0001.model", f"{attempt.prefix}/model/0001.model", 7, "d")],
+    )
+
+
+def finish(records: Records, attempt: Attempt) -> int | None:
+    return records.tasks.end(
+        attempt, State.FINISHED, phases={}, report={"measure": {"acc": 1.0}}, version=version_of(attempt)
+    ).version
+
+
+def test_migrations_give_the_tables_that_the_program_describes(records: Records) -> None:
+    assert newest() == REVISION
+    with records.database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    records.check()
+
+
+def test_several_processes_may_upgrade_at_once(url: str) -> None:
+    everybody = [Records.connect(url) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda records: records.upgrade(), everybody))
+    everybody[0].check()
+    for records in everybody:
+        records.close()
+
+
+def test_records_without_tables_say_what_to_do(url: str) -> None:
+    records = Records.connect(url)
+    with pytest.raises(RecordsUnavailable, match="modelyard db upgrade"):
+        records.check()
+    records.close()
+
+
+def test_times_are_seconds_since_the_epoch(records: Records, service: Service) -> None:
+    assert abs(add_training(records, service).created_at - time.time()) < 5
+
+
+def test_jobs_are_numbered_per_service_without_gaps_under_concurrency(records: Records, service: Service) -> None:
+    other = make_service(records, "wine", "objects:1/wine")
+    with ThreadPoolExecutor(4) as pool:
+        jobs = list(pool.map(lambda _: add_training(records, service).job, range(12)))
+    assert sorted(job for job in jobs if job is not None) == list(range(1, 13))
+    assert add_training(records, other).job == 1
+
+
+def test_task_numbers_are_never_given_again(records: Records, service: Service) -> None:
+    first, second = add_training(records, service), add_training(records, service)
+    assert second.id > first.id
+
+
+def test_second_claim_of_a_task_gets_nothing(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    assert claim(records, task).number == 1
+    assert records.tasks.claim(task.id, "other", LEASE_S) is None
+
+
+def test_of_many_claims_at_one_moment_one_wins(url: str, records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    barrier = threading.Barrier(6)
+    claimants = [Records.connect(url) for _ in range(6)]
+
+    def claim_at_once(mine: Records) -> Attempt | None:
+        barrier.wait()
+        return mine.tasks.claim(task.id, "me", LEASE_S)
+
+    with ThreadPoolExecutor(6) as pool:
+        won = [attempt for attempt in pool.map(claim_at_once, claimants) if attempt is not None]
+    for mine in claimants:
+        mine.close()
+    assert len(won) == 1
+    assert len(records.tasks.attempts(task.id)) == 1
+
+
+def test_of_two_tasks_of_a_repository_claimed_at_one_moment_one_runs(
+    url: str, records: Records, service: Service
+) -> None:
+    sharing = make_service(records, "twin")
+    for _ in range(5):
+        tasks = [add_training(records, service), add_training(records, sharing)]
+        barrier = threading.Barrier(2)
+
+        def claim_at_once(task: Task, barrier: threading.Barrier = barrier) -> Attempt | None:
+            mine = Records.connect(url)
+            barrier.wait()
+            try:
+                return mine.tasks.claim(task.id, "me", LEASE_S)
+            finally:
+                mine.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            won = [attempt for attempt in pool.map(claim_at_once, tasks) if attempt is not None]
+        assert [attempt.task.id for attempt in won] == [tasks[0].id]
+        finish(records, won[0])
+        finish(records, claim(records, tasks[1]))
+
+
+def test_later_training_of_a_repository_waits_until_the_earlier_is_final(records: Records, service: Service) -> None:
+    first, second = add_training(records, service), add_training(records, service)
+    assert not records.tasks.is_startable(second)
+    assert records.tasks.claim(second.id, "me", LEASE_S) is None
+    attempt = claim(records, first)
+    assert records.tasks.claim(second.id, "me", LEASE_S) is None
+    finish(records, attempt)
+    following = records.tasks.next_of_repository(service.repository_id)
+    assert following is not None
+    assert following.id == second.id
+    assert claim(records, second).number == 1
+
+
+def test_lease_that_ran_out_is_still_good_while_nobody_took_over(records: Records, service: Service) -> None:
+    attempt = lose(records, add_training(records, service))
+    assert records.tasks.renew(attempt, LEASE_S) is False
+    assert finish(records, attempt) == 1
+
+
+def test_renewed_lease_is_not_taken_over(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    attempt = lose(records, task)
+    records.tasks.renew(attempt, LEASE_S)
+    assert records.tasks.claim(task.id, "other", LEASE_S) is None
+    assert records.tasks.take_back_silent(9, LOST) == []
+
+
+WRITES: dict[str, Callable[[Records, Attempt], object]] = {
+    "renew": lambda records, attempt: records.tasks.renew(attempt, LEASE_S),
+    "checkpoint": lambda records, attempt: records.tasks.checkpoint(attempt, {"iteration": 1, "prefix": "p"}),
+    "requeue": lambda records, attempt: records.tasks.requeue(attempt, "paused", phases={}),
+    "fail": lambda records, attempt: records.tasks.end(attempt, State.FAILED, phases={}, failure=LOST),
+    "publish": lambda records, attempt: finish(records, attempt),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("ending", ["taken over", "taken back", "finished by the next", "cancelled"])
+def test_superseded_attempt_cannot_write(records: Records, service: Service, write: str, ending: str) -> None:
+    task = add_training(records, service)
+    old = lose(records, task)
+    if ending == "taken back":
+        records.tasks.take_back_silent(9, LOST)
+    elif ending == "cancelled":
+        records.tasks.request_cancel(task.id)
+        records.tasks.take_back_silent(9, LOST)
+    else:
+        new = claim(records, task)
+        assert new.number == 2
+        if ending == "finished by the next":
+            finish(records, new)
+    before = records.tasks.get(task.id)
+    with pytest.raises(Superseded):
+        WRITES[write](records, old)
+    assert records.tasks.get(task.id) == before
+    published = records.versions.of_task(task.id)
+    assert (published.attempt if published else None) == (2 if ending == "finished by the next" else None)
+
+
+def test_takeover_closes_the_attempt_before(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    lose(records, task)
+    claim(records, task)
+    assert [(row.number, row.outcome) for row in records.tasks.attempts(task.id)] == [(1, "lost"), (2, None)]
+
+
+def test_end_is_written_once(records: Records, service: Service) -> None:
+    attempt = claim(records, add_training(records, service))
+    assert finish(records, attempt) == 1
+    with pytest.raises(Superseded):
+        finish(records, attempt)
+    assert records.versions.count(service.repository_id) == 1
+
+
+def test_failed_publication_leaves_the_task_running(records: Records, service: Service) -> None:
+    attempt = claim(records, add_training(records, service))
+    doubled = NewVersion("p", {}, [Artifact("a", "k", 1, "d"), Artifact("a", "k", 1, "d")])
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        records.tasks.end(attempt, State.FINISHED, phases={}, report={}, version=doubled)
+    assert records.tasks.get(attempt.task.id).state is State.RUNNING
+    with pytest.raises(VersionNotFound):
+        records.versions.newest(service.repository_id)
+    assert finish(records, attempt) == 1
+
+
+def test_final_task_is_neither_claimed_nor_cancelled(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    finish(records, claim(records, task))
+    assert records.tasks.claim(task.id, "me", LEASE_S) is None
+    assert records.tasks.request_cancel(task.id).state is State.FINISHED
+
+
+def test_cancelling_a_queued_task_ends_it_at_once(records: Records, service: Service) -> None:
+    task = records.tasks.request_cancel(add_training(records, service).id)
+    assert task.state is State.CANCELLED
+    assert task.finished_at is not None
+    assert records.tasks.claim(task.id, "me", LEASE_S) is None
+
+
+def test_cancelling_a_running_task_is_told_with_the_renewal(records: Records, service: Service) -> None:
+    attempt = claim(records, add_training(records, service))
+    assert records.tasks.request_cancel(attempt.task.id).state is State.RUNNING
+    assert records.tasks.renew(attempt, LEASE_S) is True
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "paused", "killed", "silent"])
+def test_task_whose_cancelling_was_accepted_ends_cancelled_however_it_ends(
+    records: Records, service: Service, end: str
+) -> None:
+    attempt = claim(records, add_training(records, service), lease_s=0.0)
+    records.tasks.request_cancel(attempt.task.id)
+    if end == "finished":
+        finish(records, attempt)
+    elif end == "failed":
+        records.tasks.end(attempt, State.FAILED, phases={}, failure=LOST)
+    elif end == "silent":
+        time.sleep(0.02)
+        records.tasks.take_back_silent(9, LOST)
+    else:
+        records.tasks.requeue(attempt, end, phases={})
+    task = records.tasks.get(attempt.task.id)
+    assert task.state is State.CANCELLED
+    assert task.finished_at is not None
+
+
+def test_cancelled_training_publishes_only_into_a_repository_without_a_version(
+    records: Records, service: Service
+) -> None:
+    for expected in (1, None):
+        attempt = claim(records, add_training(records, service))
+        records.tasks.request_cancel(attempt.task.id)
+        ended = records.tasks.end(attempt, State.CANCELLED, phases={}, report={}, version=version_of(attempt))
+        assert ended.version == expected
+    assert records.versions.newest(service.repository_id).number == 1
+
+
+def test_checkpoint_resets_the_count_of_tries(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    for deaths in (1, 2):
+        records.tasks.requeue(claim(records, task), "killed", phases={}, failure=LOST)
+        assert records.tasks.get(task.id).deaths == deaths
+    attempt = claim(records, task)
+    assert attempt.task.tries == 3
+    records.tasks.checkpoint(attempt, {"iteration": 5, "prefix": "p"})
+    now = records.tasks.get(task.id)
+    assert (now.tries, now.deaths) == (0, 0)
+    records.tasks.requeue(attempt, "killed", phases={})
+    resumed = claim(records, task)
+    assert resumed.task.checkpoint == {"iteration": 5, "prefix": "p"}
+    assert records.tasks.attempts(task.id)[-1].resumed_iteration == 5
+
+
+def test_pause_counts_neither_as_a_try_nor_as_a_death(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    for _ in range(5):
+        records.tasks.requeue(claim(records, task), "paused", phases={})
+    now = records.tasks.get(task.id)
+    assert (now.state, now.tries, now.deaths, now.attempt) == (State.QUEUED, 0, 0, 5)
+
+
+def test_silent_task_is_queued_again_and_given_up_after_its_tries(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    for number in (1, 2):
+        lose(records, task)
+        assert [taken.state for taken in records.tasks.take_back_silent(3, LOST)] == [State.QUEUED], number
+    lose(records, task)
+    (given_up,) = records.tasks.take_back_silent(3, LOST)
+    assert given_up.state is State.FAILED
+    assert given_up.failure == LOST
+    assert [row.outcome for row in records.tasks.attempts(task.id)] == ["lost"] * 3
+
+
+def test_waiting_counts_what_could_start_and_names_the_longest_unsent_first(records: Records, service: Service) -> None:
+    others = [make_service(records, f"s{number}", f"objects:1/s{number}") for number in range(3)]
+    first = add_training(records, service)
+    add_training(records, service)  # behind the first
+    sent = add_training(records, others[0])
+    never = add_training(records, others[1])
+    running = add_training(records, others[2])
+    claim(records, running)
+    records.tasks.mark_sent([first.id])
+    time.sleep(0.05)
+    records.tasks.mark_sent([sent.id])
+    (waiting,) = records.tasks.waiting(unsent_for_s=0.0)
+    assert waiting.startable == 3
+    assert [task.id for task in waiting.oldest] == [never.id, first.id, sent.id]
+    (waiting,) = records.tasks.waiting(unsent_for_s=60.0)
+    assert [task.id for task in waiting.oldest] == [never.id]
+
+
+def test_queue_positions_count_those_before(records: Records, service: Service) -> None:
+    tasks = [add_training(records, service) for _ in range(3)]
+    claim(records, tasks[0])
+    assert records.tasks.queue_positions(tasks) == {tasks[1].id: 0, tasks[2].id: 1}
+
+
+def test_same_idempotency_key_gives_the_same_task(records: Records, service: Service) -> None:
+    task = add_training(records, service, idempotency_key="k", request_digest="d")
+    again, is_new = records.tasks.add(
+        service.account_id, Kind.TRAIN, "train.cpu", {}, idempotency_key="k", request_digest="d"
+    )
+    assert (again.id, is_new) == (task.id, False)
+    with pytest.raises(IdempotencyConflict):
+        records.tasks.add(service.account_id, Kind.TRAIN, "train.cpu", {}, idempotency_key="k", request_digest="e")
+
+
+def test_idempotency_key_sent_at_one_moment_makes_one_task(records: Records, service: Service) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        ids = set(
+            pool.map(
+                lambda _: add_training(records, service, idempotency_key="k", request_digest="d").id,
+                range(12),
+            )
+        )
+    assert len(ids) == 1
+    assert add_training(records, service).job == 2
+
+
+def test_refused_task_is_failed_and_never_waits(records: Records, service: Service) -> None:
+    task = add_training(records, service, failure=LOST)
+    assert (task.state, task.failure) == (State.FAILED, LOST)
+    assert records.tasks.waiting(0.0) == []
+    assert records.tasks.is_startable(add_training(records, service))
+
+
+def test_open_jobs_list_running_ones_first(records: Records, service: Service) -> None:
+    sharing = make_service(records, "other", "objects:1/other")
+    waiting, running, over = (
+        add_training(records, service),
+        add_training(records, sharing),
+        add_training(records, service),
+    )
+    records.tasks.request_cancel(over.id)
+    claim(records, running)
+    assert [task.id for task in records.tasks.open_jobs([service.id, sharing.id])] == [running.id, waiting.id]
+
+
+def test_forgotten_job_is_not_found_under_its_service_but_keeps_its_task(records: Records, service: Service) -> None:
+    task = add_training(records, service)
+    records.tasks.forget(task.id)
+    with pytest.raises(JobNotFound):
+        records.tasks.job(service.id, 1)
+    assert records.tasks.get(task.id).id == task.id
+
+
+def test_pages_go_from_new_to_old_and_filter(records: Records, service: Service) -> None:
+    tasks = [add_training(records, service) for _ in range(5)]
+    records.tasks.request_cancel(tasks[1].id)
+    page = records.tasks.page(service.account_id, limit=2)
+    assert [task.id for task in page] == [tasks[4].id, tasks[3].id]
+    page = records.tasks.page(service.account_id, limit=2, before_id=page[-1].id, state=State.QUEUED)
+    assert [task.id for task in page] == [tasks[2].id, tasks[0].id]
+    assert records.tasks.page(service.account_id, limit=9, kind=Kind.CLEAR) == []
+
+
+def test_accounts_see_their_own_only(records: Records, service: Service) -> None:
+    stranger = records.accounts.ensure("stranger")
+    task = add_training(records, service)
+    with pytest.raises(TaskNotFound):
+        records.tasks.get(task.id, stranger.id)
+    with pytest.raises(ServiceNotFound):
+        records.services.find(stranger.id, "iris")
+    with pytest.raises(RepositoryUnusable):
+        records.repositories.ensure(stranger.id, "objects:1/iris")
+    assert records.tasks.get_many([task.id], stranger.id) == []
+
+
+def test_name_of_a_deleted_service_is_free_again(records: Records, service: Service) -> None:
+    with pytest.raises(ServiceExists):
+        make_service(records)
+    assert records.services.delete(service.id)
+    assert not records.services.delete(service.id)
+    assert make_service(records).id != service.id
+    with pytest.raises(ServiceNotFound):
+        add_training(records, service)
+
+
+def test_keys_are_shown_once_and_end_when_revoked(records: Records) -> None:
+    assert not records.keys.any_active()
+    key, secret = records.keys.create("ann", "laptop")
+    owner = records.keys.account_of(secret)
+    assert owner is not None
+    assert owner.name == "ann"
+    assert secret not in repr(records.keys.list())
+    records.keys.revoke(key.id)
+    assert records.keys.account_of(secret) is None
+    assert not records.keys.any_active()
+    with pytest.raises(KeyNotFound):
+        records.keys.revoke(key.id)
+
+
+def test_old_versions_leave_but_pinned_and_new_ones_stay(records: Records, service: Service) -> None:
+    for _ in range(5):
+        finish(records, claim(records, add_training(records, service)))
+    records.versions.pin(service.repository_id, 1, True)
+    assert records.versions.remove_old(kept=2) == 2
+    assert records.versions.count(service.repository_id) == 3
+    assert len(records.versions.removed_prefixes(older_than_s=0.0)) == 2
+    assert records.versions.newest(service.repository_id).artifacts[0].name == "0001.model"
+
+
+def test_folder_of_a_repository_is_written_by_one_at_a_time_and_remembers_the_version(
+    records: Records,
+) -> None:
+    service = make_service(records, "folder", "/data/iris")
+    assert records.repositories.unexported() == []
+    finish(records, claim(records, add_training(records, service)))
+    assert [repository.id for repository in records.repositories.unexported()] == [service.repository_id]
+    assert records.repositories.lock_export(service.repository_id, 60)
+    assert not records.repositories.lock_export(service.repository_id, 60)
+    assert records.repositories.unexported() == []
+    records.repositories.unlock_export(service.repository_id, 1)
+    assert records.repositories.unexported() == []
+
+
+def test_ended_tasks_are_cleaned_once_and_open_inputs_are_known(records: Records, service: Service) -> None:
+    task, _ = records.tasks.add(service.account_id, Kind.TRAIN, "train.cpu", {"data_key": "inputs/1-a.json"})
+    assert records.tasks.open_data_keys() == {"inputs/1-a.json"}
+    records.tasks.request_cancel(task.id)
+    assert records.tasks.open_data_keys() == set()
+    time.sleep(0.02)
+    assert [ended.id for ended in records.tasks.ended_uncleaned(0.0)] == [task.id]
+    records.tasks.mark_cleaned(task.id)
+    assert records.tasks.ended_uncleaned(0.0) == []
+
+
+def test_unreachable_database_is_named_so(tmp_path: Path) -> None:
+    with pytest.raises(RecordsUnavailable):
+        Records.connect(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}").accounts.ensure("local")
+    with pytest.raises(RecordsUnavailable):
+        Records.connect("nonsense://x")

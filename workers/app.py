@@ -1,0 +1,177 @@
+"""The Celery application of a worker process: `celery -A workers.app worker -Q …`.
+
+The role comes with the command line: queues and pool. Trainings and predictions run in spawned pool processes of one
+slot; the control worker has a pool of threads and carries the clock of the sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from celery import Celery, bootsteps, signals
+from celery.worker import state as worker_state
+
+from settings import Settings
+from storage.errors import StorageError
+from storage.live import Heartbeat
+from storage.live.heartbeats import INTERVAL_S
+from workers.parts import Parts
+from workers.queue import CONTROL_QUEUE
+
+STOP_MARKER = "MODELYARD_STOP_MARKER"
+"""Names the file that tells a worker's pool process that the worker shuts down."""
+
+_DEAF_S = 20.0
+_log = logging.getLogger(__name__)
+
+settings = Settings.from_env(os.environ)
+app = Celery("modelyard", broker=settings.broker_url, include=["workers.tasks"])
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    # States and results live in the records.
+    task_ignore_result=True,
+    task_track_started=False,
+    # The message is a hint: it is acknowledged before the work, and lost ones are sent again by the sweep. Late
+    # acknowledgement would deliver long trainings a second time after an hour.
+    task_acks_late=False,
+    task_default_queue=CONTROL_QUEUE,
+    # Forked processes cannot use CUDA, and inherit the locks of threads that they do not have.
+    worker_pool_start_method="spawn",
+    worker_concurrency=1,
+    worker_disable_prefetch=True,
+    worker_soft_shutdown_timeout=settings.shutdown_s + settings.kill_grace_s + 10,
+    worker_proc_alive_timeout=60,
+    worker_send_task_events=True,
+    worker_hijack_root_logger=True,
+    worker_redirect_stdouts=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_pool_acquire_timeout=5,
+    broker_transport_options={
+        # Above the second that a blocking read of a queue lasts; without it a publish on a dead connection never ends.
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    },
+)
+
+
+class SweepClock(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
+    """Sends the periodic message that starts a sweep; part of every worker that serves the control queue.
+
+    The message expires after a period, so several clocks, or a queue that waits, add nothing.
+    """
+
+    requires: ClassVar = {"celery.worker.components:Timer"}
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._parts: Parts | None = None
+        self._entry: Any = None
+
+    def start(self, worker: Any) -> None:
+        """Begin to send."""
+        if CONTROL_QUEUE not in _queues(worker.app):
+            return
+        self._parts = Parts.make(settings)
+        self._entry = worker.timer.call_repeatedly(settings.sweep_s, self._tick, priority=10)
+
+    def _tick(self) -> None:
+        assert self._parts is not None
+        self._parts.queue.send_sweep(expires_s=settings.sweep_s)
+
+    def stop(self, worker: Any) -> None:
+        """Send no more."""
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
+
+
+app.steps["worker"].add(SweepClock)
+
+
+def _queues(worker_app: Celery) -> tuple[str, ...]:
+    return tuple(sorted(worker_app.amqp.queues.consume_from))
+
+
+class Pulse(threading.Thread):
+    """Beats for a worker, and ends it when it stopped hearing its queues."""
+
+    def __init__(self, name: str, queues: tuple[str, ...]) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._heartbeat = Heartbeat(name, queues)
+        self._parts = Parts.make(settings)
+        self._over = threading.Event()
+        self._idle_beside_work_since: float | None = None
+
+    def run(self) -> None:
+        """Beat until the end."""
+        while True:
+            try:
+                self._parts.live.heartbeats.beat(self._heartbeat)
+                self._listen()
+            except StorageError as error:
+                _log.warning("no heartbeat: %s", error)
+            if self._over.wait(INTERVAL_S):
+                break
+
+    def _listen(self) -> None:
+        # A consumer that lost its connection can look alive and take nothing for ever. Nothing but a new process is
+        # known to cure every form of it, and messages wait meanwhile although this worker is idle.
+        idle = not worker_state.reserved_requests and not worker_state.should_stop
+        work_waits = idle and any(self._parts.live.waiting_messages(queue) for queue in self._heartbeat.queues)
+        if not work_waits:
+            self._idle_beside_work_since = None
+        elif self._idle_beside_work_since is None:
+            self._idle_beside_work_since = time.monotonic()
+        elif time.monotonic() - self._idle_beside_work_since > _DEAF_S:
+            _log.critical("messages wait and this worker takes none: it ends itself to be started afresh")
+            os._exit(70)
+
+    def stop(self) -> None:
+        """Say good-bye."""
+        self._over.set()
+        try:
+            self._parts.live.heartbeats.end(self._heartbeat.worker)
+        except StorageError as error:
+            _log.warning("no good-bye: %s", error)
+
+
+_pulse: Pulse | None = None
+
+
+@signals.celeryd_after_setup.connect
+def _prepare_stop_marker(sender: str, instance: Any, **_: Any) -> None:
+    # Before the pool starts, because its processes inherit the environment.
+    settings.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker = settings.scratch / f"stop-{os.getpid()}"
+    marker.unlink(missing_ok=True)
+    os.environ[STOP_MARKER] = str(marker)
+
+
+@signals.worker_ready.connect
+def _begin_to_beat(sender: Any, **_: Any) -> None:
+    global _pulse
+    _pulse = Pulse(sender.hostname, _queues(sender.app))
+    _pulse.start()
+
+
+@signals.worker_shutting_down.connect
+def _tell_pool(**_: Any) -> None:
+    # Celery tells a running task nothing; the supervising loop polls for this file.
+    Path(os.environ[STOP_MARKER]).touch()
+    if _pulse is not None:
+        _pulse.stop()
+
+
+@signals.worker_shutdown.connect
+def _remove_stop_marker(**_: Any) -> None:
+    Path(os.environ[STOP_MARKER]).unlink(missing_ok=True)

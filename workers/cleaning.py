@@ -1,0 +1,59 @@
+"""Retention: old versions, the files of ended attempts, and inputs that nobody needs any more."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from storage.errors import StorageError
+from storage.records import Task
+from workers.parts import Parts
+
+_GRACE_S = 3600.0
+"""Nothing younger is cleaned: a worker that was taken over may still be writing below its own attempt."""
+
+_INPUTS_S = 86400.0
+_log = logging.getLogger(__name__)
+
+
+def clean(parts: Parts, grace_s: float = _GRACE_S) -> None:
+    """One round of cleaning; what fails is tried again in the next."""
+    try:
+        parts.records.versions.remove_old(parts.settings.versions_kept)
+        for version_id, prefix in parts.records.versions.removed_prefixes(grace_s):
+            parts.objects.delete_prefix(f"{prefix}/")
+            parts.records.versions.forget_artifacts(version_id)
+        for task in parts.records.tasks.ended_uncleaned(max(grace_s, parts.settings.attempts_kept_s)):
+            _clean_task(parts, task)
+        _clean_inputs(parts)
+        parts.objects.clean(older_than_s=grace_s)
+    except StorageError as error:
+        _log.warning("cleaning stopped early: %s", error)
+
+
+def _clean_task(parts: Parts, task: Task) -> None:
+    """Delete what the attempts of an ended task left, but for the version that one of them published."""
+    published = parts.records.versions.of_task(task.id)
+    kept = {artifact.key for artifact in published.artifacts} if published is not None else set()
+    if published is not None:
+        kept.add(f"{published.prefix}/manifest.json")
+    parts.objects.delete(
+        [listed.key for listed in parts.objects.list(f"attempts/{task.id}/") if listed.key not in kept]
+    )
+    spec = parts.records.tasks.spec(task.id)
+    if "data_key" in spec:
+        parts.objects.delete([spec["data_key"]])
+    parts.records.tasks.mark_cleaned(task.id)
+
+
+def _clean_inputs(parts: Parts) -> None:
+    """Delete inputs whose request never became a task, or whose prediction is long over; their keys say their age."""
+    now = time.time()
+    left = []
+    needed = parts.records.tasks.open_data_keys()
+    for listed in parts.objects.list("inputs/"):
+        born = listed.key.removeprefix("inputs/").partition("-")[0]
+        if listed.key not in needed and born.isdigit() and now - int(born) > _INPUTS_S:
+            left.append(listed.key)
+    if left:
+        parts.objects.delete(left)

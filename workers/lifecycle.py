@@ -1,0 +1,153 @@
+"""The life of one attempt at a task, whatever its kind."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from ml.errors import MlError
+from storage.errors import RecordsUnavailable, StorageError, StoreUnavailable, Superseded
+from storage.records import Attempt, Ended, NewVersion, State
+from workers.lease import LeaseKeeper
+from workers.parts import Parts
+
+_log = logging.getLogger(__name__)
+Json = dict[str, Any]
+
+
+@dataclass
+class Work:
+    """What came of an attempt, before it is recorded.
+
+    state : FINISHED, CANCELLED or FAILED, or QUEUED to hand the task back.
+    outcome : for QUEUED only: "paused" or "killed".
+    after : runs once the end is recorded, with what was recorded; for repairs that the sweep would do too.
+    """
+
+    state: State
+    outcome: str = "paused"
+    report: Json | None = None
+    version: NewVersion | None = None
+    failure: Json | None = None
+    phases: Json = field(default_factory=dict)
+    after: Callable[[Ended], None] | None = None
+
+
+Doing = Callable[[Attempt, LeaseKeeper], Work]
+
+
+def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
+    """Do `work` for a task if nobody else does, and record how it ended.
+
+    Returns what was recorded; None when there was nothing to do or another attempt took over.
+    """
+    began = time.monotonic()
+    attempt = parts.records.tasks.claim(task_id, parts.owner, parts.settings.lease_s)
+    if attempt is None:
+        _log.info("task %s is not to be done here and now", task_id)
+        return None
+    claimed_s = round(time.monotonic() - began, 4)
+    _log.info("%s begins", attempt.name)
+    settings = parts.settings
+    try:
+        with LeaseKeeper(parts.records, parts.live, attempt, settings.lease_s, settings.renew_s) as lease:
+            done = _do(work, attempt, lease, settings.deaths_max)
+        lease.check()
+        done.phases = {"claiming": claimed_s, **done.phases}
+        ended = _record(attempt, done, parts)
+    except Superseded:
+        _log.warning("%s leaves: it was taken over", attempt.name)
+        return None
+    _log.info("%s is %s", attempt.name, ended.state)
+    if done.after is not None:
+        done.after(ended)
+    send_next(attempt, ended, parts)
+    return ended
+
+
+def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, deaths_max: int) -> Work:
+    try:
+        return work(attempt, lease)
+    except Superseded:
+        raise
+    except StoreUnavailable as error:
+        # Not the task's fault, and it may be over soon: another attempt goes on from the last checkpoint.
+        _log.warning("%s met a store that does not answer: %s", attempt.name, error)
+        if attempt.task.deaths + 1 < deaths_max:
+            return Work(State.QUEUED, "killed", failure=failure_of(error))
+        return Work(State.FAILED, failure=failure_of(error))
+    except (MlError, StorageError) as error:
+        return Work(State.FAILED, failure=failure_of(error))
+    except Exception as error:
+        _log.exception("%s failed unexpectedly", attempt.name)
+        return Work(State.FAILED, failure=_internal(error))
+
+
+def _record(attempt: Attempt, done: Work, parts: Parts) -> Ended:
+    """Write the end, waiting for a database that restarts; if it stays away, the sweep acts on the lease."""
+    for retry in Retrying(
+        retry=retry_if_exception_type(RecordsUnavailable),
+        stop=stop_after_delay(parts.settings.lease_s),
+        wait=wait_exponential(multiplier=0.1, max=2),
+        reraise=True,
+    ):
+        with retry:
+            tasks = parts.records.tasks
+            if done.state is State.QUEUED:
+                return tasks.requeue(attempt, done.outcome, phases=done.phases, failure=done.failure)
+            return tasks.end(
+                attempt,
+                done.state,
+                phases=done.phases,
+                report=done.report,
+                version=done.version,
+                failure=done.failure,
+            )
+    raise AssertionError("tenacity raises or returns")
+
+
+def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
+    """Tell the workers what may start now: this task again, or the next one of its repository."""
+    tasks = parts.records.tasks
+    if ended.state is State.QUEUED:
+        parts.queue.send_task(tasks.get(attempt.task.id))
+    elif attempt.task.repository_id is not None:
+        following = tasks.next_of_repository(attempt.task.repository_id)
+        if following is not None:
+            parts.queue.send_task(following)
+
+
+def failure_of(error: MlError | StorageError, phase: str = "preparing") -> Json:
+    """The failure record of an error whose text is fit for a client."""
+    return {
+        "kind": error.kind,
+        "class": type(error).__name__,
+        "message": str(error),
+        "section": getattr(error, "section", None),
+        "phase": phase,
+        "exit_code": None,
+        "signal": None,
+        "peak_bytes": None,
+        "log": [],
+        "advice": "correct the request and send it again" if isinstance(error, MlError) else "try again later",
+    }
+
+
+def _internal(error: Exception) -> Json:
+    return {
+        "kind": "internal",
+        "class": type(error).__name__,
+        "message": "unexpected error; the worker's log has it",
+        "section": None,
+        "phase": "preparing",
+        "exit_code": None,
+        "signal": None,
+        "peak_bytes": None,
+        "log": [],
+        "advice": "this is a fault of the server; its log has the traceback",
+    }

@@ -1,0 +1,51 @@
+"""Working folders on this machine's disk. They belong to one process and vanish with it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+
+class Scratch:
+    """A folder held by a lock for as long as its process lives, so that anybody can tell a left one from a used one."""
+
+    def __init__(self, parent: Path) -> None:
+        """Make a folder below `parent`, and delete those whose processes are gone."""
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = parent / uuid.uuid4().hex
+        self.folder.mkdir(mode=0o700)
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        for left in parent.iterdir():
+            if left != self.folder:
+                _remove_if_left(left)
+
+    def attempt(self, name: str) -> Path:
+        """A fresh folder for one attempt."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def close(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _remove_if_left(folder: Path) -> None:
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # just being made, or just being removed
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)

@@ -1,0 +1,113 @@
+"""Celery's functions, all thin: what they do is in plain functions that tests call directly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from functools import cache
+from pathlib import Path
+
+from celery import signals
+
+from storage.errors import LiveUnavailable, RecordsUnavailable
+from workers.app import STOP_MARKER, app, settings
+from workers.child import Standby
+from workers.clearing import clear_repository
+from workers.importing import import_folder
+from workers.lifecycle import run_task
+from workers.parts import Parts
+from workers.predicting import Predictor
+from workers.queue import PREDICT, SWEEP, TASK_NAMES
+from workers.scratch import Scratch
+from workers.sweep import Sweep
+from workers.training import Training
+
+WARM = ("xgboost",)
+"""Libraries that a waiting training process has imported."""
+
+_log = logging.getLogger(__name__)
+_parent = os.getppid()
+_making = threading.Lock()
+
+
+def _is_stopping() -> bool:
+    """Whether this worker shuts down, or its main process is gone already."""
+    return os.getppid() != _parent or Path(os.environ[STOP_MARKER]).exists()
+
+
+@cache
+def _parts() -> Parts:
+    return Parts.make(settings)
+
+
+@cache
+def _training() -> Training:
+    scratch = Scratch(settings.scratch)
+    return Training(_parts(), scratch, Standby(scratch.folder, settings.threads, WARM), _is_stopping)
+
+
+@cache
+def _predictor() -> Predictor:
+    return Predictor(_parts())
+
+
+@cache
+def _sweep() -> Sweep:
+    return Sweep(_parts())
+
+
+@signals.worker_process_init.connect
+def _warm_up(**_: object) -> None:
+    """Get ready before the first message: a pool process that trains keeps a child waiting."""
+    queues = os.environ.get("MODELYARD_WORKER_QUEUES", "")
+    if "train." in queues:
+        _training().prepare()
+
+
+@signals.worker_process_shutdown.connect
+def _let_go(**_: object) -> None:
+    if _training.cache_info().currsize:
+        _training().close()
+
+
+@app.task(name=TASK_NAMES["train"])
+def train(task_id: int) -> None:
+    """Queue train.<device>: a training, supervised."""
+    training = _training()
+    try:
+        run_task(task_id, _parts(), training)
+    finally:
+        if not _is_stopping():
+            training.prepare()
+
+
+@app.task(name=TASK_NAMES["clear"])
+def clear(task_id: int) -> None:
+    """Queue control: remove what a repository holds."""
+    run_task(task_id, _parts(), lambda attempt, lease: clear_repository(_parts(), attempt))
+
+
+@app.task(name=TASK_NAMES["import"])
+def import_(task_id: int) -> None:
+    """Queue control: make a version of the model files that somebody put into a repository's folder."""
+    run_task(task_id, _parts(), lambda attempt, lease: import_folder(_parts(), attempt))
+
+
+@app.task(name=PREDICT)
+def predict(request_id: str) -> None:
+    """Queue predict.<library>.<device>: one prediction."""
+    _predictor().answer(request_id)
+
+
+@app.task(name=SWEEP)
+def sweep() -> None:
+    """Queue control: find what was left behind. One at a time in this process."""
+    if not _making.acquire(blocking=False):
+        return
+    try:
+        _sweep()()
+    except (RecordsUnavailable, LiveUnavailable) as error:
+        _log.warning("the sweep stopped early: %s", error)
+    finally:
+        _making.release()

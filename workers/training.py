@@ -1,0 +1,174 @@
+"""The work of a training task: data in, a child at work, a version out."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from storage.errors import StorageError, StoreUnavailable
+from storage.objects.manifest import download_folder, read_manifest, upload_folder
+from storage.records import Attempt, Ended, NewVersion, State
+from workers.child import Standby
+from workers.data import entries, sources
+from workers.export import export_newest
+from workers.lease import LeaseKeeper
+from workers.lifecycle import Work
+from workers.parts import Parts
+from workers.scratch import Scratch
+from workers.supervisor import Checkpoints, Outcome, Telling, supervise
+from workers.version_files import artifacts_of
+
+_PATIENCE_S = 120.0
+_log = logging.getLogger(__name__)
+Json = dict[str, Any]
+
+
+class Training:
+    """Does the trainings of one worker process, one at a time."""
+
+    def __init__(self, parts: Parts, scratch: Scratch, standby: Standby, is_stopping: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._scratch = scratch
+        self._standby = standby
+        self._is_stopping = is_stopping
+
+    def __call__(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
+        """One attempt; its files live in a scratch folder that is gone afterwards."""
+        folder = self._scratch.attempt(attempt.name)
+        try:
+            return self._train(attempt, lease, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def prepare(self) -> None:
+        """Have a process wait for the next training."""
+        self._standby.prepare()
+
+    def close(self) -> None:
+        """End the waiting process and give the scratch folder up."""
+        self._standby.close()
+        self._scratch.close()
+
+    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
+        began = time.monotonic()
+        parts, settings, spec = self._parts, self._parts.settings, attempt.spec
+        data = sources(entries(spec, parts.objects), parts.data_roots)
+        resume = self._fetch_checkpoint(attempt, folder)
+        specification: Json = {
+            "task": attempt.name,
+            "backend": spec["mllib"],
+            "connector": spec["connector"],
+            "parameters": spec["parameters"],
+            "data": data,
+            "scratch": str(folder),
+            "resume": resume,
+            "threads": settings.threads,
+            "device": spec["device"],
+            "checkpoint_s": settings.checkpoint_s,
+        }
+        telling = Telling(parts.live, attempt)
+        checkpoints = Checkpoints(attempt, parts.objects, parts.records)
+        child = self._standby.take()
+        prepared_s = round(time.monotonic() - began, 4)
+        try:
+            outcome = supervise(
+                child,
+                specification,
+                attempt,
+                lease,
+                checkpoints,
+                telling,
+                is_stopping=self._is_stopping,
+                cancel_grace_s=settings.cancel_grace_s,
+                kill_grace_s=settings.kill_grace_s,
+                shutdown_s=settings.shutdown_s,
+            )
+        finally:
+            child.end()
+            checkpoints.close()
+            self._keep_log(attempt, child.log)
+        outcome.phases = {"preparing": prepared_s, **outcome.phases}
+        return self._work(attempt, lease, outcome)
+
+    def _fetch_checkpoint(self, attempt: Attempt, folder: Path) -> str | None:
+        checkpoint = attempt.task.checkpoint
+        if checkpoint is None:
+            return None
+        target = folder / "resume"
+        download_folder(self._parts.objects, read_manifest(self._parts.objects, checkpoint["prefix"]), target)
+        return str(target)
+
+    def _work(self, attempt: Attempt, lease: LeaseKeeper, outcome: Outcome) -> Work:
+        match outcome.ending:
+            case "finished" | "cancelled":
+                state = State.FINISHED if outcome.ending == "finished" else State.CANCELLED
+                if outcome.result is None:
+                    return Work(state, phases=outcome.phases)
+                lease.check()
+                began = time.monotonic()
+                version = self._upload(attempt, outcome.result)
+                outcome.phases["publishing"] = round(time.monotonic() - began, 4)
+                report = {
+                    **outcome.result["report"],
+                    "warnings": outcome.warnings,
+                    "iteration": outcome.result["iteration"],
+                    "peak_bytes": outcome.result.get("peak_bytes"),
+                }
+                return Work(state, report=report, version=version, phases=outcome.phases, after=self._after(attempt))
+            case "paused":
+                return Work(State.QUEUED, "paused", phases=outcome.phases)
+            case "killed":
+                return self._after_death(attempt, outcome)
+            case "failed":
+                return Work(State.FAILED, failure=outcome.failure, phases=outcome.phases)
+
+    def _upload(self, attempt: Attempt, result: Json) -> NewVersion:
+        prefix = f"{attempt.prefix}/model"
+        manifest = Retrying(  # a finished training is worth waiting for a store that restarts
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_delay(_PATIENCE_S),
+            wait=wait_exponential(multiplier=0.2, max=5),
+            reraise=True,
+        )(upload_folder, self._parts.objects, prefix, Path(result["model_folder"]))
+        return NewVersion(prefix, result["description"], artifacts_of(manifest))
+
+    def _after(self, attempt: Attempt) -> Callable[[Ended], None]:
+        def copy_to_data_root(ended: Ended) -> None:
+            if ended.version is None or attempt.task.repository_id is None:
+                return
+            try:
+                export_newest(self._parts, attempt.task.repository_id)
+            except StorageError as error:
+                _log.warning("the repository's folder was not written, the sweep tries again: %s", error)
+
+        return copy_to_data_root
+
+    def _after_death(self, attempt: Attempt, outcome: Outcome) -> Work:
+        """Retry from the checkpoint, within limits that a new checkpoint resets."""
+        failure = outcome.failure or {}
+        deaths = 1 if outcome.progressed else attempt.task.deaths + 1
+        if failure.get("kind") == "out_of_memory":
+            earlier = self._parts.records.tasks.attempts(attempt.task.id)
+            is_last = any((row.failure or {}).get("kind") == "out_of_memory" for row in earlier)
+        else:
+            is_last = deaths >= self._parts.settings.deaths_max
+        if is_last:
+            if failure.get("kind") == "killed":
+                failure["message"] += f"; it was given up after {deaths} deaths without progress"
+            return Work(State.FAILED, failure=failure, phases=outcome.phases)
+        return Work(State.QUEUED, "killed", failure=failure, phases=outcome.phases)
+
+    def _keep_log(self, attempt: Attempt, log: Path) -> None:
+        try:
+            if log.exists() and log.stat().st_size:
+                self._parts.objects.put_file(f"{attempt.prefix}/log.txt", log)
+        except StorageError as error:
+            _log.warning("the log of %s was not kept: %s", attempt.name, error)
+        finally:
+            log.unlink(missing_ok=True)
