@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,9 +128,7 @@ def api() -> None:
     metavar="NAMES",
     help="Queues to serve, separated by commas, all of one kind: train.cpu, predict.xgboost.cpu or control.",
 )
-@click.option(
-    "--name", metavar="NAME", help="Name of this worker, unique on the machine. Default: from the queues."
-)
+@click.option("--name", metavar="NAME", help="Name of this worker, unique on the machine. Default: from the queues.")
 def worker(queues: str, name: str | None) -> None:
     """Run one Celery worker."""
     from cli.services import BadQueues, worker_argv, worker_environment
@@ -145,14 +144,39 @@ def worker(queues: str, name: str | None) -> None:
 
 
 @main.command()
-def flower() -> None:
-    """Run Flower alone, read-only, on the loopback address."""
+@click.argument("name")
+def seen(name: str) -> None:
+    """Succeed when worker NAME of this machine gave a sign of life lately; busy ones count. For health checks."""
+    from storage.errors import StorageError
+    from storage.live import Live
+
+    live = Live(_settings().live_url)
+    try:
+        alive = [beat.worker for beat in live.heartbeats.all()]
+    except StorageError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        live.close()
+    wanted = f"{name}@{socket.gethostname()}"
+    if wanted not in alive:
+        raise click.ClickException(f"{wanted} gave no sign of life; seen: {', '.join(alive) or 'no worker'}")
+
+
+@main.command()
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen. Flower asks nobody for a password: open it to a private network only.",
+)
+def flower(address: str) -> None:
+    """Run Flower alone, read-only."""
     from cli.services import flower_argv, flower_environment
 
     settings = _settings()
     if not settings.flower_port:
         raise click.ClickException("MODELYARD_FLOWER_PORT=0 leaves Flower out; set it to a port")
-    _become(flower_argv(settings), flower_environment(settings))
+    _become(flower_argv(settings, address), flower_environment(settings))
 
 
 @contextmanager
@@ -213,10 +237,7 @@ def list_keys() -> None:
     _table(
         [
             ("id", "account", "label", "created", "revoked"),
-            *(
-                (str(row.id), row.account, row.label, _day(row.created_at), _day(row.revoked_at))
-                for row in rows
-            ),
+            *((str(row.id), row.account, row.label, _day(row.created_at), _day(row.revoked_at)) for row in rows),
         ]
     )
 

@@ -30,9 +30,7 @@ def prepare(settings: Settings) -> None:
         if root == default_root:
             root.mkdir(exist_ok=True)
         if not root.is_dir():
-            raise NotPrepared(
-                f"MODELYARD_DATA_ROOTS names {root}, which is no folder; create it, or name another one"
-            )
+            raise NotPrepared(f"MODELYARD_DATA_ROOTS names {root}, which is no folder; create it, or name another one")
     live = Live(settings.live_url)
     live.check()
     live.close()

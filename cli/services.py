@@ -19,7 +19,6 @@ from cli.stack import Service, StackError, Step
 from settings import Settings
 
 QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
-ROLE_VARIABLE = "MODELYARD_WORKER_ROLE"
 
 _SOCKET_LIMIT = 107  # bytes of a path that the kernel takes for a unix socket
 _ANSWER_S = 2.0
@@ -68,9 +67,7 @@ def _check_installed(settings: Settings) -> None:
     if missing:
         extras = ",".join(sorted(set(missing.values())))
         advice = "; or set MODELYARD_FLOWER_PORT=0 to do without Flower" if "flower" in missing else ""
-        raise StackError(
-            f"{', '.join(sorted(missing))} not installed; run: pip install 'modelyard[{extras}]'{advice}"
-        )
+        raise StackError(f"{', '.join(sorted(missing))} not installed; run: pip install 'modelyard[{extras}]'{advice}")
 
 
 # Redis
@@ -158,17 +155,17 @@ def _api(settings: Settings) -> Service:
     )
 
 
-def flower_argv(settings: Settings) -> list[str]:
+def flower_argv(settings: Settings, address: str = "127.0.0.1") -> list[str]:
     """The command line of Flower, which shows Celery's workers and may change nothing."""
     return [
         *(sys.executable, "-m", "celery", "-A", "workers.app", "flower"),
-        *("--address=127.0.0.1", f"--port={settings.flower_port}", "--read_only", "--max_tasks=5000"),
+        *(f"--address={address}", f"--port={settings.flower_port}", "--read_only", "--max_tasks=5000"),
     ]
 
 
 def flower_environment(settings: Settings) -> dict[str, str]:
     """The environment of Flower, which loads the same Celery app as the workers."""
-    return {**_environment(settings), ROLE_VARIABLE: "flower", **_thread_counts(1)}
+    return {**_environment(settings), **_thread_counts(1)}
 
 
 def _flower(settings: Settings) -> Service:
@@ -248,9 +245,13 @@ def worker_environment(settings: Settings, queues: list[str]) -> dict[str, str]:
     return {
         **_environment(settings),
         QUEUES_VARIABLE: ",".join(queues),
-        ROLE_VARIABLE: role,
         **_thread_counts(1 if role == "control" else settings.threads),
     }
+
+
+def stopping_s(settings: Settings) -> float:
+    """Seconds a training worker needs at most to save a checkpoint, hand its task back and end."""
+    return settings.shutdown_s + settings.kill_grace_s + 15.0
 
 
 def _worker(settings: Settings, name: str, queues: list[str]) -> Service:
@@ -259,8 +260,7 @@ def _worker(settings: Settings, name: str, queues: list[str]) -> Service:
         tuple(worker_argv(name, queues)),
         worker_environment(settings, queues),
         stage=1,
-        # Time to save a checkpoint and hand the task back, and some to say so.
-        stop_s=settings.shutdown_s + 5.0 if role_of(queues) == "train" else 10.0,
+        stop_s=stopping_s(settings) if role_of(queues) == "train" else 10.0,
     )
 
 

@@ -22,9 +22,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def invoke(*words: str, **environment: str) -> Result:
-        return CliRunner().invoke(
-            command.main, list(words), env={"MODELYARD_HOME": str(tmp_path), **environment}
-        )
+        return CliRunner().invoke(command.main, list(words), env={"MODELYARD_HOME": str(tmp_path), **environment})
 
     return invoke
 
@@ -97,7 +95,7 @@ def test_worker_becomes_celery_with_its_queues(run: Run, monkeypatch: pytest.Mon
     assert run("worker", "--queues", "predict.xgboost.cpu").exit_code == 0
     ((argv, environment),) = became
     assert argv[argv.index("-n") + 1] == "predict-xgboost-cpu@%h"
-    assert environment["MODELYARD_WORKER_ROLE"] == "predict"
+    assert environment["MODELYARD_WORKER_QUEUES"] == "predict.xgboost.cpu"
 
 
 def test_api_is_not_opened_to_others_without_a_key(run: Run, monkeypatch: pytest.MonkeyPatch):

@@ -96,7 +96,6 @@ def test_worker_environment_gives_settings_back_and_bounds_every_thread_pool(loc
     environment = worker_environment(local, ["train.cpu"])
     assert Settings.from_env(environment) == local
     assert environment["MODELYARD_WORKER_QUEUES"] == "train.cpu"
-    assert environment["MODELYARD_WORKER_ROLE"] == "train"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "3"
 
