@@ -1,0 +1,1 @@
+"""The machine-learning library: options, connectors, backends, training, measures. It knows no server."""

@@ -1,0 +1,1 @@
+"""Adapters to machine-learning libraries, one file each."""

@@ -1,0 +1,1 @@
+"""Input connectors: each turns what clients send into arrays, and nothing more."""

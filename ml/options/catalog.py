@@ -1,0 +1,66 @@
+"""Which libraries exist, and what each of them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml.options import csv, xgboost
+from ml.options.loading import Warning
+
+
+@dataclass(frozen=True)
+class ConnectorOptions:
+    """An input connector: its options class, its check, and the known names without effect."""
+
+    name: str
+    options: type[Any]
+    check: Callable[[Any], list[Warning]]
+    elsewhere: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LibraryOptions:
+    """A library as requests name it in `mllib`.
+
+    connectors : names of the input connectors it takes.
+    types : service types it offers.
+    devices : kinds of device it runs on, "cpu" or "cuda".
+    extra : the installation extra that brings it.
+    """
+
+    name: str
+    connectors: tuple[str, ...]
+    types: tuple[str, ...]
+    devices: tuple[str, ...]
+    extra: str
+    options: type[Any]
+    check: Callable[[Any], list[Warning]]
+    elsewhere: Mapping[str, str]
+
+
+_CONNECTORS = {"csv": ConnectorOptions("csv", csv.CsvOptions, csv.check, csv.ELSEWHERE)}
+
+_LIBRARIES = {
+    "xgboost": LibraryOptions(
+        name="xgboost",
+        connectors=("csv",),
+        types=("supervised",),
+        devices=("cpu", "cuda"),
+        extra="xgboost",
+        options=xgboost.XGBoostOptions,
+        check=xgboost.check,
+        elsewhere=xgboost.ELSEWHERE,
+    )
+}
+
+
+def libraries() -> dict[str, LibraryOptions]:
+    """Every library by name."""
+    return dict(_LIBRARIES)
+
+
+def connectors() -> dict[str, ConnectorOptions]:
+    """Every input connector by name."""
+    return dict(_CONNECTORS)

@@ -1,0 +1,268 @@
+"""The requests as a whole: creation of a service, training, prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml.errors import BadParameter, UnknownConnector, UnknownLibrary, UnknownType
+from ml.options import output, service
+from ml.options.catalog import ConnectorOptions, LibraryOptions, connectors, libraries
+from ml.options.loading import Loaded, Warning, load, shown
+from ml.options.output import OutputOptions
+from ml.options.service import ModelOptions, ServiceHead
+
+SECTIONS = ("input", "mllib", "output")
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """A service as its creation request describes it.
+
+    parameters : the three sections as posted, defaults of every later call.
+    input, mllib, output : the same, loaded; classes as in the catalog.
+    """
+
+    library: str
+    connector: str
+    type: str
+    description: str
+    model: ModelOptions
+    parameters: dict[str, dict[str, Any]]
+    input: Any
+    mllib: Any
+    output: OutputOptions
+
+    @property
+    def mltype(self) -> str:
+        """What the service predicts: "classification" or "regression"."""
+        return "regression" if self.mllib.is_regression else "classification"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything a training obeys; `input` and `mllib` have the classes of the catalog."""
+
+    library: str
+    connector: str
+    input: Any
+    mllib: Any
+    output: OutputOptions
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """Everything a prediction obeys.
+
+    given_input : names of the input options the request set; the others follow the training of the model.
+    """
+
+    library: str
+    connector: str
+    input: Any
+    mllib: Any
+    output: OutputOptions
+    given_input: frozenset[str] = frozenset()
+
+
+def merge(service_parameters: Mapping[str, Any] | None, call_parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The parameters of a call over those of its service, object by object; a null in the call takes none away.
+
+    Neither argument is changed. Members that are no objects are replaced as a whole.
+    """
+    merged: dict[str, Any] = dict(service_parameters or {})
+    for key, value in (call_parameters or {}).items():
+        if value is None:
+            continue
+        before = merged.get(key)
+        merged[key] = merge(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def load_service(body: Mapping[str, Any]) -> Loaded[ServiceOptions]:
+    """Read the body of a creation request.
+
+    Raises BadParameter (section "service" when `mllib` or the connector is missing or no text; "model" when
+    the repository is not named; else the section at fault), UnknownLibrary, UnknownType, UnknownConnector.
+    """
+    if not isinstance(body, Mapping):
+        raise BadParameter(name="body", section="service", message="the request must be a JSON object")
+    head = load(ServiceHead, body, path="body", section="service", owner="services")
+    if not body.get("mllib") and body.get("mllib") != "":
+        raise BadParameter(name="mllib", section="service", message="mllib is missing; name a library, e.g. 'xgboost'")
+    parameters = _sections(head.value.parameters)
+    connector = parameters["input"].get("connector")
+    if not isinstance(connector, str):
+        raise BadParameter(
+            name="parameters.input.connector",
+            section="service",
+            message=f"parameters.input.connector is {'missing' if connector is None else shown(connector)}; "
+            "name an input connector, e.g. 'csv'",
+        )
+    model = load(
+        ModelOptions,
+        head.value.model,
+        path="model",
+        section="model",
+        owner="services",
+        elsewhere=service.MODEL_ELSEWHERE,
+    )
+    if not model.value.repository:
+        raise BadParameter(
+            name="model.repository",
+            section="model",
+            message="model.repository is missing; name the folder or the place that keeps the model",
+        )
+    library = _library(head.value.mllib)
+    if head.value.type not in library.types:
+        raise UnknownType(head.value.type, library.types)
+    taken = _connector(library, connector)
+    loaded = _load_sections(library, taken, parameters)
+    remarks = library.check(loaded.value["mllib"])
+    value = ServiceOptions(
+        library=library.name,
+        connector=taken.name,
+        type=head.value.type,
+        description=head.value.description,
+        model=model.value,
+        parameters=parameters,
+        **loaded.value,
+    )
+    warnings = [Warning(w.parameter.removeprefix("body."), w.message.replace("body.", "")) for w in head.warnings]
+    return Loaded(value, warnings + model.warnings + loaded.warnings + remarks)
+
+
+def load_training(mllib: str, connector: str, parameters: Mapping[str, Any]) -> Loaded[TrainingOptions]:
+    """Read the parameters of a training, already merged with those of its service.
+
+    Raises UnknownLibrary, UnknownConnector, BadParameter (also when label, nclasses, ntargets or iterations
+    are missing).
+    """
+    library = _library(mllib)
+    taken = _connector(library, connector)
+    loaded = _load_sections(library, taken, _sections(parameters))
+    options = TrainingOptions(library.name, taken.name, **loaded.value)
+    remarks = library.check(options.mllib)
+    if not options.input.label:
+        raise BadParameter(
+            name="parameters.input.label",
+            section="input",
+            message="missing label column parameter: parameters.input.label must name the column to predict",
+        )
+    if options.mllib.iterations == 0:
+        raise BadParameter(
+            name="parameters.mllib.iterations",
+            section="mllib",
+            message="parameters.mllib.iterations is missing; give the number of rounds to train",
+        )
+    _check_targets(options)
+    return Loaded(options, loaded.warnings + remarks)
+
+
+def load_prediction(mllib: str, connector: str, parameters: Mapping[str, Any]) -> Loaded[PredictionOptions]:
+    """Read the parameters of a prediction, already merged with those of its service.
+
+    Raises UnknownLibrary, UnknownConnector, BadParameter.
+    """
+    library = _library(mllib)
+    taken = _connector(library, connector)
+    sections = _sections(parameters)
+    loaded = _load_sections(library, taken, sections)
+    given = frozenset(key for key, value in sections["input"].items() if value is not None)
+    return Loaded(PredictionOptions(library.name, taken.name, **loaded.value, given_input=given), loaded.warnings)
+
+
+def _check_targets(options: TrainingOptions) -> None:
+    labels = len(options.input.label)
+    wanted = options.mllib.ntargets if options.mllib.is_regression else 1
+    if labels != wanted:
+        raise BadParameter(
+            name="parameters.input.label",
+            section="input",
+            message=f"parameters.input.label names {labels} columns, but "
+            + (
+                f"parameters.mllib.ntargets is {wanted}"
+                if options.mllib.is_regression
+                else "a classification has one label column"
+            ),
+        )
+
+
+def _sections(parameters: Any) -> dict[str, dict[str, Any]]:
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, Mapping):
+        raise BadParameter(
+            name="parameters",
+            section="service",
+            message=f"parameters is {shown(parameters)}; it must be an object",
+        )
+    sections: dict[str, dict[str, Any]] = {}
+    for name in SECTIONS:
+        given = parameters.get(name)
+        if given is not None and not isinstance(given, Mapping):
+            raise BadParameter(
+                name=f"parameters.{name}",
+                section=name,
+                message=f"parameters.{name} is {shown(given)}; it must be an object",
+            )
+        sections[name] = dict(given or {})
+    sections.update({name: value for name, value in parameters.items() if name not in SECTIONS and value is not None})
+    return sections
+
+
+def _load_sections(
+    library: LibraryOptions, taken: ConnectorOptions, parameters: Mapping[str, Any]
+) -> Loaded[dict[str, Any]]:
+    warnings = [
+        Warning(
+            f"parameters.{name}",
+            f"parameters.{name} is unknown and was ignored; use one of {', '.join(SECTIONS)}",
+        )
+        for name in parameters
+        if name not in SECTIONS
+    ]
+    loaded = {
+        "input": load(
+            taken.options,
+            parameters["input"],
+            path="parameters.input",
+            section="input",
+            owner=taken.name,
+            elsewhere=taken.elsewhere,
+        ),
+        "mllib": load(
+            library.options,
+            parameters["mllib"],
+            path="parameters.mllib",
+            section="mllib",
+            owner=library.name,
+            elsewhere=library.elsewhere,
+        ),
+        "output": load(
+            OutputOptions,
+            parameters["output"],
+            path="parameters.output",
+            section="output",
+            owner="the output",
+            elsewhere=output.ELSEWHERE,
+        ),
+    }
+    warnings.extend(taken.check(loaded["input"].value))
+    for each in loaded.values():
+        warnings.extend(each.warnings)
+    return Loaded({name: each.value for name, each in loaded.items()}, warnings)
+
+
+def _library(name: str) -> LibraryOptions:
+    known = libraries()
+    if name not in known:
+        raise UnknownLibrary(name, known)
+    return known[name]
+
+
+def _connector(library: LibraryOptions, name: str) -> ConnectorOptions:
+    if name not in library.connectors:
+        raise UnknownConnector(name, library.connectors)
+    return connectors()[name]

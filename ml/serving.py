@@ -1,0 +1,211 @@
+"""Published models: described, loaded, and asked for predictions in the shapes of the DeepDetect API."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml import measures as measuring
+from ml import registry
+from ml.backends.base import Engine
+from ml.connectors import csv as csv_connector
+from ml.connectors.csv import Fitted, Target
+from ml.connectors.source import Source
+from ml.errors import ModelUnusable
+from ml.options.loading import Warning
+from ml.options.requests import PredictionOptions, ServiceOptions
+
+#: File of our own that keeps a description beside its model, so that a copied folder still knows everything.
+DESCRIPTION_FILE = "modelyard.json"
+CORRESPONDENCE_FILE = "corresp.txt"
+
+
+@dataclass
+class Prediction:
+    """The answer: predictions, one per row and in the order of the data, or the measures of labelled data."""
+
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    measure: dict[str, Any] | None = None
+    warnings: list[Warning] = field(default_factory=list)
+
+
+class Model:
+    """A model in memory, with what it knows about its inputs and classes.
+
+    bytes : roughly what it occupies.
+    """
+
+    def __init__(self, engine: Engine, description: dict[str, Any], threads: int) -> None:
+        self._engine = engine
+        self._description = description
+        self._fitted = Fitted.from_json(description["csv"])
+        self._threads = threads
+        self._best = registry.find(description["backend"]).INFO.best
+        self.bytes = engine.bytes
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the model gives numbers rather than classes."""
+        return bool(self._description["is_regression"])
+
+    @property
+    def target(self) -> Target:
+        """What the labels are."""
+        return Target(classes=self._description["nclasses"], targets=self._description["ntargets"])
+
+    def predict(self, data: Sequence[Source], options: PredictionOptions) -> Prediction:
+        """Predict on every row of `data`; with `output.measure` the rows have labels and the measures are the answer.
+
+        Raises BadInput.
+        """
+        wanted = options.output
+        fitted = csv_connector.resolve(self._fitted, options.input, options.given_input)
+        labelled = bool(wanted.measure)
+        table, warnings = csv_connector.read_prediction(
+            data, fitted, self.target, labelled=labelled, threads=self._threads
+        )
+        outputs = self._engine.predict(table.features)
+        if labelled:
+            assert table.labels is not None
+            compute = measuring.regression if self.is_regression else measuring.classification
+            refused = measuring.unknown(wanted.measure, is_regression=self.is_regression, classes=self.target.classes)
+            warnings += [Warning("parameters.output.measure", text) for text in refused.values()]
+            return Prediction(measure=dict(compute(wanted.measure, outputs, table.labels)), warnings=warnings)
+        assert table.uris is not None
+        if self.is_regression:
+            return Prediction(vectors(outputs, table.uris), warnings=warnings)
+        best = self._best if wanted.best is None else wanted.best
+        names = self._description["labels"]
+        made = classes(outputs, table.uris, names, best=best, threshold=wanted.confidence_threshold)
+        return Prediction(made, warnings=warnings)
+
+
+def classes(
+    probabilities: np.ndarray, uris: Sequence[str], names: Sequence[str] | None, *, best: int, threshold: float
+) -> list[dict[str, Any]]:
+    """Class predictions, most probable first.
+
+    best : how many classes to keep, -1 for all. threshold : smallest probability kept, itself included.
+    """
+    count = probabilities.shape[1]
+    labels = [str(each) for each in range(count)]
+    for position, name in enumerate(names or ()):
+        labels[position] = name
+    keep = count if best < 0 else min(best, count)
+    if keep == 1:
+        order = probabilities.argmax(axis=1)[:, None]
+    else:
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :keep]
+    values = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
+    made = []
+    for uri, places, shares in zip(uris, order.tolist(), values.tolist(), strict=True):
+        kept: list[dict[str, Any]] = [
+            {"prob": share, "cat": labels[place]}
+            for place, share in zip(places, shares, strict=True)
+            if share >= threshold
+        ]
+        if kept:
+            kept[-1]["last"] = True
+        made.append({"uri": uri, "classes": kept})
+    return made
+
+
+def vectors(values: np.ndarray, uris: Sequence[str]) -> list[dict[str, Any]]:
+    """Regression predictions: one element per target, `cat` its index, sorted by value from the highest."""
+    order = np.argsort(-values, axis=1, kind="stable")
+    sorted_values = np.take_along_axis(values, order, axis=1).astype(np.float64)
+    made = []
+    for uri, places, numbers in zip(uris, order.tolist(), sorted_values.tolist(), strict=True):
+        vector: list[dict[str, Any]] = [
+            {"cat": str(place), "val": number} for place, number in zip(places, numbers, strict=True)
+        ]
+        vector[-1]["last"] = True
+        made.append({"uri": uri, "vector": vector})
+    return made
+
+
+def load(folder: Path, description: dict[str, Any], *, device: str = "cpu", threads: int = 1) -> Model:
+    """The model in `folder` as `description` (of a training, or of `describe_folder`) says.
+
+    Raises ModelUnusable, MissingExtra, UnknownLibrary.
+    """
+    backend = registry.find(description["backend"])
+    return Model(backend.load(folder, description, device=device, threads=threads), description, threads)
+
+
+def describe_folder(folder: Path, options: ServiceOptions) -> dict[str, Any]:
+    """The description of the newest model in a folder, for `load`.
+
+    A folder that a training wrote says everything itself. For a model file put there by hand, objective and sizes are
+    read from the file, class names from corresp.txt, and the service's own input parameters name the columns.
+    Raises ModelUnusable when there is no model or it does not fit the service.
+    """
+    backend = registry.find(options.library)
+    facts = backend.describe(folder, options)
+    try:
+        kept = json.loads((folder / DESCRIPTION_FILE).read_text())
+        if kept["digest"] == facts["digest"] and kept["backend"] == options.library:
+            return dict(kept)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no description, or one of another model: the file itself is asked
+    inputs = list(facts["inputs"])
+    given = options.input
+    fitted = Fitted(
+        columns=inputs,
+        features=inputs,
+        label=list(given.label),
+        id=given.id,
+        ignore=list(given.ignore),
+        label_offset=list(given.label_offset) * max(1, len(given.label)),
+        separator=given.separator[0],
+        quote=given.quote[:1],
+    )
+    return {
+        "backend": options.library,
+        "connector": options.connector,
+        "mltype": "regression" if facts["is_regression"] else "classification",
+        "labels": read_labels(folder, facts["nclasses"]),
+        "csv": fitted.as_json(),
+        **facts,
+    }
+
+
+def read_labels(folder: Path, count: int) -> list[str] | None:
+    """Class names of corresp.txt, lines of `<index> <name>`; None when there are none. Raises ModelUnusable."""
+    path = folder / CORRESPONDENCE_FILE
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        raise ModelUnusable(f"{CORRESPONDENCE_FILE} cannot be read") from None
+    if not lines or count == 0:
+        return None
+    names = [str(each) for each in range(count)]
+    for line in lines:
+        position, _, name = line.strip().partition(" ")
+        if not position.isdigit() or int(position) >= count:
+            raise ModelUnusable(f"{CORRESPONDENCE_FILE} has the line {line[:80]!r}; lines are '<index> <name>'")
+        names[int(position)] = name or position
+    return names
+
+
+def write_repository_files(folder: Path, description: dict[str, Any]) -> None:
+    """Write what stands beside a model in its repository: corresp.txt, model.fmap, and our description.
+
+    Sets `description["digest"]` to the digest of the model file.
+    """
+    labels = description["labels"] or []
+    text = "".join(f"{position} {name}\n" for position, name in enumerate(labels))
+    (folder / CORRESPONDENCE_FILE).write_text(text, encoding="utf-8")
+    inputs = Fitted.from_json(description["csv"]).inputs
+    lines = (f"{position} {'_'.join(name.split()) or '_'} q\n" for position, name in enumerate(inputs))
+    (folder / "model.fmap").write_text("".join(lines), encoding="utf-8")
+    description["digest"] = hashlib.sha256((folder / description["file"]).read_bytes()).hexdigest()
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""How a training runs: the loop, its hooks, its checkpoints, and the child process that speaks for it."""
