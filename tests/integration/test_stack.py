@@ -120,9 +120,7 @@ def test_nothing_is_left_after_stop_not_even_in_sessions_of_their_own(run: Calla
 
 
 def test_service_that_ignores_term_is_killed_after_its_time(run: Callable[..., Stack], lines: list[str]):
-    stack = run(
-        Service("deaf", ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"), stop_s=0.3)
-    )
+    stack = run(Service("deaf", ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"), stop_s=0.3))
     wait_until(lambda: "ready" in stack.log_of("deaf").read_text())
     began = time.monotonic()
     stack.stop()
@@ -131,9 +129,7 @@ def test_service_that_ignores_term_is_killed_after_its_time(run: Callable[..., S
 
 
 def test_last_stage_is_stopped_first(run: Callable[..., Stack], lines: list[str]):
-    run(
-        Service("base", SLEEP, stage=0), Service("top", SLEEP, stage=2), Service("middle", SLEEP, stage=1)
-    ).stop()
+    run(Service("base", SLEEP, stage=0), Service("top", SLEEP, stage=2), Service("middle", SLEEP, stage=1)).stop()
     assert [line for line in lines if line.endswith("stopped")] == [
         "top: stopped",
         "middle: stopped",
@@ -181,9 +177,7 @@ def test_missing_program_is_told(run: Callable[..., Stack]):
 def test_port_in_use_is_told_before_anything_starts(home: Settings, lines: list[str]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        stack = Stack(
-            home, [Service("web", SLEEP, port=("127.0.0.1", port, "MODELYARD_PORT"))], report=lines.append
-        )
+        stack = Stack(home, [Service("web", SLEEP, port=("127.0.0.1", port, "MODELYARD_PORT"))], report=lines.append)
         with pytest.raises(StackError, match=f"web cannot listen on 127.0.0.1:{port}.*MODELYARD_PORT"):
             stack.start()
     assert lines == []
@@ -215,9 +209,7 @@ def test_redis_folder_is_closed_to_others(run: Callable[..., Stack], home: Setti
     assert home.redis_socket.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_services_do_not_inherit_settings_that_were_not_given_to_them(
-    home: Settings, monkeypatch: pytest.MonkeyPatch
-):
+def test_services_do_not_inherit_settings_that_were_not_given_to_them(home: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MODELYARD_REDIS_URL", "redis://elsewhere")
     stack = Stack(home, [Service("shell", ("sh", "-c", "env; sleep 600"), {"MODELYARD_PORT": "99"})])
     with stack:
@@ -281,9 +273,7 @@ def test_next_start_ends_what_a_killed_supervisor_and_helper_left(home: Settings
         strays = guard.marked(mark)
         # The helper carries no mark; it is the one process of the supervisor that waits for its end.
         children = Path(f"/proc/{process.pid}/task").glob("*/children")
-        helpers = [
-            int(pid) for file in children for pid in file.read_text().split() if int(pid) not in strays
-        ]
+        helpers = [int(pid) for file in children for pid in file.read_text().split() if int(pid) not in strays]
         for pid in helpers:
             os.kill(pid, signal.SIGSTOP)
         process.kill()
@@ -305,9 +295,7 @@ def test_helper_that_dies_is_replaced(run: Callable[..., Stack]):
 
 
 def test_second_request_to_stop_does_not_wait_any_longer(run: Callable[..., Stack]):
-    stack = run(
-        Service("deaf", ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"), stop_s=90)
-    )
+    stack = run(Service("deaf", ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"), stop_s=90))
     wait_until(lambda: "ready" in stack.log_of("deaf").read_text())
     began = time.monotonic()
     stack.ask_stop()

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Prints new random secrets for docker-compose.yml; hexadecimal, as they become parts of addresses.
+set -eu
+umask 077
+for name in POSTGRES_PASSWORD REDIS_PASSWORD S3_SECRET; do
+    printf '%s=%s\n' "$name" "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
+done
