@@ -23,24 +23,29 @@ _log = logging.getLogger(__name__)
 _TAIL_LINES = 20
 _TAIL_BYTES = 16 * 1024
 
+PROGRAM = ("-m", "ml.training.run")
+
 Event = dict[str, Any]
 
 
 class Child:
     """One training process, from its start to its end."""
 
-    def __init__(self, log: Path, threads: int, warm: Sequence[str] = ()) -> None:
+    def __init__(
+        self, log: Path, threads: int, warm: Sequence[str] = (), program: Sequence[str] = PROGRAM
+    ) -> None:
         """Start the process; it imports the libraries named by `warm` and waits for its specification.
 
         log : file that gets its standard error.
         threads : how many threads its numeric libraries may start.
+        program : what Python runs; it speaks the protocol of `ml.training.run`.
         """
         self.log = log
         self._buffer = b""
         self._at_end = False
         self.exit_status: int | None = None
         self.peak_bytes: int | None = None
-        arguments = [sys.executable, "-m", "ml.training.run", "--parent", str(os.getpid())]
+        arguments = [sys.executable, *program, "--parent", str(os.getpid())]
         for library in warm:
             arguments += ["--warm", library]
         environment = {
@@ -172,8 +177,11 @@ class Standby:
     The next one starts when a training ends, not beside it: it would take cores and memory from it.
     """
 
-    def __init__(self, folder: Path, threads: int, warm: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, threads: int, warm: Sequence[str], program: Sequence[str] = PROGRAM
+    ) -> None:
         self._folder = folder
+        self._program = program
         self._threads = threads
         self._warm = warm
         self._count = 0
@@ -186,7 +194,7 @@ class Standby:
         self.close()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count += 1
-        self._child = Child(self._folder / f"standby-{os.getpid()}-{self._count}.log", self._threads, self._warm)
+        self._child = Child(self._folder / f"standby-{os.getpid()}-{self._count}.log", self._threads, self._warm, self._program)
 
     def take(self) -> Child:
         """The waiting process, or a fresh one when it died or was never prepared. It is the caller's to end."""

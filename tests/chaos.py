@@ -1,0 +1,625 @@
+"""The kill loop: many small trainings on several workers while everything is killed at random moments.
+
+    python -m tests.chaos --rounds 20
+
+After each round it checks that every accepted task has exactly one final state, that nothing was published twice or by
+a superseded attempt, that resumed trainings end with the numbers and the model bytes of uninterrupted ones, that
+cancelled ones are cancelled, that nothing accepted was forgotten, that no process is left over, and that everything
+went on within the limit. It prints what it did and ends with 1 at the first violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import fcntl
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from sqlalchemy import text
+
+from cli.stack import Backoff, Stack
+from settings import Settings
+from storage.records import Records, State, Task
+
+RECOVERY_LIMIT_S = 30.0
+ROUND_LIMIT_S = 120.0
+FINAL = {"finished", "failed", "cancelled"}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training that is always the same, and lasts a few seconds on one thread."""
+
+    name: str
+    rows: int
+    is_regression: bool
+    mllib: Json
+
+
+WORKLOADS = (
+    Workload("plain", 12_000, False, {"iterations": 120}),
+    Workload(
+        "sampled",
+        12_000,
+        False,
+        {"iterations": 120, "booster_params": {"subsample": 0.7, "colsample": 0.6, "max_depth": 5}},
+    ),
+    Workload("dart", 1_500, False, {"iterations": 90, "booster": "dart", "booster_params": {"max_depth": 3}}),
+    Workload("regression", 20_000, True, {"iterations": 250, "objective": "reg:squarederror"}),
+)
+
+
+def write_data(folder: Path) -> None:
+    """Three noisy classes, or a noisy sum, of 20 columns; the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for workload in WORKLOADS:
+        numbers = np.random.default_rng(7)
+        inputs = numbers.normal(size=(workload.rows, 20)).round(4)
+        value = inputs[:, :5].sum(axis=1) + inputs[:, 5] * inputs[:, 6] + numbers.normal(size=workload.rows)
+        target = value.round(4) if workload.is_regression else np.digitize(value, [-1.0, 1.0])
+        header = ",".join([*(f"x{column}" for column in range(20)), "target"])
+        form = "%.4f" if workload.is_regression else "%d"
+        np.savetxt(
+            folder / f"{workload.name}.csv",
+            np.column_stack([inputs, target]),
+            fmt=["%.4f"] * 20 + [form],
+            delimiter=",",
+            header=header,
+            comments="",
+        )
+
+
+class Violation(Exception):
+    """A promise was broken."""
+
+
+@dataclass
+class Totals:
+    """What the loop did so far."""
+
+    rounds: int = 0
+    tasks: int = 0
+    states: collections.Counter[str] = field(default_factory=collections.Counter)
+    kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    attempts: collections.Counter[str] = field(default_factory=collections.Counter)
+    given_up: int = 0
+    resumed: int = 0
+    recoveries: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Kill:
+    """One deed, with the attempts that ran on what it hit."""
+
+    kind: str
+    at: float
+    hit: list[tuple[int, int]]
+
+
+class Client:
+    """A client that repeats a request until it is answered, as a careful client does."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def call(self, method: str, path: str, body: Json | None = None, key: str | None = None) -> tuple[int, Json]:
+        """Status and answer; repeats when the connection breaks or the server says that it is not ready."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                status, answer = self.once(method, path, body, key)
+                if status != 503 or time.monotonic() > end:
+                    return status, answer
+            except (OSError, http.client.HTTPException, ValueError):
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
+
+    def once(self, method: str, path: str, body: Json | None = None, key: str | None = None) -> tuple[int, Json]:
+        """One request, without a second try."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            headers = {"Idempotency-Key": key} if key else {}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+
+class Chaos:
+    """A stack of its own, what is done to it, and what must hold afterwards."""
+
+    def __init__(self, stack: Stack, settings: Settings, dice: random.Random) -> None:
+        self.stack = stack
+        self.settings = settings
+        self.dice = dice
+        self.client = Client(settings.port)
+        self.records = Records.connect(settings.database_url)
+        self.totals = Totals()
+        self.expected: dict[str, tuple[Json, list[str]]] = {}
+        self._kills: list[Kill] = []
+        self._held: list[tuple[int, float]] = []
+
+    # Processes
+
+    def _workers(self) -> list[psutil.Process]:
+        found = []
+        for number in range(1, self.settings.train_workers + 1):
+            pid = self.stack.pid_of(f"train{number}")
+            if pid is not None and psutil.pid_exists(pid):
+                found.append(psutil.Process(pid))
+        return found
+
+    def _pools(self, worker: psutil.Process) -> list[psutil.Process]:
+        return [child for child in _children(worker) if "spawn_main" in _command(child)]
+
+    def _trainings(self, worker: psutil.Process) -> list[psutil.Process]:
+        return [
+            child for pool in self._pools(worker) for child in _children(pool) if "ml.training.run" in _command(child)
+        ]
+
+    def _running_on(self, pool_pids: set[int]) -> list[tuple[int, int]]:
+        with self.records.database.read() as connection:
+            rows = connection.execute(text("SELECT task_id, number, owner FROM attempts WHERE ended_at IS NULL")).all()
+        return [(row.task_id, row.number) for row in rows if int(row.owner.rpartition(":")[2]) in pool_pids]
+
+    # Deeds
+
+    def _note(self, kind: str, pools: list[psutil.Process]) -> None:
+        self.totals.kills[kind] += 1
+        self._kills.append(Kill(kind, time.time(), self._running_on({pool.pid for pool in pools})))
+
+    def _pick_worker(self) -> psutil.Process | None:
+        workers = [worker for worker in self._workers() if self._pools(worker)]
+        return self.dice.choice(workers) if workers else None
+
+    def kill_child(self, number: signal.Signals) -> None:
+        """The training process of a worker."""
+        worker = self._pick_worker()
+        trainings = self._trainings(worker) if worker else []
+        if worker and trainings:
+            self._note(f"training {number.name}", self._pools(worker))
+            _send(trainings[0], number)
+
+    def kill_pool(self, number: signal.Signals) -> None:
+        """The pool process of a worker, which supervises."""
+        worker = self._pick_worker()
+        if worker:
+            pool = self._pools(worker)[0]
+            self._note(f"pool {number.name}", [pool])
+            _send(pool, number)
+
+    def kill_worker(self, number: signal.Signals) -> None:
+        """The main process of a worker."""
+        worker = self._pick_worker()
+        if worker:
+            self._note(f"worker {number.name}", self._pools(worker))
+            _send(worker, number)
+
+    def kill_service(self, name: str) -> None:
+        """A process that supports the workers."""
+        pid = self.stack.pid_of(name)
+        if pid is not None:
+            self._note(f"{name} SIGKILL", [])
+            os.kill(pid, signal.SIGKILL)
+
+    def flush(self) -> None:
+        """Everything that Redis knows."""
+        import redis
+
+        with redis.Redis.from_url(self.settings.live_url, socket_timeout=2) as server:
+            try:
+                server.flushall()
+            except redis.RedisError:
+                return
+        self._note("redis FLUSHALL", [])
+
+    def hold_back(self) -> None:
+        """A worker that neither works nor dies until its lease has run out."""
+        worker = self._pick_worker()
+        if worker:
+            pools = self._pools(worker)
+            self._note("worker SIGSTOP", pools)
+            for process in (*pools, worker):
+                _send(process, signal.SIGSTOP)
+                self._held.append((process.pid, time.monotonic() + self.settings.lease_s * 1.5))
+
+    def _let_go(self, everything: bool = False) -> None:
+        kept = []
+        for pid, until in self._held:
+            if everything or time.monotonic() > until:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+            else:
+                kept.append((pid, until))
+        self._held = kept
+
+    def deeds(self) -> list[Callable[[], None]]:
+        """Everything that can happen to a stack."""
+        both = (signal.SIGKILL, signal.SIGTERM)
+        return [
+            *(lambda number=number: self.kill_child(number) for number in both),
+            *(lambda number=number: self.kill_pool(number) for number in both),
+            *(lambda number=number: self.kill_worker(number) for number in both),
+            lambda: self.kill_service("api"),
+            lambda: self.kill_service("redis"),
+            lambda: self.kill_service("control"),
+            self.flush,
+            self.hold_back,
+        ]
+
+    # A round
+
+    def prepare(self) -> None:
+        """One service for each workload, and what an uninterrupted training of it gives."""
+        for workload in WORKLOADS:
+            status, answer = self.client.call(
+                "PUT",
+                f"/services/{workload.name}",
+                {
+                    "mllib": "xgboost",
+                    "description": "chaos",
+                    "model": {"repository": workload.name},
+                    "parameters": {
+                        "input": {"connector": "csv", "label": "target"},
+                        "mllib": _size(workload),
+                        "output": {},
+                    },
+                },
+            )
+            _require(status == 201, f"service {workload.name}: {answer}")
+        for workload in WORKLOADS:
+            task_id = self.submit(workload, uuid.uuid4().hex)
+            self.wait({task_id}, time.monotonic() + ROUND_LIMIT_S)
+            task = self.records.tasks.get(task_id)
+            _require(task.state is State.FINISHED, f"{workload.name} did not train: {task.failure}")
+            self.expected[workload.name] = self.result(task_id)
+            (attempt,) = self.records.tasks.attempts(task_id)
+            _say(f"  {workload.name}: {attempt.phases.get('training', 0):.2f} s uninterrupted")
+
+    def submit(self, workload: Workload, key: str) -> int:
+        """Send a training until it is accepted."""
+        status, answer = self.client.call("POST", "/train", self._training(workload), key)
+        _require(status == 201, f"train {workload.name}: {status} {answer}")
+        return int(answer["head"]["task_id"])
+
+    def submit_while_the_api_dies(self, workload: Workload, key: str) -> int:
+        """Send a training while its server is killed, then ask again with the same key, as a client would."""
+        answers: list[tuple[int, Json]] = []
+
+        def send() -> None:
+            with suppress(OSError, http.client.HTTPException, ValueError):
+                answers.append(self.client.once("POST", "/train", self._training(workload), key))
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        time.sleep(self.dice.uniform(0, 0.03))
+        self.kill_service("api")
+        sending.join()
+        again = self.submit(workload, key)
+        if answers and answers[0][0] == 201:
+            _require(answers[0][1]["head"]["task_id"] == again, "a repeated key made a second task")
+        return again
+
+    def _training(self, workload: Workload) -> Json:
+        return {
+            "service": workload.name,
+            "async": True,
+            "parameters": {
+                "input": {"test_split": 0.2, "shuffle": True, "seed": 7},
+                "mllib": {"test_interval": 10, **workload.mllib},
+                "output": {"measure": ["eucll"] if workload.is_regression else ["acc", "f1", "mcll"]},
+            },
+            "data": [str(self.settings.data_roots[0] / f"{workload.name}.csv")],
+        }
+
+    def result(self, task_id: int) -> tuple[Json, list[str]]:
+        """The final numbers of a training and the digests of what it published."""
+        report = self.records.tasks.report(task_id)
+        version = self.records.versions.of_task(task_id)
+        _require(report is not None and version is not None, f"task {task_id} is finished without a result")
+        assert report is not None
+        assert version is not None
+        timeless = {name: value for name, value in report["measure"].items() if "time" not in name}
+        history = {name: value for name, value in report["measure_hist"].items() if "time" not in name}
+        return {"measure": timeless, "history": history}, sorted(each.sha256 for each in version.artifacts)
+
+    def wait(self, task_ids: set[int], until: float) -> None:
+        """Poll as a client does until all are final."""
+        while True:
+            self._let_go()
+            ids = ",".join(map(str, sorted(task_ids)))
+            _, answer = self.client.call("GET", f"/tasks?ids={ids}")
+            tasks = answer.get("tasks", [])
+            _require(len(tasks) == len(task_ids), f"tasks were forgotten: {answer}")
+            if all(task["state"] in FINAL for task in tasks):
+                return
+            if time.monotonic() > until:
+                raise Violation(f"not final after {ROUND_LIMIT_S:g} s: {[t for t in tasks if t['state'] not in FINAL]}")
+            time.sleep(0.1)
+
+    def round(self) -> None:
+        """Send, kill, wait, check."""
+        self._kills = []
+        chosen = self.dice.sample(WORKLOADS, 3)
+        keys = {workload.name: uuid.uuid4().hex for workload in chosen}
+        accepted: dict[int, Workload] = {}
+        cancelled: set[int] = set()
+        for position, workload in enumerate(chosen):
+            send = self.submit_while_the_api_dies if position == 0 and self.dice.random() < 0.2 else self.submit
+            accepted[send(workload, keys[workload.name])] = workload
+        for _ in range(self.dice.randint(2, 4)):
+            self._sleep(self.dice.uniform(0.05, 1.5))
+            if self.dice.random() < 0.15:
+                victim = self.dice.choice(sorted(accepted))
+                status, _ = self.client.call("DELETE", f"/tasks/{victim}")
+                _require(status in (200, 202), f"cancel answered {status}")
+                if status == 202:
+                    cancelled.add(victim)
+            self.dice.choice(self.deeds())()
+        self.wait(set(accepted), time.monotonic() + ROUND_LIMIT_S)
+        self._let_go(everything=True)
+        self._check(accepted, cancelled, keys)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._let_go()
+            time.sleep(min(0.05, max(0.0, end - time.monotonic())))
+
+    # Promises
+
+    def _check(self, accepted: dict[int, Workload], cancelled: set[int], keys: dict[str, str]) -> None:
+        for task_id, workload in accepted.items():
+            task = self.records.tasks.get(task_id)
+            self.totals.tasks += 1
+            self.totals.states[task.state] += 1
+            self._check_task(task, workload, task_id in cancelled)
+        self._check_keys(set(accepted), set(keys.values()))
+        self._check_recovery(accepted)
+        self._check_processes()
+        self._check_scratch()
+        self.totals.rounds += 1
+
+    def _check_task(self, task: Task, workload: Workload, was_cancelled: bool) -> None:
+        _require(task.state.is_final, f"task {task.id} is {task.state} after it was final")
+        attempts = self.records.tasks.attempts(task.id)
+        for attempt in attempts:
+            self.totals.attempts[str(attempt.outcome)] += 1
+            self.totals.resumed += attempt.resumed_iteration is not None
+        _require(
+            sum(attempt.outcome in FINAL for attempt in attempts) <= 1,
+            f"task {task.id} ended more than once: {attempts}",
+        )
+        version = self.records.versions.of_task(task.id)
+        if was_cancelled:
+            _require(task.state is State.CANCELLED, f"task {task.id} was cancelled and is {task.state}")
+        elif task.state is State.FAILED:
+            deaths = sum(attempt.outcome in ("killed", "failed") for attempt in attempts)
+            gave_up = deaths >= self.settings.deaths_max and (task.failure or {}).get("kind") == "killed"
+            _require(gave_up, f"task {task.id} failed: {task.failure}")
+            self.totals.given_up += 1
+        else:
+            _require(task.state is State.FINISHED, f"task {task.id} is {task.state}")
+        if task.state is State.FINISHED:
+            _require(version is not None, f"task {task.id} is finished without a version")
+            assert version is not None
+            _require(version.attempt == task.attempt, f"task {task.id}: a superseded attempt published")
+            found = self.result(task.id)
+            if found != self.expected[workload.name]:
+                raise Violation(f"task {task.id} ({workload.name}) differs from the uninterrupted training: {attempts}")
+        else:
+            _require(version is None, f"task {task.id} is {task.state} and published")
+
+    def _check_keys(self, task_ids: set[int], keys: set[str]) -> None:
+        with self.records.database.read() as connection:
+            rows = connection.execute(text("SELECT id, idempotency_key FROM tasks WHERE kind = 'train'")).all()
+        known = {row.idempotency_key: row.id for row in rows}
+        _require(len(known) == len(rows), "one key has two tasks")
+        _require({known.get(key) for key in keys} == task_ids, "accepted tasks and rows differ")
+
+    def _check_recovery(self, accepted: dict[int, Workload]) -> None:
+        for kill in self._kills:
+            for task_id, number in kill.hit:
+                if task_id not in accepted:
+                    continue
+                attempts = self.records.tasks.attempts(task_id)
+                hit = attempts[number - 1]
+                if hit.outcome in FINAL:
+                    continue
+                following = attempts[number].started_at if len(attempts) > number else self._finished_at(task_id)
+                recovery = following - kill.at
+                self.totals.recoveries.append(recovery)
+                _require(
+                    recovery <= RECOVERY_LIMIT_S,
+                    f"task {task_id} went on {recovery:.1f} s after {kill.kind}: {attempts}",
+                )
+
+    def _finished_at(self, task_id: int) -> float:
+        return self.records.tasks.get(task_id).finished_at or 0.0
+
+    def _check_processes(self) -> None:
+        problem: str | None = None
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            problem = self._left_over()
+            if problem is None:
+                return
+            time.sleep(0.2)
+        raise Violation(problem)
+
+    def _left_over(self) -> str | None:
+        """A training process that no living pool process keeps waiting, if there is one."""
+        pools = {pool.pid for worker in self._workers() for pool in self._pools(worker)}
+        keepers: collections.Counter[int] = collections.Counter()
+        for process in psutil.process_iter(["cmdline", "ppid"]):
+            if "ml.training.run" in " ".join(process.info["cmdline"] or []) and self._is_ours(process):
+                if process.info["ppid"] not in pools:
+                    return f"training process {process.pid} is an orphan"
+                keepers[process.info["ppid"]] += 1
+        doubled = [pid for pid, count in keepers.items() if count > 1]
+        return f"pool process {doubled[0]} keeps several training processes" if doubled else None
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get("MODELYARD_STACK") == self.stack.mark
+        except psutil.Error:
+            return False
+
+    def _check_scratch(self) -> None:
+        left = [path for path in self.settings.scratch.glob("*/train-*") if path.is_dir()]
+        held = [path for path in left if not _is_left(path.parent)]
+        _require(not held, f"scratch folders of ended attempts: {held}")
+
+
+def _size(workload: Workload) -> Json:
+    return {"regression": True, "ntargets": 1} if workload.is_regression else {"nclasses": 3}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether the process of a scratch folder is gone; the next worker deletes it then."""
+    try:
+        with (folder / "lock").open("rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.Error:
+        return []
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.Error):
+        process.send_signal(number)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Violation(otherwise)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+@contextmanager
+def _home(kept: str | None) -> Iterator[Path]:
+    if kept is not None:
+        path = Path(kept).absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
+    path = Path(tempfile.mkdtemp(prefix="chaos-"))  # short: the path of a unix socket is limited
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _report(totals: Totals, took_s: float) -> None:
+    _say(f"rounds {totals.rounds}, tasks {totals.tasks}, {took_s:.0f} s")
+    _say(f"ends: {dict(sorted(totals.states.items()))}, given up after repeated deaths: {totals.given_up}")
+    _say(f"attempts: {dict(sorted(totals.attempts.items()))}, resumed from a checkpoint: {totals.resumed}")
+    _say(f"kills: {sum(totals.kills.values())}")
+    for kind, count in sorted(totals.kills.items()):
+        _say(f"  {kind:20} {count}")
+    if totals.recoveries:
+        middle = sorted(totals.recoveries)[len(totals.recoveries) // 2]
+        _say(f"recoveries {len(totals.recoveries)}, median {middle:.1f} s, worst {max(totals.recoveries):.1f} s")
+    else:
+        _say("recoveries 0")
+
+
+def main() -> int:
+    """Run the loop; 0 when every promise held."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=None, help="of the dice; printed, so that a run can be repeated")
+    parser.add_argument("--lease", type=float, default=5.0, help="seconds; the product's default is 20")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--home", default=None, help="keep the state in this folder")
+    arguments = parser.parse_args()
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
+    began = time.monotonic()
+    _say(f"seed {seed}, lease {arguments.lease:g} s, {arguments.workers} training workers")
+    with _home(arguments.home) as home:
+        settings = dataclasses.replace(
+            Settings.from_env({"MODELYARD_HOME": str(home)}),
+            port=_free_port(),
+            flower_port=0,
+            data_roots=(home / "data",),
+            train_workers=arguments.workers,
+            threads=1,
+            lease_s=arguments.lease,
+            renew_s=arguments.lease / 4,
+            sweep_s=min(2.0, arguments.lease / 8),
+            checkpoint_s=0.1,
+        )
+        write_data(home / "data")
+        stack = Stack(settings, backoff=Backoff(most_s=2.0))
+        totals = Totals()
+        try:
+            with stack:
+                stack.wait_ready(60)
+                chaos = Chaos(stack, settings, random.Random(seed))
+                totals = chaos.totals
+                chaos.prepare()
+                for number in range(1, arguments.rounds + 1):
+                    at = time.monotonic()
+                    kills = sum(totals.kills.values())
+                    chaos.round()
+                    done = sum(totals.kills.values()) - kills
+                    _say(f"round {number}: {done} kills, {time.monotonic() - at:.1f} s")
+        except Violation as violation:
+            _report(totals, time.monotonic() - began)
+            _say(f"VIOLATION in round {totals.rounds + 1}: {violation}")
+            return 1
+        _report(totals, time.monotonic() - began)
+        _say(f"{totals.rounds} passed, 0 failed")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
