@@ -1,0 +1,33 @@
+"""The kernel's count of kills for want of memory is found where the control group is mounted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workers.memory import memory_kills
+
+
+def cgroup(tmp_path: Path, line: str) -> Path:
+    file = tmp_path / "cgroup"
+    file.write_text(line)
+    return file
+
+
+def test_count_is_read_from_the_group_of_this_process(tmp_path: Path) -> None:
+    group = tmp_path / "mount" / "yard" / "worker"
+    group.mkdir(parents=True)
+    (group / "memory.events").write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert memory_kills(cgroup(tmp_path, "0::/yard/worker\n"), tmp_path / "mount") == 2
+
+
+def test_inside_a_container_the_group_is_mounted_at_the_top(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (mount / "memory.events").write_text("oom_kill 1\n")
+    assert memory_kills(cgroup(tmp_path, "0::/docker/abc\n"), mount) == 1
+
+
+def test_machine_that_does_not_tell_gives_nothing(tmp_path: Path) -> None:
+    assert memory_kills(tmp_path / "absent", tmp_path) is None
+    assert memory_kills(cgroup(tmp_path, "5:memory:/a\n"), tmp_path) is None
+    assert memory_kills(cgroup(tmp_path, "0::/a\n"), tmp_path / "nowhere") is None
