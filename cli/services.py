@@ -93,9 +93,14 @@ def redis_server() -> str:
     return machine
 
 
+def socket_fits(settings: Settings) -> bool:
+    """Whether the path of the embedded server's socket is short enough for the system."""
+    return len(os.fsencode(settings.redis_socket)) <= _SOCKET_LIMIT
+
+
 def _redis(settings: Settings) -> Service:
     path = settings.redis_socket
-    if len(os.fsencode(path)) > _SOCKET_LIMIT:
+    if not socket_fits(settings):
         raise StackError(
             f"the socket {path} is longer than the {_SOCKET_LIMIT} bytes that the system allows; "
             "set MODELYARD_HOME to a shorter path"

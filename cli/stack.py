@@ -252,8 +252,7 @@ class Stack:
             raise
 
     def _lock(self) -> None:
-        path = self.settings.home / "stack.lock"
-        file = path.open("a+")
+        file = _lock_path(self.settings.home).open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -470,6 +469,22 @@ class Stack:
 
     def _say(self, line: str) -> None:
         self._report(line)
+
+
+def is_held(home: Path) -> bool:
+    """Whether a stack runs on that folder."""
+    try:
+        with _lock_path(home).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _lock_path(home: Path) -> Path:
+    return home / "stack.lock"
 
 
 def rotate(log: Path, limit_bytes: int = LOG_LIMIT_BYTES, kept: int = LOGS_KEPT) -> None:

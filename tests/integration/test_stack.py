@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cli import guard
-from cli.stack import Backoff, Service, Stack, StackError, Step
+from cli.stack import Backoff, Service, Stack, StackError, Step, is_held
 from settings import Settings
 
 QUICK = Backoff(first_s=0.05, most_s=0.4, healthy_s=60.0)
@@ -187,9 +187,13 @@ def test_port_in_use_is_told_before_anything_starts(home: Settings, lines: list[
 
 
 def test_second_start_on_the_same_folder_is_refused(run: Callable[..., Stack], home: Settings):
-    run(Service("one", SLEEP))
+    assert not is_held(home.home)
+    stack = run(Service("one", SLEEP))
+    assert is_held(home.home)
     with pytest.raises(StackError, match=rf"already runs on .*process {os.getpid()}.*MODELYARD_HOME"):
         Stack(home, [Service("two", SLEEP)]).start()
+    stack.stop()
+    assert not is_held(home.home)
 
 
 def test_folder_can_be_used_again_after_stop(home: Settings):
