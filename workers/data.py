@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ml.errors import BadInput
-from storage.data_roots import DataRoots, looks_like_path
+from storage.data_roots import DataRoots
 from storage.objects.base import Objects
 
 _REMOTE = ("s3://", "http://", "https://", "dataset://")
@@ -35,7 +35,7 @@ def sources(data: list[str], roots: DataRoots) -> list[Json]:
                 f"data cannot be read from {entry[:200]!r}; "
                 "give the path of a file in a data root or the lines themselves"
             )
-    are_paths = [looks_like_path(entry, roots) for entry in data]
+    are_paths = [roots.looks_like_path(entry) for entry in data]
     if not any(are_paths):
         return [{"lines": data}] if data else []
     if not all(are_paths):

@@ -5,37 +5,50 @@ from __future__ import annotations
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
 
 from ml import serving
-from storage import repository_folder
+from ml.errors import ModelUnusable
+from ml.options import load_service
 from storage.objects.manifest import upload_folder
 from storage.records import Attempt, NewVersion, State
 from workers.lifecycle import Work
 from workers.parts import Parts
 from workers.version_files import artifacts_of
 
+_BESIDE = (serving.DESCRIPTION_FILE, serving.CORRESPONDENCE_FILE)
+
 
 def import_folder(parts: Parts, attempt: Attempt) -> Work:
-    """Publish what lies in the folder, described by our marker when it is ours, else by the service's parameters."""
-    repository = parts.records.repositories.get(attempt.spec["repository_id"])
+    """Publish the newest model of the folder, as it describes itself or else as the service's parameters do.
+
+    Raises ModelUnusable when there is no model or it does not fit the service.
+    """
+    spec = attempt.spec
+    repository = parts.records.repositories.get(spec["repository_id"])
     folder = parts.data_roots.resolve(repository.location)
+    service = {"mllib": spec["mllib"], "model": {"repository": str(folder)}, "parameters": spec["parameters"]}
     copy = parts.settings.scratch / f"import-{uuid.uuid4().hex}"
     copy.mkdir(parents=True)
     try:
-        description, names = _describe(folder, attempt)
-        for name in names:
-            shutil.copyfile(folder / name, copy / name, follow_symlinks=False)
+        # Described from the copy: the folder may change under us.
+        _copy_files(folder, copy)
+        description = serving.describe_folder(copy, load_service(service).value)
+        kept = {description["file"], *_BESIDE}
+        for each in copy.iterdir():
+            if each.name not in kept:
+                each.unlink()
         manifest = upload_folder(parts.objects, f"{attempt.prefix}/model", copy)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
     version = NewVersion(f"{attempt.prefix}/model", description, artifacts_of(manifest))
-    return Work(State.FINISHED, report={"mltype": description.get("mltype", "")}, version=version)
+    return Work(State.FINISHED, report={"mltype": description["mltype"]}, version=version)
 
 
-def _describe(folder: Path, attempt: Attempt) -> tuple[dict[str, Any], list[str]]:
-    marker = repository_folder.read_marker(folder)
-    if marker is not None and all((folder / name).is_file() for name in marker["files"]):
-        description: dict[str, Any] = marker["description"]
-        return description, sorted(marker["files"])
-    return serving.describe_folder(folder, attempt.spec)
+def _copy_files(folder: Path, copy: Path) -> None:
+    """Copy the plain files of a folder; links could lead anywhere."""
+    try:
+        for each in sorted(folder.iterdir()):
+            if each.is_file() and not each.is_symlink():
+                shutil.copy2(each, copy / each.name, follow_symlinks=False)
+    except OSError as error:
+        raise ModelUnusable(f"the repository {folder} cannot be read: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""One command per figure: `python -m benchmarks NAME`, or `make bench` for all of them."""
