@@ -194,7 +194,8 @@ class Standby:
         self.close()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count += 1
-        self._child = Child(self._folder / f"standby-{os.getpid()}-{self._count}.log", self._threads, self._warm, self._program)
+        log = self._folder / f"standby-{os.getpid()}-{self._count}.log"
+        self._child = Child(log, self._threads, self._warm, self._program)
 
     def take(self) -> Child:
         """The waiting process, or a fresh one when it died or was never prepared. It is the caller's to end."""

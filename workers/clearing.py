@@ -20,7 +20,8 @@ def clear_repository(parts: Parts, attempt: Attempt) -> Work:
     versions = 0
     if mode != "index":
         versions = parts.records.versions.remove_all(repository.id)
-    if repository.is_folder:
+    if repository.is_folder and mode != "index":
         folder = parts.data_roots.resolve(repository.location)
-        removed = repository_folder.clear(folder, mode, find(attempt.spec["mllib"]).INFO.files)
+        names = [f"*{suffix}*" for suffix in find(attempt.spec["mllib"]).INFO.files]
+        removed = repository_folder.clear(folder, mode, names)
     return Work(State.FINISHED, report={"versions_removed": versions, "files_removed": removed})
