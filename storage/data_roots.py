@@ -1,0 +1,109 @@
+"""The folders that requests may read and write. Every path of a client goes through here."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from storage.errors import OutsideDataRoots
+
+_PATH_LIMIT_BYTES = 4095  # what the kernel takes
+_NAME_LIMIT_BYTES = 255
+_UNREACHABLE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
+
+
+class DataRoots:
+    """Folders that a client may name paths in. The roots themselves may be links and may not exist yet."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        """`roots` are absolute; the first is where relative names are meant to be created."""
+        self.roots = tuple(roots)
+
+    def resolve(self, path: str) -> Path:
+        """The real, absolute path, without links and `..`, of what a client named; it need not exist.
+
+        path : absolute, `file://` with an absolute path, or relative to one of the roots: to the first root in
+            which it exists, else to the first.
+        Raises OutsideDataRoots, which names the roots, when the path leads out of them, also through links, or
+        when it can be no path: empty, with a NUL byte, a loop of links, a name that is too long.
+        """
+        wanted = self._local(path)
+        roots = [_real(root) for root in self.roots]
+        places = [Path(wanted)] if os.path.isabs(wanted) else [root / wanted for root in roots]
+        # Where a name exists it decides: that a link leads out of one root must not make it mean another.
+        place = next(filter(os.path.lexists, places), places[0] if places else None)
+        if place is not None:
+            found = self._reached(path, place)
+            if any(found.is_relative_to(root) for root in roots):
+                return found
+        allowed = ", ".join(str(root) for root in self.roots)
+        raise OutsideDataRoots(
+            f"path {_shown(path)} is outside of the data roots ({allowed}); move it there, "
+            "or let the operator add its folder to MODELYARD_DATA_ROOTS"
+        )
+
+    def is_inside(self, path: Path | str) -> bool:
+        """Whether `path` leads into a root, or is one."""
+        try:
+            self.resolve(str(path))
+        except OutsideDataRoots:
+            return False
+        return True
+
+    def is_root(self, path: Path | str) -> bool:
+        """Whether `path` leads to a root itself, which must not be cleared or removed as a repository."""
+        return _real(Path(path)) in [_real(root) for root in self.roots]
+
+    def looks_like_path(self, entry: str) -> bool:
+        """Whether an entry of `data` is meant as a path rather than as a line of data.
+
+        A path has no line break, and begins with `/`, `./`, `../` or `file://`, or names an existing file or
+        folder in a root.
+        """
+        if not entry or any(mark in entry for mark in "\n\r\0") or len(entry) > _PATH_LIMIT_BYTES:
+            return False
+        if entry.startswith(("/", "./", "../", "file://")):
+            return True
+        try:
+            return self.resolve(entry).exists()
+        except (OutsideDataRoots, OSError):
+            return False
+
+    def _local(self, path: str) -> str:
+        if path.startswith("file://"):
+            host, slash, rest = path.removeprefix("file://").partition("/")
+            if host not in {"", "localhost"} or not slash:
+                raise OutsideDataRoots(f"{_shown(path)} must name a file of this machine: file:///folder/file")
+            path = slash + unquote(rest)
+        try:
+            encoded = os.fsencode(path)
+        except UnicodeEncodeError:
+            raise OutsideDataRoots(f"{_shown(path)} is no path: it is not valid Unicode") from None
+        if not encoded or b"\0" in encoded:
+            raise OutsideDataRoots(f"{_shown(path)} is no path: it is empty or has a NUL byte")
+        names = encoded.split(b"/")
+        if len(encoded) > _PATH_LIMIT_BYTES or any(len(name) > _NAME_LIMIT_BYTES for name in names):
+            raise OutsideDataRoots(f"{_shown(path)} is no path: a name in it, or all of it, is too long")
+        return path
+
+    def _reached(self, path: str, place: Path) -> Path:
+        found = os.path.realpath(place)
+        try:
+            os.stat(found)
+        except OSError as error:
+            # Missing, or not to be read: that is for whoever opens it. A loop has no real path at all.
+            if error.errno in _UNREACHABLE:
+                raise OutsideDataRoots(f"{_shown(path)} cannot be followed: {error.strerror}") from None
+        return Path(found)
+
+
+def _real(root: Path) -> Path:
+    return Path(os.path.realpath(root))
+
+
+def _shown(path: str) -> str:
+    """A path for a message: short, and with what cannot be printed escaped."""
+    return repr(path if len(path) <= 200 else path[:200] + "…")
