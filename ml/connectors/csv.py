@@ -152,7 +152,7 @@ def read_training(sources: Sequence[Source], options: CsvOptions, target: Target
         else:
             train, test = _split(train, options.test_split, first.name)
             tests = [test]
-    if target.classes and len(np.unique(_labels(train))) < 2:
+    if target.classes and np.count_nonzero(np.bincount(_labels(train))) < 2:
         where = first.name if len(train) == len(whole) else f"the part of {first.name} that is trained on"
         raise BadInput(f"label column {fitted.label[0]} holds one class only in {where}; nothing can be told apart")
     return TrainingData(train, tests, fitted, _report(fitted), warnings)
@@ -427,7 +427,8 @@ def _fit_columns(text: _Text, options: CsvOptions) -> Fitted:
     for name in (*options.categoricals, *options.categoricals_mapping):
         if name in apart:
             raise BadInput(f"column {name} is categorical and at the same time label, id or ignored")
-    features = [name for name in columns if name not in apart]
+    # A trailing separator makes a last column without a name: no feature.
+    features = [name for name in columns if name and name not in apart]
     if not features:
         hint = text.separator_hint() or "; all are label, id or ignored"
         raise BadInput(f"{text.name} has no feature column{hint}")
@@ -600,7 +601,7 @@ def _fit_bounds(
     if given[0]:
         if len(given[0]) != len(names):
             raise BadInput(
-                f"the bounds have {len(given[0])} values; the training data has {len(names)} columns that are not ignored"
+                f"the bounds have {len(given[0])} values; {len(names)} columns of the training data are not ignored"
             )
         fitted.low, fitted.high = list(given[0]), list(given[1])
         return

@@ -28,6 +28,7 @@ class LibraryOptions:
     types : service types it offers.
     devices : kinds of device it runs on, "cpu" or "cuda".
     extra : the installation extra that brings it.
+    files : endings of its model files, by which a folder is known to hold a model.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LibraryOptions:
     types: tuple[str, ...]
     devices: tuple[str, ...]
     extra: str
+    files: tuple[str, ...]
     options: type[Any]
     check: Callable[[Any], list[Warning]]
     elsewhere: Mapping[str, str]
@@ -49,6 +51,7 @@ _LIBRARIES = {
         types=("supervised",),
         devices=("cpu", "cuda"),
         extra="xgboost",
+        files=(".model",),
         options=xgboost.XGBoostOptions,
         check=xgboost.check,
         elsewhere=xgboost.ELSEWHERE,

@@ -107,9 +107,12 @@ class Real(fields.Field[float]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError(self.allowed)
-        number = float(value)
-        if number != number or number in (float("inf"), float("-inf")):
-            raise ValidationError("a finite number")
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ValidationError(self.allowed) from None
+        if number - number != 0:  # NaN and the infinities
+            raise ValidationError(self.allowed)
         return number
 
 

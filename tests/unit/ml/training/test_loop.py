@@ -1,0 +1,176 @@
+"""The loop: what it calls, when, and how it leaves; with a trainer made for the test."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ml.connectors.csv import Table
+from ml.errors import ModelUnusable
+from ml.training.checkpoints import COST_MAX, Checkpoints, Progress, read_progress
+from ml.training.loop import Plan, train
+
+
+class Clock:
+    """Time that passes only when told."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class CountingTrainer:
+    """Guesses class 1 for as many of four rows as iterations are done."""
+
+    def __init__(self, clock, done=0, step_s=1.0, save_s=0.0):
+        self.clock, self.done, self.step_s, self.save_s = clock, done, step_s, save_s
+
+    def step(self):
+        self.done += 1
+        self.clock.now += self.step_s
+
+    def test(self, position):
+        guessed = (np.arange(4) < self.done).astype(int)
+        return np.eye(2)[guessed], {"own": float(self.done)}
+
+    def save_state(self, folder):
+        self.clock.now += self.save_s
+        (folder / "state.json").write_text(json.dumps(self.done))
+
+    def save_model(self, folder, rounds):
+        raise AssertionError("the loop saves no model")
+
+
+class Recorder:
+    """Hooks that remember what they were told."""
+
+    def __init__(self, stop_at=None, reason="cancel"):
+        self.stop_at, self.reason = stop_at, reason
+        self.steps, self.measures, self.checkpoints = [], [], []
+
+    def should_stop(self):
+        return self.reason if self.stop_at is not None and len(self.steps) >= self.stop_at else None
+
+    def on_step(self, done):
+        self.steps.append(done)
+
+    def on_measures(self, iteration, measures):
+        self.measures.append((iteration, measures["acc"]))
+
+    def on_checkpoint(self, iteration, folder, seconds):
+        self.checkpoints.append((iteration, folder.name, seconds))
+
+
+ROWS = Table(np.zeros((4, 1), np.float32), np.ones(4, np.int32), None, "split")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def go(tmp_path, clock, hooks, iterations=5, interval=1, tests=(ROWS,), trainer=None, checkpoint_s=1e9, progress=None):
+    trainer = trainer or CountingTrainer(clock)
+    progress = progress or Progress()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", checkpoint_s, clock)
+    outcome = train(trainer, tests, Plan(iterations, interval, ("acc",), False), progress, checkpoints, hooks, clock)
+    return outcome, trainer, progress
+
+
+@pytest.mark.parametrize(
+    ("iterations", "interval", "tested"),
+    [(5, 1, [1, 2, 3, 4]), (5, 2, [2, 4]), (6, 2, [2, 4, 5]), (5, 10, [4]), (1, 1, [0]), (2, 1, [1])],
+)
+def test_tests_come_at_the_interval_from_iteration_1_on_and_after_the_last(
+    tmp_path, clock, iterations, interval, tested
+):
+    hooks = Recorder()
+    outcome, _, progress = go(tmp_path, clock, hooks, iterations, interval)
+    assert outcome == "finished"
+    assert [iteration for iteration, _ in hooks.measures] == tested
+    assert progress.history.as_json()["iteration_hist"] == tested
+
+
+def test_every_step_is_told_and_measures_come_from_the_trainer(tmp_path, clock):
+    hooks = Recorder()
+    _, _, progress = go(tmp_path, clock, hooks, 4)
+    assert hooks.steps == [1, 2, 3, 4]
+    assert hooks.measures == [(1, 0.5), (2, 0.75), (3, 1.0)]
+    assert progress.history.as_json()["own_hist"] == [2, 3, 4]
+    assert progress.best.iteration == 3
+    assert progress.elapsed_s == 4.0
+
+
+def test_without_a_test_set_nothing_is_measured(tmp_path, clock):
+    hooks = Recorder()
+    _, _, progress = go(tmp_path, clock, hooks, tests=())
+    assert hooks.measures == []
+    assert progress.best is None
+
+
+@pytest.mark.parametrize("reason", ["cancel", "pause"])
+def test_a_stop_is_obeyed_before_the_next_iteration(tmp_path, clock, reason):
+    outcome, trainer, progress = go(tmp_path, clock, Recorder(2, reason))
+    assert (outcome, trainer.done, progress.done) == (reason, 2, 2)
+
+
+def test_a_resumed_training_does_only_what_is_left(tmp_path, clock):
+    hooks = Recorder()
+    _, _, progress = go(
+        tmp_path,
+        clock,
+        hooks,
+        5,
+        trainer=CountingTrainer(clock, done=3),
+        progress=Progress(done=3, elapsed_s=30.0),
+    )
+    assert hooks.steps == [4, 5]
+    assert progress.elapsed_s == 32.0
+
+
+def test_a_finished_checkpoint_of_the_last_iteration_is_not_trained_further(tmp_path, clock):
+    hooks = Recorder()
+    outcome, _, _ = go(tmp_path, clock, hooks, 5, trainer=CountingTrainer(clock, done=5))
+    assert outcome == "finished"
+    assert hooks.steps == []
+
+
+def test_checkpoints_come_at_their_interval_but_not_after_the_last_iteration(tmp_path, clock):
+    hooks = Recorder()
+    go(tmp_path, clock, hooks, 10, checkpoint_s=3.0)
+    assert [(iteration, name) for iteration, name, _ in hooks.checkpoints] == [
+        (2, "000003"),
+        (5, "000006"),
+        (8, "000009"),
+    ]
+
+
+def test_checkpoints_never_cost_more_than_their_share(tmp_path, clock):
+    hooks = Recorder()
+    trainer = CountingTrainer(clock, save_s=2.0)
+    go(tmp_path, clock, hooks, 500, trainer=trainer, tests=(), checkpoint_s=1.0)
+    total = sum(seconds for _, _, seconds in hooks.checkpoints)
+    assert len(hooks.checkpoints) > 2
+    assert total <= COST_MAX * 500 + 2.0  # the first one is taken before its price is known
+
+
+def test_a_checkpoint_remembers_everything_and_leaves_nothing_partial(tmp_path, clock):
+    hooks = Recorder()
+    _, _, progress = go(tmp_path, clock, hooks, 5, checkpoint_s=4.0, progress=Progress(seed=7, threads=2, device="cpu"))
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    assert folder.name == "000004"
+    kept = read_progress(folder)
+    assert (kept.done, kept.seed, kept.threads, kept.device, kept.elapsed_s) == (4, 7, 2, "cpu", 4.0)
+    assert kept.history.as_json()["iteration_hist"] == [1, 2, 3]
+    assert kept.best == progress.best
+    assert kept.measures["acc"] == 1.0
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ModelUnusable, match="is no checkpoint"):
+        read_progress(tmp_path)
+    (tmp_path / "training.json").write_text('{"done": 1}')
+    with pytest.raises(ModelUnusable, match="is no checkpoint"):
+        read_progress(tmp_path)
