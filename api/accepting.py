@@ -1,0 +1,170 @@
+"""From a training request to a task: what can be told at once is told, all else is the worker's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from api import data, repositories
+from api.answers import Json, finite
+from api.devices import choose_training
+from api.parts import Parts
+from api.refusals import BadHeader
+from api.schemas.train import TrainRequest
+from ml.errors import MlError
+from ml.options import Warning, load_training, merge
+from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError
+from storage.records import Account, Kind, Service, Task
+from workers.queue import train_queue
+
+_INLINE_BYTES = 64 * 1024
+_log = logging.getLogger(__name__)
+
+Faults = (MlError, OutsideDataRoots, RepositoryUnusable)
+"""What is the client's fault, and becomes the error of an asynchronous job rather than of the call."""
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """An Idempotency-Key and the digest of the request that it came with."""
+
+    key: str
+    digest: str
+
+
+def repeatable(header: str | None, method: str, path: str, body: Json) -> Repeatable | None:
+    """What makes a request repeatable, if it wants to be. Raises BadHeader."""
+    if header is None:
+        return None
+    if not 0 < len(header) <= 255 or not header.isascii() or not header.isprintable():
+        raise BadHeader("Idempotency-Key must be 1 to 255 printable ASCII characters")
+    canonical = json.dumps([method, path, body], sort_keys=True, separators=(",", ":"))
+    return Repeatable(header, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def accept(
+    parts: Parts,
+    account: Account,
+    service: Service,
+    body: Json,
+    request: TrainRequest,
+    warnings: Iterable[Warning],
+    repeat: Repeatable | None,
+) -> Task:
+    """A durable task for a training request, sent to the workers if Redis takes it.
+
+    An asynchronous request with a fault of the client's becomes a task that has failed already; a blocking one raises.
+    Raises IdempotencyConflict, ServiceNotFound, RecordsUnavailable, StoreUnavailable, StorageFull.
+    """
+    spec = _outline(service, body, request)
+    queue, told, failure = train_queue("cpu"), list(warnings), None
+    try:
+        queue, remarks = _complete(parts, service, request, spec)
+        told += remarks
+    except Faults as error:
+        if not request.is_async:
+            raise
+        failure = failure_record(error)
+        spec["data"] = []
+    task, is_new = parts.records.tasks.add(
+        account.id,
+        Kind.TRAIN,
+        queue,
+        spec,
+        service_id=service.id,
+        repository_id=service.repository_id,
+        is_job=True,
+        warnings=[each.as_json() for each in told],
+        idempotency_key=None if repeat is None else repeat.key,
+        request_digest=None if repeat is None else repeat.digest,
+        failure=failure,
+    )
+    if not is_new:
+        _drop_inputs(parts, spec)
+    elif failure is None:
+        send(parts, task)
+        _keep(parts, service, spec["request"])
+    return task
+
+
+def send(parts: Parts, task: Task) -> bool:
+    """Tell the workers of a task that may start; False when they did not hear of it. The sweep repeats it then."""
+    return not task.state.is_final and parts.records.tasks.is_startable(task) and parts.queue.send_task(task)
+
+
+def failure_record(error: Exception) -> Json:
+    """What a task keeps of an error that was found before any work began."""
+    return {
+        "kind": getattr(error, "kind", "internal"),
+        "class": type(error).__name__,
+        "message": str(error),
+        "section": getattr(error, "section", None),
+        "phase": "accepting",
+        "exit_code": None,
+        "signal": None,
+        "peak_bytes": None,
+        "log": [],
+        "advice": "correct the request and send it again",
+    }
+
+
+def _outline(service: Service, body: Json, request: TrainRequest) -> Json:
+    """The specification as far as it can be written down for any request, right or wrong."""
+    given: Any = request.parameters
+    parameters = merge(service.parameters, given if isinstance(given, dict) else None)
+    connector = parameters.get("input", {}).get("connector") if isinstance(parameters.get("input"), dict) else None
+    kept = {name: value for name, value in body.items() if name != "data"}
+    spec: Json = finite(
+        {
+            "service": service.name,
+            "mllib": service.mllib,
+            "connector": connector if isinstance(connector, str) else "",
+            "device": "cpu",
+            "parameters": parameters,
+            "request": kept,
+        }
+    )
+    return spec
+
+
+def _complete(parts: Parts, service: Service, request: TrainRequest, spec: Json) -> tuple[str, list[Warning]]:
+    """Check the request and finish its specification; returns the queue, and warnings."""
+    given: Any = request.parameters
+    merged = merge(service.parameters, given) if isinstance(given, dict | None) else given
+    loaded = load_training(service.mllib, spec["connector"], merged)
+    entries = data.entries_of(request.data)
+    data.check_paths(parts, entries)
+    folder = repositories.folder_of(parts, parts.repository(service))
+    if folder is not None:
+        repositories.check_folder(folder)
+    device, queue, remarks = choose_training(parts, loaded.value.mllib)
+    spec["device"] = device
+    if data.is_bulky(entries, _INLINE_BYTES):
+        spec["data_key"] = data.store(parts, entries)
+    else:
+        spec["data"] = entries
+        spec["request"]["data"] = entries
+    return queue, [*loaded.warnings, *remarks]
+
+
+def _drop_inputs(parts: Parts, spec: Json) -> None:
+    if "data_key" not in spec:
+        return
+    try:
+        parts.objects.delete([spec["data_key"]])
+    except StorageError as error:
+        _log.info("inputs of a repeated request were left to the cleaner: %s", error)
+
+
+def _keep(parts: Parts, service: Service, request: Json) -> None:
+    """Keep the request in the repository. The task is accepted by now, so a failure is only logged."""
+    try:
+        folder = repositories.folder_of(parts, parts.repository(service))
+        if folder is not None:
+            repositories.keep_request(folder, "model.json", request)
+    except StorageError as error:
+        _log.warning("model.json of service %s was not written: %s", service.name, error)

@@ -1,0 +1,129 @@
+"""Who calls: keys, the account they stand for, and the account `local` of a machine without keys."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import threading
+import time
+from urllib.parse import urlsplit
+
+from flask import Request
+
+from api.refusals import ForeignOrigin, KeyNeeded
+from settings import Settings
+from storage.records import LOCAL, Account, Records
+
+_FRESH_S = 1.0
+_KEPT = 1024
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class OpenDoor(Exception):
+    """The API would listen beyond this machine although no key says who may come in."""
+
+
+def check_bind(settings: Settings, records: Records) -> None:
+    """Raises OpenDoor when the address to listen on is no loopback address and no key is in force."""
+    if not settings.is_loopback and not records.keys.any_active():
+        raise OpenDoor(
+            f"MODELYARD_HOST={settings.host} can be reached by others, and without a key everybody would be let in. "
+            "Create one with `modelyard keys create --account NAME`, or set MODELYARD_HOST=127.0.0.1"
+        )
+
+
+class Access:
+    """Finds the account of a request. What the records say is believed for a second: no SQL on most requests."""
+
+    def __init__(self, records: Records, *, is_loopback: bool) -> None:
+        self._records = records
+        self._is_loopback = is_loopback
+        self._lock = threading.Lock()
+        self._accounts: dict[str, tuple[float, Account | None]] = {}
+        self._keys_exist: tuple[float, bool] = (float("-inf"), False)
+        self._local: Account | None = None
+
+    def account_of(self, request: Request) -> Account:
+        """The account that a request acts for.
+
+        Raises KeyNeeded without a key in force where one is needed, ForeignOrigin when a browser brings a request of
+        another site to a machine without keys.
+        """
+        if not self._any_key():
+            if not self._is_loopback:
+                raise KeyNeeded("no key is in force; create one with `modelyard keys create --account NAME`")
+            self._check_origin(request)
+            return self._local_account()
+        secret = _secret(request)
+        if secret is None:
+            raise KeyNeeded(
+                "a key is needed: send it as X-API-KEY, as Authorization: Bearer, or as the password of Basic"
+            )
+        account = self._account(secret)
+        if account is None:
+            raise KeyNeeded("this key is unknown or was revoked")
+        return account
+
+    def _any_key(self) -> bool:
+        asked_at, found = self._keys_exist
+        if time.monotonic() - asked_at > _FRESH_S:
+            found = self._records.keys.any_active()
+            self._keys_exist = (time.monotonic(), found)
+        return found
+
+    def _local_account(self) -> Account:
+        if self._local is None:
+            self._local = self._records.accounts.ensure(LOCAL)
+        return self._local
+
+    def _account(self, secret: str) -> Account | None:
+        name = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+        with self._lock:
+            kept = self._accounts.get(name)
+        if kept is not None and time.monotonic() - kept[0] <= _FRESH_S:
+            return kept[1]
+        account = self._records.keys.account_of(secret)
+        with self._lock:
+            if len(self._accounts) >= _KEPT:
+                self._accounts.clear()
+            self._accounts[name] = (time.monotonic(), account)
+        return account
+
+    @staticmethod
+    def _check_origin(request: Request) -> None:
+        # Without a key, any web page could otherwise have its reader's browser train and delete here.
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return
+        try:
+            host = urlsplit(origin).hostname
+        except ValueError:
+            host = None
+        if host not in _LOOPBACK:
+            raise ForeignOrigin(
+                f"requests from pages of {origin[:200]!r} need a key; create one with `modelyard keys create`"
+            )
+
+
+def _secret(request: Request) -> str | None:
+    secret = request.headers.get("X-API-KEY")
+    if secret:
+        return _clean(secret.strip())
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    given = given.strip()
+    if scheme.lower() == "bearer":
+        return _clean(given)
+    if scheme.lower() == "basic":
+        try:
+            user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        # Clients that can carry a single word in their address send it as the user.
+        return _clean(password or user)
+    return None
+
+
+def _clean(secret: str) -> str | None:
+    # Our keys are plain ASCII: anything else is none of them, and need not reach the records.
+    return secret if secret and secret.isascii() and len(secret) <= 512 else None

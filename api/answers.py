@@ -1,0 +1,83 @@
+"""Answers as strict JSON: DeepDetect's envelope and our own plain objects."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flask import Response, request
+
+from api.errors import PHRASES, code_of, status_of
+
+Json = dict[str, Any]
+
+DEEPDETECT = frozenset({"info", "services", "train", "predict", "chain", "resources", "stream"})
+"""First parts of the paths that speak DeepDetect's envelope."""
+
+
+def speaks_deepdetect(path: str) -> bool:
+    """Whether answers on a path carry DeepDetect's envelope."""
+    return path.lstrip("/").partition("/")[0] in DEEPDETECT
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value without NaN and infinities: dropped from objects, null in arrays."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items() if not _is_wild(each)}
+    if isinstance(value, list | tuple):
+        return [None if _is_wild(each) else finite(each) for each in value]
+    return None if _is_wild(value) else value
+
+
+def _is_wild(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def dump(value: Any) -> bytes:
+    """A JSON value as UTF-8 that every reader takes: never NaN or Infinity."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+def plain(value: Any, http: int = 200) -> Response:
+    """An answer of our own routes."""
+    return Response(dump(value), http, mimetype="application/json")
+
+
+def envelope(http: int = 200, head: Json | None = None, body: Json | None = None) -> Response:
+    """An answer in DeepDetect's envelope; `head` and `body` are left out when None."""
+    answer: Json = {"status": {"code": http, "msg": PHRASES[http]}}
+    if head is not None:
+        answer["head"] = head
+    if body is not None:
+        answer["body"] = body
+    return plain(answer, http)
+
+
+def with_warnings(head: Json, warnings: Iterable[Mapping[str, str]]) -> Json:
+    """`head` with `warnings`, each once and in order, when there are any."""
+    told = list({(each["parameter"], each["message"]): dict(each) for each in warnings}.values())
+    return {**head, "warnings": told} if told else head
+
+
+def failure(kind: str, message: str, section: str | None = None, head: Json | None = None) -> Response:
+    """The answer to a request that failed, in the form of the path it came to."""
+    if speaks_deepdetect(request.path):
+        answer: Json = {"status": status_of(kind, message, section)}
+        if head is not None:
+            answer["head"] = head
+    else:
+        answer = {"error": {"kind": kind, "message": message}}
+    code = code_of(kind, section)
+    response = plain(answer, code.http)
+    if code.retry_after_s is not None:
+        response.headers["Retry-After"] = str(code.retry_after_s)
+    if code.http == 401:
+        response.headers.add("WWW-Authenticate", 'Bearer realm="modelyard"')
+        response.headers.add("WWW-Authenticate", 'Basic realm="modelyard", charset="UTF-8"')
+    return response

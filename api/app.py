@@ -1,0 +1,121 @@
+"""The Flask app: parts, routes, and what surrounds every request."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from api.access import Access
+from api.answers import failure, speaks_deepdetect
+from api.blueprints import health, info, predict, services, tasks, train
+from api.compression import compress
+from api.parts import Parts, Sender, parts
+from api.refusals import Refusal
+from api.waiting import Slots
+from ml.errors import MlError
+from settings import Settings
+from storage.data_roots import DataRoots
+from storage.errors import StorageError
+from storage.live import Live
+from storage.objects.base import Objects
+from storage.records import Records
+from workers.queue import Queue
+
+_log = logging.getLogger(__name__)
+_access_log = logging.getLogger("api.access")
+
+
+def create_app(
+    settings: Settings,
+    records: Records | None = None,
+    live: Live | None = None,
+    queue: Sender | None = None,
+    objects: Objects | None = None,
+) -> Flask:
+    """An app of its own: several may live in one process. What is not given is made from the settings.
+
+    Nothing is connected to before it is needed. The records must have their tables.
+    """
+    records = records or Records.connect(settings.database_url)
+    live = live or Live(settings.live_url)
+    app = Flask("api", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.request_limit_bytes
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.extensions["modelyard"] = Parts(
+        settings=settings,
+        records=records,
+        live=live,
+        queue=queue or Queue(settings.broker_url, records, live),
+        slots=Slots(max(1, settings.api_threads // 2)),
+        access=Access(records, is_loopback=settings.is_loopback),
+        data_roots=DataRoots(settings.data_roots),
+        given_objects=objects,
+    )
+    app.url_map.strict_slashes = False
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(Refusal, _known)
+    app.register_error_handler(StorageError, _known)
+    app.register_error_handler(MlError, _known)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+    for each in (info, services, train, predict, tasks, health):
+        app.register_blueprint(each.blueprint)
+    return app
+
+
+def _begin() -> None:
+    g.began = time.perf_counter()
+    if request.endpoint not in health.OPEN:
+        g.account = parts().access.account_of(request)
+
+
+def _finish(response: Response) -> Response:
+    compress(request, response)
+    who = g.get("account")
+    took_ms = (time.perf_counter() - g.get("began", time.perf_counter())) * 1000
+    _access_log.info(
+        "%s %s %s %.1f ms %s",
+        request.method,
+        # The path as it was sent, still escaped: a decoded one could forge lines.
+        request.environ.get("RAW_URI") or ascii(request.full_path.rstrip("?"))[1:-1],
+        response.status_code,
+        took_ms,
+        "-" if who is None else who.name,
+    )
+    return response
+
+
+def _known(error: Exception) -> Response:
+    """An error that says itself what it is."""
+    kind: str = getattr(error, "kind", "internal")
+    answer = failure(kind, str(error), getattr(error, "section", None))
+    if answer.status_code >= 500:
+        _log.warning("%s %s: %s: %s", request.method, ascii(request.path), kind, error)
+    return answer
+
+
+def _http(error: HTTPException) -> Response:
+    """What Flask itself refuses: unknown addresses and verbs, and bodies over the limit."""
+    path = ascii(request.path)[1:-1]
+    if error.code == 404 or (error.code == 405 and speaks_deepdetect(request.path)):
+        return failure("route_not_found", f"there is nothing at {request.method} {path}")
+    if error.code == 405:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        response = failure("verb_not_allowed", f"{request.method} is not offered at {path}; use {allowed}")
+        response.headers["Allow"] = allowed
+        return response
+    if error.code == 413:
+        limit = parts().settings.request_limit_bytes
+        return failure("body_too_large", f"the body is larger than {limit} bytes, the limit of this server")
+    if error.code is not None and error.code < 500:
+        return failure("refused", error.description or error.name)
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Response:
+    _log.error("%s %s failed unexpectedly", request.method, ascii(request.path), exc_info=error)
+    return failure("internal", "unexpected error; the server's log has it")

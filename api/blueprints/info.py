@@ -1,0 +1,41 @@
+"""GET /info: what this server is, and its services."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+
+from flask import Blueprint, Response, request
+
+from api import services
+from api.answers import envelope
+from api.parts import account, parts
+from api.query import flag
+
+blueprint = Blueprint("info", __name__)
+
+
+@cache
+def _version() -> str:
+    try:
+        return metadata.version("modelyard")
+    except metadata.PackageNotFoundError:  # run from a folder that nobody installed
+        return "unknown"
+
+
+@blueprint.get("/info")
+def info() -> Response:
+    """Version and services; with `status=true` their jobs as well."""
+    with_jobs = flag(request.args, "status", default=False)
+    found = parts().records.services.all_of(account().id)
+    head = {
+        "method": "/info",
+        "build-type": "release",
+        "version": _version(),
+        "branch": "main",
+        "commit": _version(),
+        "compile_flags": "",
+        "deps_version": "",
+        "services": services.describe(parts(), found, with_jobs=with_jobs),
+    }
+    return envelope(head=head)

@@ -1,0 +1,105 @@
+"""/services/NAME: create, describe, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from api import repositories, services
+from api.answers import Json, envelope, failure, with_warnings
+from api.body import read_object
+from api.parts import account, parts
+from api.query import flag
+from api.refusals import BadBody, NothingToDelete
+from api.schemas.reading import fold
+from ml.errors import BadParameter, MlError
+from ml.options import Loaded, ServiceOptions, load_service
+from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
+from storage.records import State
+
+blueprint = Blueprint("services", __name__)
+
+_NAME_LIMIT = 255
+
+
+@blueprint.route("/services/<name>", methods=["PUT", "POST"])
+def create(name: str) -> Response:
+    """Create a service. The name is looked at first, then the JSON, the repository, and the options."""
+    name = fold(name)
+    _check_free(name)
+    body = read_object(parts().settings.request_limit_bytes)
+    if len(name) > _NAME_LIMIT or not name.isprintable():
+        raise BadBody(f"a service name has at most {_NAME_LIMIT} printable characters")
+    loaded = _load(body)
+    _, warnings, task = services.create(parts(), account(), name, body, loaded)
+    head = with_warnings({}, [each.as_json() for each in (*loaded.warnings, *warnings)])
+    if task is not None:
+        head["task_id"] = task.id
+    return envelope(201, {"method": "/services", **head} if head else None)
+
+
+def _check_free(name: str) -> None:
+    try:
+        parts().records.services.find(account().id, name)
+    except ServiceNotFound:
+        return
+    raise ServiceExists(name)
+
+
+def _load(body: Json) -> Loaded[ServiceOptions]:
+    """The options; a repository that cannot be used is told before an option that cannot."""
+    try:
+        return load_service(body)
+    except MlError as error:
+        if not (isinstance(error, BadParameter) and error.section in {"service", "model"}):
+            _check_repository(body.get("model"))
+        raise
+
+
+def _check_repository(model: Any) -> None:
+    """Refuse a repository that cannot be used, without making the folder: there will be no service."""
+    if not isinstance(model, dict) or not isinstance(model.get("repository"), str):
+        return
+    try:
+        repositories.check_usable(parts(), account(), model["repository"], create=False)
+    except RepositoryUnusable:
+        if not model.get("create_repository"):
+            raise
+
+
+@blueprint.get("/services/<name>")
+def get(name: str) -> Response:
+    """Describe a service; `status=false` leaves the jobs out, `labels=true` adds the class names."""
+    with_jobs = flag(request.args, "status", default=True)
+    with_labels = flag(request.args, "labels", default=False)
+    service = parts().records.services.find(account().id, fold(name))
+    version = services.newest_version(parts(), service)
+    newest = {} if version is None else {service.repository_id: version}
+    [body] = services.describe(parts(), [service], with_jobs=with_jobs, newest=newest)
+    if with_labels:
+        body["labels"] = [] if version is None else list(version.description.get("labels") or [])
+    return envelope(body=body)
+
+
+@blueprint.delete("/services/<name>")
+def delete(name: str) -> Response:
+    """End the jobs of a service and forget it; `clear` removes files of its repository first."""
+    try:
+        service = parts().records.services.find(account().id, fold(name))
+    except ServiceNotFound as error:
+        raise NothingToDelete(str(error)) from None
+    clear = request.args.get("clear", "mem").lower()
+    repository = parts().repository(service)
+    if clear in {"full", "dir"} and repository.is_folder and parts().data_roots.is_root(repository.location):
+        raise RepositoryUnusable(
+            f"the repository {repository.name} is a whole data root, which clear={clear} would empty; "
+            "use clear=lib, or delete its files yourself"
+        )
+    with parts().slots.held():
+        task = services.delete(parts(), account(), service, clear)
+    if task is None:
+        return envelope()
+    if task.state is not State.FINISHED:
+        return failure(*services.failed_clearing(task), head={"method": "/services", "task_id": task.id})
+    return envelope(head={"method": "/services", "task_id": task.id})

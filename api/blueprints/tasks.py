@@ -1,0 +1,155 @@
+"""/tasks: every durable piece of work, by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from api import services
+from api.answers import Json, plain
+from api.jobs import progress_of
+from api.parts import account, parts
+from api.query import check_known
+from api.refusals import NotReported
+from api.schemas.reading import fold
+from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, TaskSchema, cursor_before, read_query
+from storage.errors import LiveUnavailable, TaskNotFound
+from storage.records import State, Task
+
+blueprint = Blueprint("tasks", __name__)
+
+_SEVERAL = TaskSchema(many=True)
+_ONE = OneTaskSchema()
+
+
+@blueprint.get("/tasks")
+def several() -> Response:
+    """The tasks of the given numbers, or a page of all that match, newest first."""
+    query = read_query(_arguments())
+    return _page(query) if isinstance(query, ListQuery) else _poll(query)
+
+
+def _arguments() -> dict[str, str]:
+    return {name: values[-1] for name, values in request.args.lists()}
+
+
+def _poll(query: PollQuery) -> Response:
+    found = parts().records.tasks.get_many(query.ids, account().id)
+    seen = {task.id for task in found}
+    missing = [task_id for task_id in query.ids if task_id not in seen]
+    return plain({"tasks": _told(found), "missing": missing})
+
+
+def _page(query: ListQuery) -> Response:
+    service_id = None
+    if query.service is not None:
+        service_id = parts().records.services.find(account().id, fold(query.service)).id
+    found = parts().records.tasks.page(
+        account().id,
+        limit=query.limit + 1,
+        before_id=query.before_id,
+        state=query.state,
+        kind=query.kind,
+        service_id=service_id,
+    )
+    shown = found[: query.limit]
+    more = cursor_before(shown[-1].id) if len(found) > query.limit else None
+    return plain({"tasks": _told(shown), "next_cursor": more})
+
+
+def _told(tasks: Sequence[Task]) -> Any:
+    """Tasks as answers hold them: one read of the live state for all of them."""
+    try:
+        progress = parts().live.progress.get_many([task.id for task in tasks if task.state is State.RUNNING])
+    except LiveUnavailable:
+        progress = {}
+    return _SEVERAL.dump([_facts(task, _current(task, progress.get(task.id))) for task in tasks])
+
+
+def _current(task: Task, progress: Json | None) -> Json | None:
+    return progress if progress and progress.get("attempt", task.attempt) == task.attempt else None
+
+
+def _facts(task: Task, progress: Json | None) -> Json:
+    percent = 100.0 if task.state is State.FINISHED else 0.0 if task.attempt == 0 else None
+    if progress is not None:
+        percent = progress.get("percent", percent)
+    return {
+        "task_id": task.id,
+        "kind": str(task.kind),
+        "state": str(task.state),
+        "service": None if task.service_id is None else parts().service_name(task.service_id),
+        "job": task.job,
+        "percent": percent,
+        "progress": progress,
+        "attempt": task.attempt,
+        "cancel_requested": task.cancel_requested_at is not None,
+        "created_at": task.created_at,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+        "warnings": task.warnings,
+        "failure": task.failure,
+    }
+
+
+def _whole(task: Task) -> Json:
+    """All that is known of one task."""
+    records = parts().records
+    progress = (progress_of(parts(), task) or None) if task.state is State.RUNNING else None
+    report = records.tasks.report(task.id) if task.state.is_final else None
+    version = records.versions.of_task(task.id) if task.state.is_final else None
+    attempts = records.tasks.attempts(task.id)
+    facts = _facts(task, progress)
+    facts["phases"] = {**_queued(task), **(attempts[-1].phases if attempts else {})}
+    facts["attempts"] = attempts
+    facts["queue"] = task.queue
+    facts["queue_position"] = records.tasks.queue_positions([task]).get(task.id)
+    facts["measure"] = (report or progress or {}).get("measure")
+    facts["report"] = None if report is None else f"/tasks/{task.id}/report"
+    facts["version"] = None if version is None else version.number
+    if report is not None:
+        facts["warnings"] = [*task.warnings, *(report.get("warnings") or [])]
+    told: Json = _ONE.dump(facts)
+    return told
+
+
+def _queued(task: Task) -> Json:
+    """Seconds before the first attempt, once that is known."""
+    until = task.started_at if task.started_at is not None else task.finished_at
+    return {} if until is None else {"queued": round(max(0.0, until - task.created_at), 4)}
+
+
+def _find(number: str) -> Task:
+    if not (number.isascii() and number.isdigit() and len(number) <= 18):
+        raise TaskNotFound(repr(number[:40]))
+    return parts().records.tasks.get(int(number), account().id)
+
+
+@blueprint.get("/tasks/<number>")
+def one(number: str) -> Response:
+    """One task with its attempts, phases, queue position and measures."""
+    check_known(request.args, ())
+    return plain(_whole(_find(number)))
+
+
+@blueprint.get("/tasks/<number>/report")
+def report(number: str) -> Response:
+    """What an ended task found: measures, histories, parameters."""
+    check_known(request.args, ())
+    task = _find(number)
+    found = parts().records.tasks.report(task.id)
+    if found is None:
+        raise NotReported(f"task {task.id} is {task.state} and has no report")
+    return plain(found)
+
+
+@blueprint.delete("/tasks/<number>")
+def cancel(number: str) -> Response:
+    """Ask for the end of a task without waiting: 202, or 200 when it was over already."""
+    check_known(request.args, ())
+    task = _find(number)
+    if task.state.is_final:
+        return plain(_whole(task), 200)
+    return plain(_whole(services.cancel(parts(), task)), 202)

@@ -1,0 +1,124 @@
+"""/train: start, poll and end trainings."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from api import accepting, jobs, services
+from api.answers import Json, envelope, failure, with_warnings
+from api.body import read_object
+from api.parts import account, parts
+from api.query import as_object
+from api.refusals import BadQuery
+from api.schemas.reading import read, service_of
+from api.schemas.train import TrainRequest
+from api.waiting import wait_for_end
+from ml.options.loading import shown
+from storage.errors import JobNotFound
+from storage.records import Service, State, Task
+
+blueprint = Blueprint("train", __name__)
+
+_TIMEOUT_MOST_S = 86_400.0
+_FOREVER_S = 10.0 * 365 * 86_400
+
+
+@blueprint.route("/train", methods=["POST", "PUT"])
+def start() -> Response:
+    """Accept a training; with `async:false` answer at its end."""
+    began = time.monotonic()
+    body = read_object(parts().settings.request_limit_bytes)
+    service = parts().records.services.find(account().id, service_of(body))
+    loaded = read(TrainRequest, body, "/train")
+    repeat = accepting.repeatable(request.headers.get("Idempotency-Key"), request.method, request.path, body)
+    arguments = (parts(), account(), service, body, loaded.value, loaded.warnings, repeat)
+    if loaded.value.is_async:
+        task = accepting.accept(*arguments)
+        return envelope(201, with_warnings(jobs.head_of(task, status="running"), task.warnings))
+    with parts().slots.held():
+        task = wait_for_end(parts().records, accepting.accept(*arguments).id, _FOREVER_S)
+    return _blocking_answer(service, task, body, time.monotonic() - began)
+
+
+def _blocking_answer(service: Service, task: Task, body: Json, took_s: float) -> Response:
+    head: Json = {"method": "/train", "time": float(round(took_s)), "task_id": task.id}
+    if task.state is State.FAILED:
+        record = task.failure or {}
+        return failure(record.get("kind", "internal"), record.get("message", ""), record.get("section"), head=head)
+    told, answer = jobs.status_answer(parts(), service, task)
+    if task.state is State.CANCELLED:
+        head["status"] = "terminated"
+    head = with_warnings(head, told.get("warnings", ()))
+    wanted: Any = (body.get("parameters") or {}).get("output") or {}
+    if not wanted.get("measure_hist"):
+        del answer["measure_hist"], answer["measure_sampling"]
+    return envelope(201, head, answer)
+
+
+@blueprint.get("/train")
+def poll() -> Response:
+    """How a job stands; waits at most `timeout` seconds for its end."""
+    query = as_object(request.args.items(multi=True))
+    timeout_s = _timeout_of(query)
+    points = _points_of(query)
+    service = parts().records.services.find(account().id, service_of(query))
+    task = _job(service, query)
+    if isinstance(task, Response):
+        return task
+    if timeout_s > 0 and not task.state.is_final:
+        with parts().slots.held():
+            task = wait_for_end(parts().records, task.id, timeout_s)
+    return envelope(200, *jobs.status_answer(parts(), service, task, points))
+
+
+@blueprint.delete("/train")
+def end() -> Response:
+    """End a job, wait for that, and forget it."""
+    query = as_object(request.args.items(multi=True))
+    service = parts().records.services.find(account().id, service_of(query))
+    task = _job(service, query)
+    if isinstance(task, Response):
+        return task
+    if task.state.is_final:
+        return envelope(200, jobs.head_of(task))
+    with parts().slots.held():
+        services.cancel(parts(), task)
+        task = wait_for_end(parts().records, task.id, services.END_WAIT_S)
+    if not task.state.is_final:
+        # It cannot end otherwise any more, but it is not over: a repeated DELETE goes on waiting.
+        return envelope(200, jobs.head_of(task, status="cancelling", time=jobs.elapsed_s(task)))
+    if task.state is not State.CANCELLED:
+        return envelope(200, jobs.head_of(task))
+    parts().records.tasks.forget(task.id)
+    return envelope(200, jobs.head_of(task, status="terminated", time=jobs.elapsed_s(task)))
+
+
+def _job(service: Service, query: Json) -> Task | Response:
+    """The job that a query names, or the answer that there is none: it repeats the number."""
+    number = query.get("job")
+    try:
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**31:
+            raise JobNotFound("nobody named" if number is None else shown(number))
+        return parts().records.tasks.job(service.id, number)
+    except JobNotFound as error:
+        head: Json = {"method": "/train"} if number is None else {"method": "/train", "job": number}
+        return failure(error.kind, str(error), head=head)
+
+
+def _timeout_of(query: Json) -> float:
+    value = query.get("timeout", 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadQuery(f"timeout is {shown(value)}; it must be a number of seconds")
+    return min(float(value), _TIMEOUT_MOST_S)
+
+
+def _points_of(query: Json) -> int:
+    output: Any = query.get("parameters", {})
+    output = output.get("output", {}) if isinstance(output, dict) else {}
+    value = output.get("max_hist_points", jobs.HIST_POINTS) if isinstance(output, dict) else jobs.HIST_POINTS
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadQuery(f"parameters.output.max_hist_points is {shown(value)}; it must be a whole number of at least 1")
+    return value

@@ -1,0 +1,118 @@
+"""One reader of request bodies: JSON whatever the content type says, as DeepDetect's clients send it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from flask import request
+
+from api.refusals import BadBody, BadJson, BodyTooLarge
+
+Json = dict[str, Any]
+
+DEPTH_LIMIT = 64
+_UNZIPPED_STEP = 1 << 20
+
+
+def read_object(limit_bytes: int) -> Json:
+    """The body of the current request as a JSON object.
+
+    limit_bytes : largest body, also after it was unzipped.
+    NaN and Infinity are read as numbers, of a name given twice the last one counts.
+    Raises BadJson, BadBody, BodyTooLarge.
+    """
+    return parse_object(_raw(limit_bytes))
+
+
+def _raw(limit_bytes: int) -> bytes:
+    data = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in {"", "identity"}:
+        return data
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        raise BadJson(f"the body is encoded as {encoding[:40]!r}; send it plain, or as gzip or deflate")
+    unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip and zlib are told apart by their headers
+    whole = bytearray()
+    try:
+        while data and not unzip.eof:
+            whole += unzip.decompress(data, _UNZIPPED_STEP)
+            if len(whole) > limit_bytes:
+                raise BodyTooLarge(f"the unzipped body is larger than {limit_bytes} bytes")
+            data = unzip.unconsumed_tail
+    except zlib.error:
+        raise BadJson(f"the body is not {encoding}, although Content-Encoding says so") from None
+    if not unzip.eof:
+        raise BadJson(f"the {encoding} body is cut off")
+    return bytes(whole)
+
+
+def parse_object(data: bytes) -> Json:
+    """A JSON object from UTF-8. Raises BadJson and BadBody."""
+    value = _parse(data)
+    if not isinstance(value, dict):
+        raise BadBody(f"the body is {_kind(value)}; it must be a JSON object")
+    return value
+
+
+def _parse(data: bytes) -> Any:
+    if not data.strip():
+        raise BadJson("the body is empty; it must be a JSON object")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadJson(f"the body is not UTF-8: byte {error.start} cannot be read") from None
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise BadJson(_too_deep()) from None
+    except json.JSONDecodeError as error:
+        raise BadJson(f"the body is no JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except ValueError:
+        raise BadJson("the body holds a number with too many digits") from None
+    if _depth_exceeds(value, DEPTH_LIMIT):
+        raise BadJson(_too_deep())
+    if "\\u" in text:
+        _check_texts(value)
+    return value
+
+
+def _too_deep() -> str:
+    return f"the body is nested deeper than {DEPTH_LIMIT} levels"
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            child
+            for each in level
+            if isinstance(each, dict | list)
+            for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _check_texts(value: Any) -> None:
+    """Escapes can spell what no database and no file keeps: NUL and halves of character pairs."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= each <= "\udfff" for each in value):
+            raise BadJson("the body holds a text with NUL or half a surrogate pair, which cannot be kept")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_texts(key)
+            _check_texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_texts(each)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "an array"}
+    return names[type(value)]

@@ -1,0 +1,44 @@
+"""The `data` of a request: an array of texts, each a path or a line."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from api.parts import Parts
+from ml.errors import BadInput
+
+
+def entries_of(given: Any) -> list[str]:
+    """The entries as they were sent. Raises BadInput."""
+    if not isinstance(given, list) or not given:
+        raise BadInput("missing data: data must be an array of texts, with at least one")
+    if not all(isinstance(each, str) for each in given):
+        raise BadInput("missing data: data must hold texts only: paths, or lines")
+    return given
+
+
+def check_paths(parts: Parts, entries: list[str]) -> None:
+    """Raises OutsideDataRoots for a path that leads out of the data roots."""
+    for each in entries:
+        if parts.data_roots.looks_like_path(each):
+            parts.data_roots.resolve(each)
+
+
+def is_bulky(entries: list[str], limit_bytes: int) -> bool:
+    """Whether entries are larger together than what may travel inside a record or a message."""
+    total = 0
+    for each in entries:
+        total += len(each)  # characters first: mostly enough, and without a copy
+        if total > limit_bytes:
+            return True
+    return total * 4 > limit_bytes and sum(len(each.encode()) for each in entries) > limit_bytes
+
+
+def store(parts: Parts, entries: list[str]) -> str:
+    """Put bulky entries into the object store; the age in the key lets a forgotten one be found."""
+    key = f"inputs/{int(time.time())}-{uuid.uuid4().hex}.json"
+    parts.objects.put_bytes(key, json.dumps(entries, ensure_ascii=False).encode())
+    return key

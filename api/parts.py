@@ -1,0 +1,88 @@
+"""What one API process works with, made once per app."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol, cast
+
+from flask import current_app, g
+
+from api.access import Access
+from api.waiting import Slots
+from settings import Settings
+from storage.data_roots import DataRoots
+from storage.live import Live
+from storage.objects import connect
+from storage.objects.base import Objects
+from storage.records import Account, Records, Repository, Service, Task
+
+
+class Sender(Protocol):
+    """What the API needs of `workers.queue.Queue`."""
+
+    def send_task(self, task: Task) -> bool:
+        """Tell the workers that a task waits; False when Redis did not take it."""
+
+    def predict(self, request: dict[str, object], queue: str, timeout_s: float) -> dict[str, object]:
+        """Have a worker answer a prediction; raises NoAnswer, LiveUnavailable."""
+
+
+@dataclass
+class Parts:
+    """Settings, the three kinds of memory, the way to the workers, and who may wait how long."""
+
+    settings: Settings
+    records: Records
+    live: Live
+    queue: Sender
+    slots: Slots
+    access: Access
+    data_roots: DataRoots
+    given_objects: Objects | None = None
+    _names: dict[int, str] = field(default_factory=dict)
+    _repositories: dict[int, Repository] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """The object store, connected to when it is used first: its drivers are heavy and seldom needed here."""
+        if self.given_objects is not None:
+            return self.given_objects
+        return connect(self.settings.objects_url, endpoint_url=self.settings.s3_endpoint_url)
+
+    def service_name(self, service_id: int) -> str:
+        """The name of a service, deleted or not; names never change, so each is read once."""
+        name = self._names.get(service_id)
+        if name is None:
+            name = self.records.services.get(service_id).name
+            with self._lock:
+                self._forget_many(self._names)
+                self._names[service_id] = name
+        return name
+
+    def repository(self, service: Service) -> Repository:
+        """Where the versions of a service belong; of the row only what never changes may be used."""
+        found = self._repositories.get(service.repository_id)
+        if found is None:
+            found = self.records.repositories.get(service.repository_id)
+            with self._lock:
+                self._forget_many(self._repositories)
+                self._repositories[service.repository_id] = found
+        return found
+
+    @staticmethod
+    def _forget_many(kept: dict[int, object] | dict[int, str] | dict[int, Repository]) -> None:
+        if len(kept) >= 10_000:
+            kept.clear()
+
+
+def parts() -> Parts:
+    """The parts of the app that answers now."""
+    return cast(Parts, current_app.extensions["modelyard"])
+
+
+def account() -> Account:
+    """Who the current request acts for."""
+    return cast(Account, g.account)

@@ -1,0 +1,107 @@
+"""What the API itself refuses. The classes know no HTTP; `api/errors.py` maps each `kind` to the codes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Refusal(Exception):
+    """Base of the errors that the API raises itself; `str(error)` is fit for a client."""
+
+    kind: ClassVar[str] = "refused"
+
+
+class BadJson(Refusal):
+    """The body is no JSON, is not UTF-8, or is nested too deep."""
+
+    kind = "bad_json"
+
+
+class BadBody(Refusal):
+    """The body is JSON, but no object, or a member at its top level has a wrong type."""
+
+    kind = "bad_body"
+
+
+class BadQuery(Refusal):
+    """A query parameter is unknown, missing or has a wrong value."""
+
+    kind = "bad_query"
+
+
+class ServiceMissing(Refusal):
+    """The request names no service."""
+
+    kind = "service_missing"
+
+
+class BadHeader(Refusal):
+    """A header cannot be used."""
+
+    kind = "bad_header"
+
+
+class RouteNotFound(Refusal):
+    """No such address, or nothing there for this verb."""
+
+    kind = "route_not_found"
+
+
+class VerbNotAllowed(Refusal):
+    """The address exists, for other verbs."""
+
+    kind = "verb_not_allowed"
+
+
+class BodyTooLarge(Refusal):
+    """The body is larger than the limit."""
+
+    kind = "body_too_large"
+
+
+class KeyNeeded(Refusal):
+    """The request brings no key that is in force, and one is needed."""
+
+    kind = "key_needed"
+
+
+class ForeignOrigin(Refusal):
+    """A web page of another site sent the request through its reader's browser."""
+
+    kind = "foreign_origin"
+
+
+class NothingToDelete(Refusal):
+    """The service to delete does not exist."""
+
+    kind = "nothing_to_delete"
+
+
+class TrainPredictConflict(Refusal):
+    """A prediction on a service whose first training still runs."""
+
+    kind = "train_predict_conflict"
+
+
+class NoModel(Refusal):
+    """A prediction on a service that has no model and trains none."""
+
+    kind = "no_model"
+
+
+class NotReported(Refusal):
+    """The task has no report: it is not over, or it found nothing."""
+
+    kind = "report_not_found"
+
+
+class Busy(Refusal):
+    """Too many calls wait in this process."""
+
+    kind = "busy"
+
+
+class GoesOn(Refusal):
+    """Something that the call waited for takes longer than the call may."""
+
+    kind = "goes_on"

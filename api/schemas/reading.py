@@ -1,0 +1,34 @@
+"""Reading the top level of a DeepDetect request."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from api.answers import Json
+from api.refusals import ServiceMissing
+from ml.options import Loaded, Warning
+from ml.options.loading import load, shown
+
+T = TypeVar("T")
+
+
+def fold(name: str) -> str:
+    """The name under which a service is kept: upper and lower case are the same."""
+    return name.lower()
+
+
+def service_of(given: dict[str, Any]) -> str:
+    """The folded name in `service`. Raises ServiceMissing."""
+    name = given.get("service")
+    if not isinstance(name, str) or not name:
+        raise ServiceMissing(
+            "service is missing; name one" if name in (None, "") else f"service is {shown(name)}; it must be a text"
+        )
+    return fold(name)
+
+
+def read(into: type[T], body: Json, owner: str) -> Loaded[T]:
+    """The top level of a request as `into`, with warnings for unknown members. Raises BadParameter."""
+    loaded = load(into, body, path="body", section="service", owner=owner)
+    warnings = [Warning(w.parameter.removeprefix("body."), w.message.replace("body.", "")) for w in loaded.warnings]
+    return Loaded(loaded.value, warnings)

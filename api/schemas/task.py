@@ -1,0 +1,179 @@
+"""Answers and queries of /tasks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from marshmallow import Schema, fields
+
+from api.query import check_known
+from api.refusals import BadQuery
+from storage.records import Kind, State
+
+IDS_MOST = 1000
+LIMIT_MOST = 1000
+LIMIT = 100
+_ID_BELOW = 2**63
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Moment(fields.Field[float]):
+    """Seconds since the epoch, told as ISO 8601 in UTC."""
+
+    def _serialize(self, value: float | None, attr: str | None, obj: Any, **options: Any) -> str | None:
+        return moment(value)
+
+
+def moment(at: float | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds, as in 2026-01-31T09:30:00.250Z."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _told(text: str) -> Any:
+    return {"description": text}
+
+
+class TaskSchema(Schema):
+    """A task in lists and polls of many."""
+
+    task_id = fields.Integer(metadata=_told("Number of the task."))
+    kind = fields.String(metadata=_told("What it does: train, clear or import."))
+    state = fields.String(metadata=_told("queued, running, finished, failed or cancelled; the last three are final."))
+    service = fields.String(metadata=_told("Name of its service."))
+    job = fields.Integer(metadata=_told("For trainings: number within the service, as /train knows it."))
+    percent = fields.Float(metadata=_told("How much is done, 0 to 100; null when that is not known."))
+    progress = fields.Raw(metadata=_told("While it runs: phase, iteration, iterations, measure, remain_s; else null."))
+    attempt = fields.Integer(metadata=_told("How often a worker began it."))
+    cancel_requested = fields.Boolean(metadata=_told("Whether somebody asked for its end."))
+    created_at = Moment(metadata=_told("When it was accepted."))
+    started_at = Moment(metadata=_told("When its first attempt began."))
+    finished_at = Moment(metadata=_told("When it ended."))
+    warnings = fields.Raw(metadata=_told("What in the request had no effect, or another one than asked."))
+    failure = fields.Raw(
+        metadata=_told("Why it failed: kind, message, phase, exit code or signal, last log lines, advice.")
+    )
+
+
+class AttemptSchema(Schema):
+    """One try at a task."""
+
+    attempt = fields.Integer(attribute="number", metadata=_told("1 for the first."))
+    worker = fields.String(attribute="owner", metadata=_told("Who tried: host and process."))
+    started_at = Moment(metadata=_told("When it began."))
+    ended_at = Moment(metadata=_told("When it ended; null while it runs."))
+    outcome = fields.String(metadata=_told("finished, failed, cancelled, paused, killed or lost; null while it runs."))
+    resumed_iteration = fields.Integer(metadata=_told("The iteration of the checkpoint it went on from, or null."))
+    phases = fields.Raw(metadata=_told("Seconds spent in each phase."))
+    failure = fields.Raw(metadata=_told("Why it failed, or null."))
+
+
+class OneTaskSchema(TaskSchema):
+    """A task with all that is known of it."""
+
+    queue = fields.String(metadata=_told("The queue it waits or waited in."))
+    queue_position = fields.Integer(metadata=_told("How many of its queue come before it; null when it does not wait."))
+    phases = fields.Raw(metadata=_told("Seconds in each phase: queued, then those of the newest attempt."))
+    attempts = fields.List(fields.Nested(AttemptSchema), metadata=_told("Every try, first one first."))
+    measure = fields.Raw(metadata=_told("The newest measures, or null."))
+    report = fields.String(metadata=_told("Where measures and histories can be read at the end, or null."))
+    version = fields.Integer(metadata=_told("Number of the version it published in its repository, or null."))
+
+
+@dataclass(frozen=True)
+class PollQuery:
+    """GET /tasks?ids=1,2,…"""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ListQuery:
+    """GET /tasks with filters."""
+
+    state: State | None
+    kind: Kind | None
+    service: str | None
+    limit: int
+    before_id: int | None
+
+
+def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
+    """What GET /tasks is asked. Raises BadQuery."""
+    check_known(arguments, ("ids", "state", "kind", "service", "limit", "cursor"))
+    if "ids" in arguments:
+        if len(arguments) > 1:
+            raise BadQuery("ids stands alone: leave the other query parameters out, or ids")
+        return PollQuery(_ids(arguments["ids"]))
+    service = arguments.get("service")
+    if service == "":
+        raise BadQuery("service is empty; name one, or leave it out")
+    return ListQuery(
+        state=_choice(State, "state", arguments.get("state")),
+        kind=_choice(Kind, "kind", arguments.get("kind")),
+        service=service,
+        limit=_limit(arguments.get("limit")),
+        before_id=_cursor(arguments.get("cursor")),
+    )
+
+
+def cursor_before(task_id: int) -> str:
+    """The cursor of the page that comes after the task `task_id`."""
+    return base64.urlsafe_b64encode(json.dumps({"before": task_id}).encode()).decode().rstrip("=")
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",", IDS_MOST + 1)]
+    if len(words) > IDS_MOST:
+        raise BadQuery(f"ids holds more than {IDS_MOST} numbers; ask in several calls")
+    ids = []
+    for word in words:
+        number = _whole(word)
+        if number is None:
+            raise BadQuery(f"ids holds {word[:40]!r}; it must be task numbers with commas between them, as in ids=1,2")
+        ids.append(number)
+    return tuple(dict.fromkeys(ids))
+
+
+def _choice(kinds: type[E], name: str, value: str | None) -> E | None:
+    if value is None:
+        return None
+    try:
+        return kinds(value)
+    except ValueError:
+        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}") from None
+
+
+def _limit(value: str | None) -> int:
+    if value is None:
+        return LIMIT
+    number = _whole(value)
+    if number is None or not 1 <= number <= LIMIT_MOST:
+        raise BadQuery(f"limit is {value[:40]!r}; it must be a whole number from 1 to {LIMIT_MOST}")
+    return number
+
+
+def _cursor(value: str | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        found = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+        before = found["before"]
+    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError):
+        before = None
+    if isinstance(before, bool) or not isinstance(before, int) or not 0 < before < _ID_BELOW:
+        raise BadQuery("cursor cannot be read; use next_cursor of the page before, or leave it out")
+    return before

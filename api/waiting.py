@@ -1,0 +1,48 @@
+"""Waiting for the end of a task without holding every thread of the process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from api.refusals import Busy
+from storage.records import Records, Task
+
+_FIRST_LOOK_S = 0.01
+_LONGEST_LOOK_S = 0.25
+
+
+class Slots:
+    """How many calls of this process may wait at one time; the others are refused rather than queued."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._free = threading.BoundedSemaphore(count)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a thread for as long as the block takes. Raises Busy when too many do."""
+        if not self._free.acquire(blocking=False):
+            raise Busy(f"{self.count} calls wait for the end of trainings already; poll, or try again later")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def wait_for_end(records: Records, task_id: int, timeout_s: float) -> Task:
+    """The task as it is when it is over, or after `timeout_s` seconds.
+
+    The records are asked at growing intervals: the live state may be lost, they may not.
+    """
+    deadline = time.monotonic() + timeout_s
+    look_s = _FIRST_LOOK_S
+    while True:
+        task = records.tasks.get(task_id)
+        left_s = deadline - time.monotonic()
+        if task.state.is_final or left_s <= 0:
+            return task
+        time.sleep(min(look_s, left_s))
+        look_s = min(look_s * 1.5, _LONGEST_LOOK_S)
