@@ -31,9 +31,7 @@ Event = dict[str, Any]
 class Child:
     """One training process, from its start to its end."""
 
-    def __init__(
-        self, log: Path, threads: int, warm: Sequence[str] = (), program: Sequence[str] = PROGRAM
-    ) -> None:
+    def __init__(self, log: Path, threads: int, warm: Sequence[str] = (), program: Sequence[str] = PROGRAM) -> None:
         """Start the process; it imports the libraries named by `warm` and waits for its specification.
 
         log : file that gets its standard error.
@@ -177,9 +175,7 @@ class Standby:
     The next one starts when a training ends, not beside it: it would take cores and memory from it.
     """
 
-    def __init__(
-        self, folder: Path, threads: int, warm: Sequence[str], program: Sequence[str] = PROGRAM
-    ) -> None:
+    def __init__(self, folder: Path, threads: int, warm: Sequence[str], program: Sequence[str] = PROGRAM) -> None:
         self._folder = folder
         self._program = program
         self._threads = threads

@@ -21,7 +21,7 @@ def clean(parts: Parts, grace_s: float = _GRACE_S) -> None:
     try:
         parts.records.versions.remove_old(parts.settings.versions_kept)
         for version_id, prefix in parts.records.versions.removed_prefixes(grace_s):
-            parts.objects.delete_prefix(f"{prefix}/")
+            parts.objects.delete_prefix(prefix)
             parts.records.versions.forget_artifacts(version_id)
         for task in parts.records.tasks.ended_uncleaned(max(grace_s, parts.settings.attempts_kept_s)):
             _clean_task(parts, task)
@@ -37,9 +37,7 @@ def _clean_task(parts: Parts, task: Task) -> None:
     kept = {artifact.key for artifact in published.artifacts} if published is not None else set()
     if published is not None:
         kept.add(f"{published.prefix}/manifest.json")
-    parts.objects.delete(
-        [listed.key for listed in parts.objects.list(f"attempts/{task.id}/") if listed.key not in kept]
-    )
+    parts.objects.delete([listed.key for listed in parts.objects.list(f"attempts/{task.id}") if listed.key not in kept])
     spec = parts.records.tasks.spec(task.id)
     if "data_key" in spec:
         parts.objects.delete([spec["data_key"]])
@@ -51,7 +49,7 @@ def _clean_inputs(parts: Parts) -> None:
     now = time.time()
     left = []
     needed = parts.records.tasks.open_data_keys()
-    for listed in parts.objects.list("inputs/"):
+    for listed in parts.objects.list("inputs"):
         born = listed.key.removeprefix("inputs/").partition("-")[0]
         if listed.key not in needed and born.isdigit() and now - int(born) > _INPUTS_S:
             left.append(listed.key)

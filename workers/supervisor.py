@@ -101,7 +101,7 @@ class Checkpoints:
         self.recorded += 1
         if self._previous_prefix not in (None, prefix):
             try:
-                self._objects.delete_prefix(f"{self._previous_prefix}/")
+                self._objects.delete_prefix(self._previous_prefix)
             except StorageError as error:
                 _log.warning("an old checkpoint of %s was left: %s", self._attempt.name, error)
         self._previous_prefix = prefix

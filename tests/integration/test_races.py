@@ -18,6 +18,7 @@ from storage.errors import StoreUnavailable
 from storage.records import Ended, Kind, Service, State, Task
 from tests.services import RedisServer
 from workers.child import Standby
+from workers.cleaning import clean
 from workers.lifecycle import run_task
 from workers.parts import Parts
 from workers.scratch import Scratch
@@ -292,6 +293,51 @@ def test_child_killed_by_a_signal_is_retried_from_its_checkpoint(parts: Parts, s
     assert parts.records.tasks.attempts(task.id)[1].resumed_iteration == 3
     assert published(parts, service) == f"train-{task.id} 7"
     assert [point["iteration"] for point in parts.live.progress.history(task.id, 2)] == list(range(8))
+
+
+def test_only_the_newest_checkpoint_is_kept(parts: Parts, service: Service) -> None:
+    task = add(parts, service, iterations=8, checkpoint_every=1, pause_s=0.1)
+    assert work(parts, task) == Ended(State.FINISHED, 1)
+    held = {listed.key.split("/")[4] for listed in parts.objects.list(f"attempts/{task.id}/1/checkpoints")}
+    assert held == {"000000007"}
+
+
+def clean_all(parts: Parts) -> None:
+    time.sleep(0.02)
+    clean(dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, attempts_kept_s=0.0)), grace_s=0.0)
+
+
+def test_cleaning_keeps_what_was_published_and_nothing_else_of_ended_tasks(parts: Parts, service: Service) -> None:
+    first = add(parts, service, checkpoint_every=1)
+    work(parts, first)
+    open_task = add(parts, service, die_at=4, checkpoint_every=1, pause_s=0.1)
+    work(parts, open_task)
+    clean_all(parts)
+    version = parts.records.versions.newest(service.repository_id)
+    kept = {listed.key for listed in parts.objects.list(f"attempts/{first.id}")}
+    assert kept == {version.artifacts[0].key, f"{version.prefix}/manifest.json"}
+    assert list(parts.objects.list(f"attempts/{open_task.id}/1/checkpoints")), "its next attempt needs them"
+
+
+def test_files_of_removed_versions_are_cleaned(parts: Parts, service: Service) -> None:
+    tasks = [add(parts, service) for _ in range(3)]
+    for task in tasks:
+        work(parts, task)
+    kept_two = dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, versions_kept=2))
+    clean_all(kept_two)
+    time.sleep(0.02)
+    clean_all(kept_two)
+    assert list(parts.objects.list(f"attempts/{tasks[0].id}")) == []
+    assert len(list(parts.objects.list(f"attempts/{tasks[2].id}"))) >= 2
+
+
+def test_inputs_that_no_task_needs_are_cleaned_by_age(parts: Parts, service: Service) -> None:
+    old, young, needed = (f"inputs/{born}-x{number}.json" for number, born in enumerate((1, int(time.time()), 2)))
+    for key in (old, young, needed):
+        parts.objects.put_bytes(key, b"[]")
+    parts.records.tasks.add(service.account_id, Kind.TRAIN, "train.cpu", {"data_key": needed})
+    clean_all(parts)
+    assert {listed.key for listed in parts.objects.list("inputs")} == {young, needed}
 
 
 def test_child_that_dies_without_progress_is_given_up_after_three_tries(parts: Parts, service: Service) -> None:
