@@ -107,7 +107,7 @@ def _stay(stack: Stack, settings: Settings) -> None:
 @main.command()
 def api() -> None:
     """Run the API alone. Redis, the records and the artifacts are where the settings say."""
-    from cli.bind import OpenDoor, check_bind
+    from api.access import OpenDoor, check_bind
     from cli.services import api_argv
     from storage.errors import StorageError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cli.bind import OpenDoor, check_bind
+from api.access import OpenDoor, check_bind
 from settings import BadSetting, Settings
 from storage.errors import StorageError
 from storage.live import Live

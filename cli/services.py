@@ -157,6 +157,8 @@ def _api(settings: Settings) -> Service:
         stop_s=12.0,
         not_ready=answers(f"{local_url(settings)}/readyz"),
         port=(settings.host, settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
+        # What granian adds once its worker has said why it could not load the application.
+        noise=r"^\[INFO\]|^\[ERROR\] Unexpected exit from worker",
     )
 
 
@@ -178,7 +180,7 @@ def _flower(settings: Settings) -> Service:
         "flower",
         tuple(flower_argv(settings)),
         flower_environment(settings),
-        stage=1,
+        stage=2,
         stop_s=5.0,
         not_ready=answers(f"http://127.0.0.1:{settings.flower_port}/healthcheck"),
         port=("127.0.0.1", settings.flower_port, "MODELYARD_FLOWER_PORT"),

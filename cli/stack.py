@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -41,6 +42,7 @@ class Service:
     not_ready : asked again and again after the start; says what is still missing, or None; never takes long.
     stop_s : seconds between TERM and KILL.
     port : address that must be free before anything starts, with the variable that changes it.
+    noise : pattern of lines that say nothing of why it ended, when its last words are told.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Service:
     stop_s: float = 10.0
     not_ready: Callable[[], str | None] | None = None
     port: tuple[str, int, str] | None = None
+    noise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Watched:
         self.process: subprocess.Popen[bytes] | None = None
         self.failures = 0
         self.began = 0.0
+        self.log_began = 0
         self.starts_at = 0.0
 
     @property
@@ -350,6 +354,8 @@ class Stack:
 
     def _run_step(self, step: Step) -> bool:
         log = self.log_of(step.name)
+        rotate(log)
+        log_began = log.stat().st_size if log.exists() else 0
         process = self._spawn(step.argv, step.env, log)
         deadline = time.monotonic() + step.limit_s
         while process.poll() is None and not self._stop.wait(_TICK_S) and time.monotonic() < deadline:
@@ -362,13 +368,15 @@ class Stack:
             return False
         if code != 0:
             end = f"did not end within {step.limit_s:g} s" if code is None else f"failed ({_ending(code)})"
-            self._problem = f"{step.name} {end}: {_tail(log, 5) or 'it wrote nothing'}"
+            self._problem = f"{step.name} {end}: {_tail(log, 5, log_began) or 'it wrote nothing'}"
             return False
         self._say(f"{step.name}: done")
         return True
 
     def _launch(self, watched: _Watched) -> None:
         watched.began = time.monotonic()
+        rotate(watched.log)
+        watched.log_began = watched.log.stat().st_size if watched.log.exists() else 0
         try:
             watched.process = self._spawn(watched.service.argv, watched.service.env, watched.log)
         except OSError as error:  # no memory, no process number or no room for the log: that may pass
@@ -383,7 +391,6 @@ class Stack:
         self._say(f"{watched.service.name}: {what}, starts again in {delay_s:g} s{self._last_words(watched)}")
 
     def _spawn(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-        rotate(log)
         with log.open("ab") as output:
             return subprocess.Popen(
                 guard.guarded(argv),
@@ -464,7 +471,7 @@ class Stack:
         return f"{watched.service.name} keeps ending{self._last_words(watched)}; all of it: {watched.log}"
 
     def _last_words(self, watched: _Watched) -> str:
-        words = _tail(watched.log, 1)
+        words = _tail(watched.log, 1, watched.log_began, watched.service.noise)
         return f"; it last wrote: {words[:300]}" if words else ""
 
     def _say(self, line: str) -> None:
@@ -523,15 +530,17 @@ def _ending(code: int) -> str:
         return f"signal {-code}"
 
 
-def _tail(log: Path, lines: int) -> str:
-    """The last lines of a log that say anything, joined by spaces."""
+def _tail(log: Path, lines: int, began: int, noise: str | None = None) -> str:
+    """The last lines from position `began` of a log that say anything, joined by spaces."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
+            file.seek(max(began, log.stat().st_size - 8192))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
     said = [line.strip() for line in text.splitlines() if line.strip()]
+    if noise is not None:
+        said = [line for line in said if not re.search(noise, line)] or said
     return " ".join(said[-lines:])
 
 

@@ -209,8 +209,7 @@ def start(client: Client, example: Example, data: Split) -> Json:
 
 def task_of(client: Client, number: int) -> Json:
     """What the API tells of a task."""
-    task: Json = client.call("GET", f"/tasks/{number}")["task"]
-    return task
+    return client.call("GET", f"/tasks/{number}")
 
 
 def follow(client: Client, number: int, shown: str) -> Json:
@@ -218,7 +217,7 @@ def follow(client: Client, number: int, shown: str) -> Json:
     deadline = time.monotonic() + _TRAINING_S
     while True:
         task = task_of(client, number)
-        _progress(f"  {shown}: {task['state']} {task.get('progress') or 0:.0f} %")
+        _progress(f"  {shown}: {task['state']} {task['percent'] or 0:.0f} %")
         if task["state"] in {"finished", "failed", "cancelled"}:
             _progress("")
             return task
@@ -266,7 +265,7 @@ def show_training(client: Client, example: Example, root: Path) -> list[str]:
     task = follow(client, head["task_id"], example.shown)
     took_s = time.monotonic() - began
     if task["state"] != "finished":
-        raise DemoError(f"the training of {example.shown} ended as {task['state']}: {json.dumps(task.get('failure'))}")
+        raise DemoError(f"the training of {example.shown} ended as {task['state']}: {json.dumps(task['failure'])}")
     measure = report_of(client, example, head["job"])
     began = time.monotonic()
     predicted = predict(client, example, data.unlabelled)
@@ -299,9 +298,9 @@ def show_cancel(client: Client, root: Path) -> str:
     head = start(client, LONG, split(LONG, root))
     number = head["task_id"]
     deadline = time.monotonic() + _TRAINING_S
-    while not (task_of(client, number).get("progress") or 0) > 0:
-        if time.monotonic() > deadline:
-            raise DemoError(f"the long training did not begin within {_TRAINING_S:g} s")
+    while not ((task := task_of(client, number))["progress"] or {}).get("iteration"):
+        if task["state"] not in {"queued", "running"} or time.monotonic() > deadline:
+            raise DemoError(f"the long training is {task['state']} and has not begun to learn: {task['failure']}")
         time.sleep(_POLL_S)
     began = time.monotonic()
     client.call("DELETE", f"/tasks/{number}")
@@ -363,9 +362,9 @@ def run(settings: Settings, stack: Stack) -> None:
     )
     client = Client(local_url(settings))
     root = settings.data_roots[0]
-    rows = [["trained on 4 of 5 rows", "on the fifth", "in", "predicted over HTTP", "in"]]
+    rows = [["trained on 4 of 5 rows", "measured on the others", "took", "predicted the others", "answered in"]]
     rows += [show_training(client, example, root) for example in EXAMPLES]
-    notes = [show_cancel(client, root), show_delete(client)]
+    notes = ["the first prediction also loads the library", show_cancel(client, root), show_delete(client)]
     print(f"\n{_table(rows)}\n")
     for note in notes:
         print(f"  {note}")

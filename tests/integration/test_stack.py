@@ -93,6 +93,14 @@ def test_service_that_keeps_ending_waits_longer_each_time_and_its_last_words_are
     assert any("exit code 7" in line for line in lines)
 
 
+def test_last_words_are_those_of_the_newest_start_without_noise(run: Callable[..., Stack], tmp_path: Path):
+    sign = tmp_path / "sign"
+    script = f"if test -e {sign}; then echo no key; else touch {sign}; echo first; fi; echo '[INFO] bye'; exit 1"
+    stack = run(Service("web", ("sh", "-c", script), noise=r"^\[INFO\]"))
+    with pytest.raises(StackError, match="it last wrote: no key;"):
+        stack.wait_ready(20)
+
+
 def test_healthy_time_forgives_earlier_failures(run: Callable[..., Stack], lines: list[str]):
     run(Service("short", ("sleep", "0.3")), backoff=Backoff(first_s=0.05, most_s=9.0, healthy_s=0.1))
     wait_until(lambda: sum("starts again" in line for line in lines) >= 3)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from api.access import OpenDoor, check_bind
 from cli import main as command
-from cli.bind import OpenDoor, check_bind
 from settings import Settings
 from storage.records import Records
 

@@ -1,0 +1,125 @@
+"""`modelyard up` as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.servers
+
+UP = [sys.executable, "-m", "cli.main", "up"]
+Environment = dict[str, str]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port: int = held.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "MODELYARD_HOME": str(tmp_path / "home"),
+        "MODELYARD_PORT": str(free_port()),
+        "MODELYARD_FLOWER_PORT": str(free_port()),
+        "MODELYARD_THREADS": "1",
+    }
+
+
+@contextmanager
+def running(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], bool]]]:
+    """The stack, and a function that waits until its output holds some words."""
+    with subprocess.Popen(
+        UP, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        said: list[str] = []
+        news = threading.Condition()
+
+        def listen() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                with news:
+                    said.append(line)
+                    news.notify_all()
+
+        def says(words: str) -> bool:
+            with news:
+                return news.wait_for(lambda: any(words in line for line in said), 90)
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            yield process, says
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(90)
+            listener.join()
+            assert carrying(environment["MODELYARD_HOME"]) == [], said
+
+
+def carrying(home: str) -> list[int]:
+    """Processes that were told of this home."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if home.encode() in file.read_bytes():
+                found.append(int(file.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_up_tells_when_it_is_ready_refuses_a_second_one_and_ctrl_c_ends_it(environment: Environment):
+    with running(environment) as (process, says):
+        assert says("ready")
+        url = f"http://127.0.0.1:{environment['MODELYARD_PORT']}"
+        assert says(url)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{url}/healthz", timeout=10) as answer:
+            assert answer.status == 200
+        flower = f"http://127.0.0.1:{environment['MODELYARD_FLOWER_PORT']}/workers"
+        with opener.open(flower, timeout=10) as answer:
+            assert answer.status == 200
+        second = subprocess.run(UP, env=environment, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "already runs" in second.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 0
+        assert says("nothing is left running")
+
+
+@pytest.mark.timeout(240)
+def test_up_is_not_opened_to_others_without_a_key(environment: Environment):
+    ended = subprocess.run(
+        UP, env={**environment, "MODELYARD_HOST": "0.0.0.0"}, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert "modelyard keys create --account NAME" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert carrying(environment["MODELYARD_HOME"]) == []
+
+
+@pytest.mark.timeout(240)
+def test_up_says_which_database_it_cannot_reach(environment: Environment):
+    nowhere = f"postgresql+psycopg://127.0.0.1:{free_port()}/nothing"
+    ended = subprocess.run(
+        UP, env={**environment, "MODELYARD_DATABASE_URL": nowhere}, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert "prepare failed" in ended.stderr
+    assert "Traceback" not in ended.stderr
