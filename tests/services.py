@@ -117,7 +117,11 @@ class Server:
 def short_folder() -> Iterator[Path]:
     """A temporary folder whose name leaves room for a socket: socket paths end at 108 bytes."""
     base = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="my-", dir=base if len(base) < 60 else "/tmp"))
+    base = base if len(base) < 60 else "/tmp"
+    for left in Path(base).glob("my-*-*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():  # its tests were killed
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"my-{os.getpid()}-", dir=base))
     try:
         yield folder
     finally:
@@ -254,9 +258,7 @@ def running_moto() -> Iterator[S3Server]:
     if _wheel("moto", "server.py") is None:
         raise ServiceMissing("the tests need moto: pip install 'moto[server]'")
     with short_folder() as folder:
-        server = Server(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], folder / "moto.log"
-        )
+        server = Server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], folder / "moto.log")
         try:
             yield S3Server(_address_in_log(server), "modelyard-id", "modelyard-secret", server)
         finally:
@@ -297,9 +299,7 @@ def _postgres_programs() -> Path:
 
 
 def _can_be_run_by_anyone(path: Path) -> bool:
-    return path.stat().st_mode & 0o005 == 0o005 and all(
-        each.stat().st_mode & 0o001 for each in path.resolve().parents
-    )
+    return path.stat().st_mode & 0o005 == 0o005 and all(each.stat().st_mode & 0o001 for each in path.resolve().parents)
 
 
 def _copy_for_anyone(programs: Path, target: Path) -> Path:
@@ -308,9 +308,7 @@ def _copy_for_anyone(programs: Path, target: Path) -> Path:
     copied = target / "pgserver" / "pginstall"
     for part in ("bin", "lib", "share"):
         shutil.copytree(install / part, copied / part, symlinks=True)
-    libraries = (
-        install.parents[1] / "pgserver.libs"
-    )  # the wheel's own shared libraries, found relative to bin
+    libraries = install.parents[1] / "pgserver.libs"  # the wheel's own shared libraries, found relative to bin
     if libraries.exists():
         shutil.copytree(libraries, target / "pgserver.libs", symlinks=True)
     for folder, _, names in os.walk(target):
@@ -371,9 +369,7 @@ class PostgresServer:
         ):
             command += ["-c", option]
         # QUIT, not KILL: the server then gives its shared memory back when the tests are killed.
-        self._server = Server(
-            command, folder / "postgres.log", death=signal.SIGQUIT, user=user, environment=plain
-        )
+        self._server = Server(command, folder / "postgres.log", death=signal.SIGQUIT, user=user, environment=plain)
         self._server.wait_until(self._answers)
 
     @property
@@ -397,9 +393,7 @@ class PostgresServer:
             self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(
-            host=str(self._socket_folder), user="postgres", dbname="postgres", autocommit=True
-        )
+        return psycopg.connect(host=str(self._socket_folder), user="postgres", dbname="postgres", autocommit=True)
 
     def _run(self, statement: sql.Composed) -> None:
         with self._connect() as connection:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_every_test_has_an_empty_database(postgres_url: str, turn: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["redis", "moto", "rclone", "postgres"])
-def test_servers_end_when_the_tests_are_killed(name: str) -> None:
+def test_servers_end_when_the_tests_are_killed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import time\n"
         "from tests import services\n"
@@ -83,6 +84,11 @@ def test_servers_end_when_the_tests_are_killed(name: str) -> None:
         while _is_running(pid):
             assert time.monotonic() < deadline, f"{name} outlived the tests"
             time.sleep(0.02)
+        left = list(folder.glob("my-*"))
+        assert len(left) == 1
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        with services.short_folder():  # the next tests clear up
+            assert not left[0].exists()
 
 
 def test_a_stopped_server_leaves_no_folder() -> None:
