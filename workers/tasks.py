@@ -10,6 +10,7 @@ from pathlib import Path
 
 from celery import signals
 
+from ml.registry import find
 from storage.errors import LiveUnavailable, RecordsUnavailable
 from workers.app import STOP_MARKER, app, settings
 from workers.child import Standby
@@ -59,10 +60,13 @@ def _sweep() -> Sweep:
 
 @signals.worker_process_init.connect
 def _warm_up(**_: object) -> None:
-    """Get ready before the first message: a pool process that trains keeps a child waiting."""
-    queues = os.environ.get("MODELYARD_WORKER_QUEUES", "")
-    if "train." in queues:
-        _training().prepare()
+    """Get ready before the first message: one that trains keeps a child waiting, one that predicts imports."""
+    for queue in os.environ.get("MODELYARD_WORKER_QUEUES", "").split(","):
+        kind, _, rest = queue.partition(".")
+        if kind == "train":
+            _training().prepare()
+        elif kind == "predict":
+            find(rest.partition(".")[0]).warm()
 
 
 @signals.worker_process_shutdown.connect

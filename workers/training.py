@@ -116,7 +116,8 @@ class Training:
                 outcome.phases["publishing"] = round(time.monotonic() - began, 4)
                 report = {
                     **outcome.result["report"],
-                    "warnings": outcome.warnings,
+                    # What the options warned of stands in the task already.
+                    "warnings": [each for each in outcome.warnings if each not in attempt.task.warnings],
                     "iteration": outcome.result["iteration"],
                     "peak_bytes": outcome.result.get("peak_bytes"),
                 }
