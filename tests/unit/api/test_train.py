@@ -131,13 +131,20 @@ def test_histories_are_cut_to_every_kth_point():
 
 def test_max_hist_points_of_the_query_is_obeyed(yard: Yard, client: FlaskClient):
     yard.finish(yard.train())
-    answer = client.get("/train?service=iris&job=1&parameters.output.max_hist_points=2&parameters.output.measure_hist=True")
+    answer = client.get(
+        "/train?service=iris&job=1&parameters.output.max_hist_points=2&parameters.output.measure_hist=True"
+    )
     assert answer.json["body"]["measure_hist"]["acc_hist"] == [0.5, 0.72]
     assert answer.json["body"]["measure_sampling"]["acc_sampling"] == 3
 
 
 def test_failed_job_answers_200_with_the_error(yard: Yard, client: FlaskClient):
-    failure = {"kind": "bad_input", "message": "cannot find label column target", "section": "input", "phase": "reading"}
+    failure = {
+        "kind": "bad_input",
+        "message": "cannot find label column target",
+        "section": "input",
+        "phase": "reading",
+    }
     yard.finish(yard.train(), State.FAILED, failure)
     answer = client.get("/train?service=iris&job=1")
     assert answer.status_code == 200
@@ -208,7 +215,12 @@ def test_blocking_training_answers_at_its_end(yard: Yard, client: FlaskClient, q
 
 
 def test_blocking_training_that_fails_answers_with_its_error(yard: Yard, client: FlaskClient, queue: FakeQueue):
-    failure = {"kind": "killed", "message": "the training process ended by SIGKILL", "section": None, "phase": "training"}
+    failure = {
+        "kind": "killed",
+        "message": "the training process ended by SIGKILL",
+        "section": None,
+        "phase": "training",
+    }
     queue.on_send = lambda task: yard.finish(task.id, State.FAILED, failure)
     answer = client.post("/train", json=yard.train_body(**{"async": False}))
     assert answer.status_code == 500

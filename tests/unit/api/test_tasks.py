@@ -1,0 +1,217 @@
+"""Tasks through /tasks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import event
+
+from storage.records import Records, State
+from tests.unit.api.conftest import REPORT, Yard
+from tests.unit.api.fakes import FakeLive
+
+
+@pytest.fixture(autouse=True)
+def _service(yard: Yard) -> None:
+    yard.create()
+
+
+def test_queued_task_tells_its_place(yard: Yard, client: FlaskClient):
+    yard.train()
+    task_id = yard.train()
+    task = client.get(f"/tasks/{task_id}").json
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", task.pop("created_at"))
+    assert task == {
+        "task_id": task_id,
+        "kind": "train",
+        "state": "queued",
+        "service": "iris",
+        "job": 2,
+        "percent": 0.0,
+        "progress": None,
+        "queue": "train.cpu",
+        "queue_position": 1,
+        "attempt": 0,
+        "attempts": [],
+        "cancel_requested": False,
+        "phases": {},
+        "started_at": None,
+        "finished_at": None,
+        "warnings": [],
+        "failure": None,
+        "measure": None,
+        "report": None,
+        "version": None,
+    }
+
+
+def test_running_task_tells_its_progress(yard: Yard, client: FlaskClient, records: Records, live: FakeLive):
+    task_id = yard.train()
+    records.tasks.claim(task_id, "worker", 20.0)
+    progress = {"attempt": 1, "phase": "training", "percent": 40.0, "iteration": 1, "measure": {"acc": 0.5}}
+    live.progress.told[task_id] = progress
+    task = client.get(f"/tasks/{task_id}").json
+    assert (task["state"], task["percent"], task["progress"]) == ("running", 40.0, progress)
+    assert (task["measure"], task["queue_position"], task["attempt"]) == ({"acc": 0.5}, None, 1)
+    assert list(task["phases"]) == ["queued"]
+    assert task["attempts"][0]["worker"] == "worker"
+    assert task["attempts"][0]["outcome"] is None
+    live.is_down = True
+    task = client.get(f"/tasks/{task_id}").json
+    assert (task["state"], task["percent"], task["progress"]) == ("running", None, None)
+
+
+def test_finished_task_tells_phases_version_and_report(yard: Yard, client: FlaskClient):
+    task_id = yard.train()
+    yard.finish(task_id)
+    task = client.get(f"/tasks/{task_id}").json
+    assert (task["state"], task["percent"], task["version"]) == ("finished", 100.0, 1)
+    assert task["measure"] == REPORT["measure"]
+    assert list(task["phases"]) == ["queued", "claiming", "reading", "training", "saving", "publishing"]
+    assert task["phases"]["training"] == 1.5
+    assert task["attempts"][0]["outcome"] == "finished"
+    assert client.get(task["report"]).json == REPORT
+
+
+def test_failed_task_tells_its_failure(yard: Yard, client: FlaskClient):
+    task_id = yard.train()
+    failure = {"kind": "killed", "message": "the training process ended by SIGKILL", "phase": "training", "log": ["x"]}
+    yard.finish(task_id, State.FAILED, failure)
+    task = client.get(f"/tasks/{task_id}").json
+    assert (task["state"], task["failure"], task["report"]) == ("failed", failure, None)
+    answer = client.get(f"/tasks/{task_id}/report")
+    assert answer.status_code == 404
+    assert answer.json["error"]["kind"] == "report_not_found"
+
+
+def test_deleted_job_can_still_be_asked_for(yard: Yard, client: FlaskClient):
+    task_id = yard.train()
+    client.delete("/train?service=iris&job=1")
+    client.delete("/services/iris")
+    task = client.get(f"/tasks/{task_id}").json
+    assert (task["state"], task["service"], task["job"]) == ("cancelled", "iris", 1)
+
+
+def test_many_tasks_take_one_query_and_one_read_of_redis(
+    yard: Yard, client: FlaskClient, records: Records, live: FakeLive
+):
+    ids = [yard.train() for _ in range(4)]
+    records.tasks.claim(ids[0], "worker", 20.0)
+    live.progress.told[ids[0]] = {"attempt": 1, "percent": 25.0}
+    client.get(f"/tasks?ids={ids[0]}")  # the name of the service and the account are known from now on
+    statements: list[str] = []
+    engine = records.database.engine
+    event.listen(engine, "before_cursor_execute", lambda c, cursor, text, *rest: statements.append(text))
+    live.reads = 0
+    answer = client.get(f"/tasks?ids={ids[3]},{ids[0]},999,{ids[0]}").json
+    assert [(task["task_id"], task["percent"]) for task in answer["tasks"]] == [(ids[0], 25.0), (ids[3], 0.0)]
+    assert answer["missing"] == [999]
+    assert len([text for text in statements if text.startswith("SELECT")]) == 1
+    assert live.reads == 1
+
+
+def test_thousand_ids_are_taken_and_one_more_is_not(client: FlaskClient):
+    answer = client.get("/tasks?ids=" + ",".join(map(str, range(1, 1001))))
+    assert answer.status_code == 200
+    assert len(answer.json["missing"]) == 1000
+    answer = client.get("/tasks?ids=" + ",".join(map(str, range(1, 1002))))
+    assert answer.status_code == 400
+    assert answer.json["error"]["kind"] == "bad_query"
+
+
+def test_list_is_read_page_by_page(yard: Yard, client: FlaskClient):
+    ids = [yard.train() for _ in range(5)]
+    seen: list[int] = []
+    query = "limit=2"
+    while True:
+        page = client.get(f"/tasks?{query}").json
+        seen += [task["task_id"] for task in page["tasks"]]
+        if page["next_cursor"] is None:
+            break
+        query = f"limit=2&cursor={page['next_cursor']}"
+    assert seen == ids[::-1]
+
+
+def test_list_is_filtered(yard: Yard, client: FlaskClient):
+    yard.create("other", model={"repository": "other"})
+    first = yard.train()
+    second = yard.train(service="other")
+    yard.finish(first)
+
+    def ids(query: str) -> list[int]:
+        return [task["task_id"] for task in client.get(f"/tasks?{query}").json["tasks"]]
+
+    assert ids("") == [second, first]
+    assert ids("state=finished") == [first]
+    assert ids("state=queued&kind=train") == [second]
+    assert ids("kind=clear") == []
+    assert ids("service=OTHER") == [second]
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("ids=1,x", "ids holds 'x'"),
+        ("ids=", "ids holds ''"),
+        ("ids=1&limit=3", "ids stands alone"),
+        ("limit=0", "limit is '0'"),
+        ("limit=1001", "from 1 to 1000"),
+        ("state=done", "use one of queued, running"),
+        ("kind=dance", "use one of train"),
+        ("stat=queued", "did you mean 'state'?"),
+        ("cursor=%FF", "cursor cannot be read"),
+        ("cursor=bnVsbA", "cursor cannot be read"),
+        ("service=", "service is empty"),
+    ],
+)
+def test_bad_query_is_refused(client: FlaskClient, query: str, text: str):
+    answer = client.get(f"/tasks?{query}")
+    assert answer.status_code == 400
+    assert answer.json["error"]["kind"] == "bad_query"
+    assert text in answer.json["error"]["message"]
+
+
+def test_unknown_things_are_404_in_the_native_form(client: FlaskClient):
+    for path, kind in (
+        ("/tasks/99", "task_not_found"),
+        ("/tasks/none", "task_not_found"),
+        ("/tasks/1" + "0" * 30, "task_not_found"),
+        ("/tasks?service=nobody", "service_not_found"),
+        ("/nowhere", "route_not_found"),
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 404, path
+        assert answer.json["error"]["kind"] == kind
+        assert answer.json["error"]["message"]
+
+
+def test_cancel_answers_202_and_200_when_it_is_over(yard: Yard, client: FlaskClient, records: Records, live: FakeLive):
+    waiting, running = yard.train(service="iris"), None
+    records.tasks.claim(waiting, "worker", 20.0)
+    answer = client.delete(f"/tasks/{waiting}")
+    assert answer.status_code == 202
+    assert (answer.json["state"], answer.json["cancel_requested"]) == ("running", True)
+    assert live.progress.hinted == [waiting]
+    running = yard.train()
+    answer = client.delete(f"/tasks/{running}")
+    assert (answer.status_code, answer.json["state"]) == (202, "cancelled")
+    answer = client.delete(f"/tasks/{running}")
+    assert (answer.status_code, answer.json["state"]) == (200, "cancelled")
+    assert client.delete("/tasks/99").status_code == 404
+
+
+def test_cancel_works_without_redis(yard: Yard, client: FlaskClient, records: Records, live: FakeLive):
+    task_id = yard.train()
+    records.tasks.claim(task_id, "worker", 20.0)
+    live.is_down = True
+    assert client.delete(f"/tasks/{task_id}").status_code == 202
+    assert records.tasks.get(task_id).cancel_requested_at is not None
+
+
+def test_verb_that_is_not_offered_is_405(client: FlaskClient):
+    answer = client.post("/tasks")
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "GET, HEAD"
+    assert answer.json["error"]["kind"] == "verb_not_allowed"
