@@ -148,12 +148,9 @@ def describe_folder(folder: Path, options: ServiceOptions) -> dict[str, Any]:
     """
     backend = registry.find(options.library)
     facts = backend.describe(folder, options)
-    try:
-        kept = json.loads((folder / DESCRIPTION_FILE).read_text())
-        if kept["digest"] == facts["digest"] and kept["backend"] == options.library:
-            return dict(kept)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no description, or one of another model: the file itself is asked
+    kept = _kept_description(folder, facts, options)
+    if kept is not None:
+        return kept
     inputs = list(facts["inputs"])
     given = options.input
     fitted = Fitted(
@@ -174,6 +171,25 @@ def describe_folder(folder: Path, options: ServiceOptions) -> dict[str, Any]:
         "csv": fitted.as_json(),
         **facts,
     }
+
+
+def _kept_description(folder: Path, facts: dict[str, Any], options: ServiceOptions) -> dict[str, Any] | None:
+    """What a training wrote beside this very model; None when it wrote nothing, or about another model.
+
+    The facts of the model file win over what is written about them: anybody may have changed the text.
+    """
+    try:
+        kept = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        if kept["digest"] != facts["digest"] or kept["backend"] != options.library:
+            return None
+        fitted = Fitted.from_json(kept["csv"])
+        labels = kept["labels"]
+        fits = len(fitted.inputs) == len(facts["inputs"]) and (
+            labels is None or (len(labels) <= facts["nclasses"] and all(isinstance(name, str) for name in labels))
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return {**kept, **facts} if fits and kept.get("connector") == options.connector else None
 
 
 def read_labels(folder: Path, count: int) -> list[str] | None:

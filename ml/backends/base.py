@@ -79,6 +79,9 @@ class Backend(Protocol):
     ) -> tuple[Trainer, list[tuple[str, str]]]:
         """A training on `data`, or the one that `resume` (a folder of `save_state`) left off; and warnings."""
 
+    def facts(self, path: Path) -> dict[str, Any]:
+        """What a model file says of itself; called in a confined process. Raises ModelUnusable, MissingExtra."""
+
     def describe(self, folder: Path, options: ServiceOptions) -> dict[str, Any]:
         """Facts of the newest model file in a folder somebody filled by hand. Raises ModelUnusable."""
 

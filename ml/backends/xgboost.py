@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from ml.backends.base import BackendInfo
+from ml.backends.inspection import inspect
 from ml.connectors.csv import Target, TrainingData
 from ml.errors import BadInput, BadParameter, MissingExtra, MlError, ModelUnusable, OutOfMemory
 from ml.options.requests import ServiceOptions, TrainingOptions
-from ml.options.xgboost import USED, BoosterOptions, XGBoostOptions
+from ml.options.xgboost import CLASSIFICATION, REGRESSION, USED, BoosterOptions, XGBoostOptions
 
 INFO = BackendInfo(
     name="xgboost",
@@ -122,7 +123,29 @@ def start(
     if wanted.eval_metric and not data.tests:
         text = "parameters.mllib.eval_metric needs a test set and was ignored"
         warnings.append(("parameters.mllib.eval_metric", text))
+    _check_labels(wanted.effective_objective, data)
     return XGBoostTrainer(wanted, data, threads=threads, device=device, resume=resume), warnings
+
+
+#: Objectives whose labels are bounded below, and above.
+_BOUNDED = {
+    "reg:logistic": (0.0, 1.0),
+    "count:poisson": (0.0, np.inf),
+    "reg:tweedie": (0.0, np.inf),
+    "reg:gamma": (np.nextafter(0.0, 1.0), np.inf),
+    "reg:squaredlogerror": (np.nextafter(-1.0, 0.0), np.inf),
+}
+
+
+def _check_labels(objective: str, data: TrainingData) -> None:
+    """Refuse labels that the objective is not defined for; xgboost's own text would blame base_score."""
+    low, high = _BOUNDED.get(objective, (-np.inf, np.inf))
+    labels = data.train.labels
+    assert labels is not None
+    wrong = (labels < low) | (labels > high)
+    if wrong.any():
+        allowed = "between 0 and 1" if high == 1 else "above -1" if low < 0 else "above 0" if low > 0 else "at least 0"
+        raise BadInput(f"objective {objective} needs labels {allowed}; {data.train.name} has {labels[wrong].flat[0]:g}")
 
 
 class XGBoostTrainer:
@@ -193,17 +216,18 @@ class XGBoostTrainer:
         matrix = self._tests[position]
         with self._errors():
             outputs = self._model.predict(matrix)
-            own = {}
-            if self._options.eval_metric:
+        own = {}
+        if self._options.eval_metric:
+            with self._errors("parameters.mllib.eval_metric"):
                 text = self._model.eval(matrix, "t", self.done - 1)
-                own = {name: float(value) for name, value in re.findall(r"\tt-([^\t]+):(\S+)", text)}
+            own = {name: float(value) for name, value in re.findall(r"\tt-([^\t]+):(\S+)", text)}
         return shaped(outputs, self._options.is_regression, self._options.nclasses), own
 
     def save_state(self, folder: Path) -> None:
         """Write the booster and what it was doing."""
         (folder / _STATE_FILE).write_bytes(self._model.save_raw("ubj"))
-        facts = {"done": self.done, "version": self._xgboost.__version__, "parameters": self._given}
-        (folder / "booster.json").write_text(json.dumps(facts))
+        state = {"done": self.done, "version": self._xgboost.__version__, "parameters": self._given}
+        (folder / "booster.json").write_text(json.dumps(state))
         if self._kept:
             (folder / _KEPT_FOLDER).mkdir()
             for name, raw in self._kept.items():
@@ -217,33 +241,35 @@ class XGBoostTrainer:
         (folder / name).write_bytes(self._model.save_raw("ubj"))
         return name
 
-    def _errors(self) -> _Errors:
-        return _Errors(self._xgboost)
+    def _errors(self, parameter: str | None = None) -> _Errors:
+        return _Errors(self._xgboost, parameter)
 
 
 class _Errors:
-    """Turns what xgboost raises into our errors."""
+    """Turns what xgboost raises into our errors; `parameter` is to blame, if it is known."""
 
-    def __init__(self, xgboost: Any) -> None:
+    def __init__(self, xgboost: Any, parameter: str | None) -> None:
         self._xgboost = xgboost
+        self._parameter = parameter
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, self._xgboost.core.XGBoostError):
-            raise _told(str(error)) from error
+            raise _told(str(error), self._parameter) from error
 
 
-def _told(text: str) -> MlError:
+def _told(text: str, parameter: str | None) -> MlError:
     """Our error for a message of xgboost, without its addresses and stack."""
     line = re.sub(r"^\[[\d:]+\] \S+?:\d+: ", "", text.strip()).split("\nStack trace")[0].strip()
     line = re.sub(r"^Check failed: .*?: ", "", " ".join(line.split())) or "xgboost failed"
     if "bad_alloc" in line or "out of memory" in line.lower():
         return OutOfMemory(f"xgboost ran out of memory: {line}")
-    if "label" in line.lower() or "inf" in line.lower().split():
+    if parameter is None and ("label" in line.lower() or "inf" in line.lower().split()):
         return BadInput(f"xgboost cannot train on the data: {line}")
-    return BadParameter(name="parameters.mllib", section="mllib", message=f"xgboost refuses the parameters: {line}")
+    name = parameter or "parameters.mllib"
+    return BadParameter(name=name, section="mllib", message=f"xgboost refuses {name}: {line}")
 
 
 def _file_name(rounds: int) -> str:
@@ -271,34 +297,68 @@ def newest(folder: Path) -> Path:
 def describe(folder: Path, options: ServiceOptions) -> dict[str, Any]:
     """Facts of the newest model file in a folder somebody filled by hand: file, objective, classes, targets, columns.
 
+    The file is looked at in another process, as a broken one can end the process that reads it.
     Raises ModelUnusable when there is none, when it cannot be read, or when it does not fit the service.
     """
     path = newest(folder)
+    found = inspect(INFO.name, path)
+    wanted: XGBoostOptions = options.mllib
+    if found["is_regression"] != wanted.is_regression:
+        kind = "regression" if found["is_regression"] else "classification"
+        raise ModelUnusable(f"{path.name} was trained for {kind} ({found['objective']}), the service was not")
+    if found["nclasses"] != wanted.nclasses and not wanted.is_regression:
+        knows, asked = found["nclasses"], wanted.nclasses
+        raise ModelUnusable(f"{path.name} knows {knows} classes, parameters.mllib.nclasses is {asked}")
+    if found["ntargets"] != wanted.ntargets and wanted.is_regression:
+        gives, asked = found["ntargets"], wanted.ntargets
+        raise ModelUnusable(f"{path.name} gives {gives} values, parameters.mllib.ntargets is {asked}")
+    return found
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What a model file says of itself, after a look at every tree and a prediction. Raises ModelUnusable."""
     booster = _loaded(path)
     learner = json.loads(booster.save_config())["learner"]
     objective = str(learner["learner_train_param"]["objective"])
-    facts = learner["learner_model_param"]
-    classes, targets = int(facts["num_class"]), int(facts["num_target"])
+    classes = int(learner["learner_model_param"]["num_class"])
+    targets = int(learner["learner_model_param"]["num_target"])
     is_regression = not objective.startswith(("multi:", "binary:"))
-    if not is_regression:
-        classes, targets = max(classes, 2), 0
-    wanted: XGBoostOptions = options.mllib
-    if is_regression != wanted.is_regression:
-        kind = "regression" if is_regression else "classification"
-        raise ModelUnusable(f"{path.name} was trained for {kind} ({objective}), the service was not")
-    if classes != wanted.nclasses and not is_regression:
-        raise ModelUnusable(f"{path.name} knows {classes} classes, parameters.mllib.nclasses is {wanted.nclasses}")
-    if targets != wanted.ntargets and is_regression:
-        raise ModelUnusable(f"{path.name} gives {targets} values, parameters.mllib.ntargets is {wanted.ntargets}")
+    if objective not in (*CLASSIFICATION, *REGRESSION):
+        raise ModelUnusable(f"{path.name} was trained with objective {objective}, which is not served")
+    _check_trees(booster, path.name)
+    features = booster.num_features()
+    rows = np.array([np.zeros(features), np.full(features, np.nan), np.full(features, 1e30)], np.float32)
+    booster.predict(_library().DMatrix(rows, nthread=1), validate_features=False)
     return {
         "file": path.name,
         "objective": objective,
         "is_regression": is_regression,
-        "nclasses": 0 if is_regression else classes,
+        "nclasses": 0 if is_regression else max(classes, 2),
         "ntargets": targets if is_regression else 0,
-        "inputs": booster.feature_names or [f"f{each}" for each in range(booster.num_features())],
+        "inputs": booster.feature_names or [f"f{each}" for each in range(features)],
         "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+
+
+def _check_trees(booster: Any, name: str) -> None:
+    """Refuse trees that point outside of themselves or of the features; xgboost would follow them anywhere."""
+    model = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
+    model = model.get("gbtree", model).get("model", {})
+    features = booster.num_features()
+    for tree in model.get("trees", ()):
+        left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
+        inner = left >= 0
+        children = np.concatenate([left[inner], right[inner]])
+        split = np.array(tree["split_indices"])
+        sound = (
+            len(left) == len(right) == len(split) > 0
+            and bool(np.all((right >= 0) == inner))
+            and bool(np.all((children > 0) & (children < len(left))))
+            and len(np.unique(children)) == len(children) == len(left) - 1
+            and bool(np.all(split[inner] < features))
+        )
+        if not sound:
+            raise ModelUnusable(f"model file {name} is broken: one of its trees points outside of itself")
 
 
 def _loaded(path: Path) -> Any:
@@ -307,6 +367,8 @@ def _loaded(path: Path) -> Any:
         raw = path.read_bytes()
     except OSError as error:
         raise ModelUnusable(f"model file {path.name} cannot be read: {error.strerror}") from None
+    if not raw:  # xgboost would end this process over it
+        raise ModelUnusable(f"model file {path.name} is empty")
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(raw))

@@ -104,8 +104,20 @@ class Fitted:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Fitted:
-        """The object that `as_json` came from."""
-        return cls(**given)
+        """The object that `as_json` came from. Raises TypeError for anything else."""
+        made = cls(**given)
+        texts = [*made.columns, *made.features, *made.label, *made.ignore, made.id, made.separator, made.quote]
+        texts += [word for words in made.categories.values() for word in words] + (made.words or [])
+        numbers = [*made.label_offset, *made.low, *made.high]
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(number, int | float) for number in numbers)
+            or len(made.separator) != 1
+            or len(made.quote) > 1
+            or any(sorted(words.values()) != list(range(len(words))) for words in made.categories.values())
+        ):
+            raise TypeError("these are no columns of a training")
+        return made
 
 
 @dataclass

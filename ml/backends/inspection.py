@@ -1,0 +1,97 @@
+"""Looks at a model file from elsewhere in a process of its own, before the library may touch it in this one.
+
+A broken file can end the process that reads it (xgboost 3.2 aborts on an empty one), or take all memory. The
+inspecting process has limits on time and memory, none of our environment, no way to gain rights and, where the kernel
+allows it, no network: `python -m ml.backends.inspection BACKEND FILE` prints the facts as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml.errors import MissingExtra, MlError, ModelUnusable
+
+#: Seconds of processor time, and of patience, for one file.
+CPU_LIMIT_S = 60
+WAIT_LIMIT_S = 120.0
+#: Address space for the libraries, and for each byte of the file.
+MEMORY_FLOOR_BYTES = 8 * 2**30
+MEMORY_PER_BYTE = 20
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_REFUSED = 3
+
+
+def inspect(backend: str, path: Path) -> dict[str, Any]:
+    """The facts that the backend's `facts` finds in a model file.
+
+    Raises ModelUnusable, also when the library crashes, hangs or runs out of memory over the file; MissingExtra.
+    """
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ml.backends.inspection", backend, str(path)]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=WAIT_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelUnusable(f"model file {path.name} could not be read within {WAIT_LIMIT_S:g} s") from None
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise ModelUnusable(f"model file {path.name} is broken: reading it ended the reading process") from None
+    if done.returncode == _REFUSED:
+        if answer["kind"] == MissingExtra.kind:
+            raise MissingExtra(backend, answer["extra"])
+        raise ModelUnusable(answer["message"])
+    return dict(answer)
+
+
+def confine(size: int) -> None:
+    """Give up what reading a file of `size` bytes does not need."""
+    memory = MEMORY_FLOOR_BYTES + MEMORY_PER_BYTE * size
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        system = ctypes.CDLL(None, use_errno=True)
+        system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        # Either may be forbidden; then the file is read with the network within reach.
+        if system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            system.unshare(_CLONE_NEWNET)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the facts of one file, or the error, as the last line of stdout."""
+    from ml import registry
+
+    name, path = arguments[0], Path(arguments[1])
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    with contextlib.suppress(OSError):
+        confine(path.stat().st_size)
+    code = 0
+    try:
+        answer = registry.find(name).facts(path)
+    except MlError as error:
+        code = _REFUSED
+        answer = {"kind": error.kind, "message": str(error), "extra": getattr(error, "extra", None)}
+    os.write(answers, json.dumps(answer).encode() + b"\n")
+    return code
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))
