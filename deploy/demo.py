@@ -364,7 +364,7 @@ def run(settings: Settings, stack: Stack) -> None:
     root = settings.data_roots[0]
     rows = [["trained on 4 of 5 rows", "measured on the others", "took", "predicted the others", "answered in"]]
     rows += [show_training(client, example, root) for example in EXAMPLES]
-    notes = ["the first prediction also loads the library", show_cancel(client, root), show_delete(client)]
+    notes = [show_cancel(client, root), show_delete(client)]
     print(f"\n{_table(rows)}\n")
     for note in notes:
         print(f"  {note}")
