@@ -371,7 +371,9 @@ class Chaos:
             send = self.submit_while_the_api_dies if position == 0 and self.dice.random() < 0.2 else self.submit
             accepted[send(workload, keys[workload.name])] = workload
         for _ in range(self.dice.randint(2, 4)):
-            self._sleep(self.dice.uniform(0.05, 1.5))
+            if self.dice.random() < 0.5:
+                self._until_a_checkpoint(set(accepted))
+            self._sleep(self.dice.uniform(0.05, 1.0))
             if self.dice.random() < 0.15:
                 victim = self.dice.choice(sorted(accepted))
                 status, _ = self.client.call("DELETE", f"/tasks/{victim}")
@@ -382,6 +384,17 @@ class Chaos:
         self.wait(set(accepted), time.monotonic() + ROUND_LIMIT_S)
         self._let_go(everything=True)
         self._check(accepted, cancelled, keys)
+
+    def _until_a_checkpoint(self, task_ids: set[int]) -> None:
+        """Wait, but not long, until something could be resumed."""
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            tasks = self.records.tasks.get_many(task_ids)
+            if all(task.state.is_final for task in tasks):
+                return
+            if any(task.state is State.RUNNING and task.checkpoint for task in tasks):
+                return
+            self._sleep(0.1)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -395,7 +408,7 @@ class Chaos:
         for task_id, workload in accepted.items():
             task = self.records.tasks.get(task_id)
             self.totals.tasks += 1
-            self.totals.states[task.state] += 1
+            self.totals.states[str(task.state)] += 1
             self._check_task(task, workload, task_id in cancelled)
         self._check_keys(set(accepted), set(keys.values()))
         self._check_recovery(accepted)

@@ -151,8 +151,12 @@ _pulse: Pulse | None = None
 @signals.celeryd_after_setup.connect
 def _prepare_stop_marker(sender: str, instance: Any, **_: Any) -> None:
     # Before the pool starts, because its processes inherit the environment.
-    settings.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    marker = settings.scratch / f"stop-{os.getpid()}"
+    markers = settings.home / "stopping"
+    markers.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in markers.iterdir():
+        if not Path("/proc", left.name).exists():
+            left.unlink(missing_ok=True)
+    marker = markers / str(os.getpid())
     marker.unlink(missing_ok=True)
     os.environ[STOP_MARKER] = str(marker)
 

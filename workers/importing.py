@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from pathlib import Path
 
 from ml import serving
@@ -13,6 +12,7 @@ from storage.objects.manifest import upload_folder
 from storage.records import Attempt, NewVersion, State
 from workers.lifecycle import Work
 from workers.parts import Parts
+from workers.scratch import Scratch
 from workers.version_files import artifacts_of
 
 _BESIDE = (serving.DESCRIPTION_FILE, serving.CORRESPONDENCE_FILE)
@@ -27,9 +27,9 @@ def import_folder(parts: Parts, attempt: Attempt) -> Work:
     repository = parts.records.repositories.get(spec["repository_id"])
     folder = parts.data_roots.resolve(repository.location)
     service = {"mllib": spec["mllib"], "model": {"repository": str(folder)}, "parameters": spec["parameters"]}
-    copy = parts.settings.scratch / f"import-{uuid.uuid4().hex}"
-    copy.mkdir(parents=True)
+    scratch = Scratch(parts.settings.scratch)
     try:
+        copy = scratch.attempt(attempt.name)
         # Described from the copy: the folder may change under us.
         _copy_files(folder, copy)
         description = serving.describe_folder(copy, load_service(service).value)
@@ -39,7 +39,7 @@ def import_folder(parts: Parts, attempt: Attempt) -> Work:
                 each.unlink()
         manifest = upload_folder(parts.objects, f"{attempt.prefix}/model", copy)
     finally:
-        shutil.rmtree(copy, ignore_errors=True)
+        scratch.close()
     version = NewVersion(f"{attempt.prefix}/model", description, artifacts_of(manifest))
     return Work(State.FINISHED, report={"mltype": description["mltype"]}, version=version)
 
