@@ -108,8 +108,8 @@ class Training:
         match outcome.ending:
             case "finished" | "cancelled":
                 state = State.FINISHED if outcome.ending == "finished" else State.CANCELLED
-                if outcome.result is None:
-                    return Work(state, phases=outcome.phases)
+                if outcome.result is None or outcome.result["model_folder"] is None:
+                    return Work(state, phases=outcome.phases)  # killed, or cancelled before its first iteration
                 lease.check()
                 began = time.monotonic()
                 version = self._upload(attempt, outcome.result)

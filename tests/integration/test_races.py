@@ -435,6 +435,19 @@ def test_training_that_does_not_listen_is_ended_by_signals(
     assert not os.path.exists(f"/proc/{worker.child_pid}")
 
 
+def test_cancel_before_the_first_iteration_ends_cancelled_without_a_failure(parts: Parts, service: Service) -> None:
+    task = add(parts, service, slow_read_s=1.5)
+    worker = Worker(parts).start(task)
+    until(lambda: parts.live.progress.get_many([task.id]).get(task.id, {}).get("phase") == "reading")
+    parts.records.tasks.request_cancel(task.id)
+    parts.live.progress.hint_cancel(task.id)
+    assert worker.join() == Ended(State.CANCELLED)
+    ended = parts.records.tasks.get(task.id)
+    assert ended.state is State.CANCELLED
+    assert ended.failure is None
+    assert outcomes(parts, task) == ["cancelled"]
+
+
 def test_cancel_while_saving_ends_cancelled(parts: Parts, service: Service) -> None:
     task = add(parts, service, slow_save_s=0.4)
     worker = Worker(parts).start(task)

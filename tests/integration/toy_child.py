@@ -1,7 +1,7 @@
 """A training process that learns nothing: it speaks the protocol of `ml.training.run` and misbehaves as it is told.
 
 The `mllib` parameters of the specification are its script: `iterations`, `pause_s` between them, `checkpoint_every`,
-`deaf` (ignores commands), `deaf_to_term`, `die_at` with `signal`, `exit_at`, `fail_at`, `slow_save_s`.
+`deaf` (ignores commands), `deaf_to_term`, `die_at` with `signal`, `exit_at`, `fail_at`, `slow_read_s`, `slow_save_s`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ def main() -> None:
     if script.get("fail_at") == "reading":
         tell(event="error", kind="bad_input", message="cannot find label column x", section="input", phase="reading")
         sys.exit(3)
+    time.sleep(script.get("slow_read_s", 0.0))
+    if commands[:1] == ["cancel"] and not script.get("deaf"):
+        tell(event="cancelled", iteration=-1, model_folder=None, description=None, report=None)
+        return
     first = 0
     if spec["resume"] is not None:
         first = json.loads((Path(spec["resume"]) / "state.json").read_text())["iteration"] + 1
