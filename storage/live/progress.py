@@ -40,15 +40,19 @@ class Progress:
         """
         key = f"history:{task_id}:{attempt}"
         with self._server.errors():
-            new = [json.dumps(point) for point in points[start:]]
-            held = self._server.redis.rpush(key, *new) if new else self._server.redis.llen(key)
+            # The lifetime goes with the points: a writer that is cut off in between would leave a key for ever.
+            pipe = self._server.redis.pipeline(transaction=True)
+            if points[start:]:
+                pipe.rpush(key, *(json.dumps(point) for point in points[start:]))
+            pipe.llen(key)
+            pipe.expire(key, _LIFETIME_S)
+            held = pipe.execute()[-2]
             if held != len(points):
-                pipe = self._server.redis.pipeline(transaction=True)
                 pipe.delete(key)
                 if points:
                     pipe.rpush(key, *(json.dumps(point) for point in points))
+                    pipe.expire(key, _LIFETIME_S)
                 pipe.execute()
-            self._server.redis.expire(key, _LIFETIME_S)
 
     def history(self, task_id: int, attempt: int) -> list[dict[str, Any]]:
         """Every point of an attempt so far, oldest first."""

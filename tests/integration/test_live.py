@@ -1,0 +1,381 @@
+"""The live state on a real Redis: what it keeps, for how long, and what becomes of it when Redis goes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from storage.errors import LiveUnavailable
+from storage.live import Heartbeat, Live
+from tests.services import RedisServer
+
+pytestmark = pytest.mark.servers
+
+POINTS = [{"iteration": number, "acc": number / 10} for number in range(10)]
+
+
+@pytest.fixture
+def live(redis_url: str) -> Iterator[Live]:
+    made = Live(redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own_live(own_redis: RedisServer) -> Iterator[Live]:
+    made = Live(own_redis.url)
+    yield made
+    made.close()
+
+
+def lifetimes(live: Live) -> dict[str, int]:
+    """Seconds that each key has left; -1 for one that stays for ever."""
+    return {name: live.server.redis.ttl(name) for name in live.server.redis.scan_iter()}
+
+
+def write_everything(live: Live) -> None:
+    live.check()
+    live.progress.put(1, {"percent": 5.0})
+    live.progress.append_history(1, 1, POINTS, 0)
+    live.progress.hint_cancel(1)
+    live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
+    live.heartbeats.note_sweep()
+    live.statistics.count(1, succeeded=True, inferences=3)
+    live.exchange.ask("asked", {"data": []}, 30.0)
+    live.exchange.answer("answered", {"predictions": []})
+
+
+# Lifetimes
+
+
+def test_every_key_has_a_lifetime(live: Live):
+    write_everything(live)
+    found = lifetimes(live)
+    assert len(found) == 8
+    assert all(0 < seconds <= 30 * 86400 for seconds in found.values()), found
+
+
+def test_history_has_a_lifetime_also_when_its_writer_is_cut_off(live: Live, monkeypatch: pytest.MonkeyPatch):
+    def cut_off(*_: object, **__: object) -> None:
+        raise redis.ConnectionError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(redis.Redis, "expire", cut_off)
+        with pytest.raises(LiveUnavailable):
+            live.progress.append_history(1, 1, POINTS[:2], 0)
+    assert -1 not in lifetimes(live).values()
+    live.progress.append_history(1, 1, POINTS[:3], 2)
+    assert live.progress.history(1, 1) == POINTS[:3]
+
+
+def test_lifetime_of_what_is_written_again_starts_anew(live: Live):
+    write_everything(live)
+    for name in live.server.redis.scan_iter():
+        live.server.redis.expire(name, 1)
+    live.progress.put(1, {"percent": 6.0})
+    live.progress.append_history(1, 1, POINTS, len(POINTS))
+    live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
+    live.statistics.count(1, succeeded=False)
+    found = lifetimes(live)
+    assert all(found[name] > 5 for name in ("progress:1", "history:1:1", "worker:train1@here", "statistics:1"))
+
+
+# Progress and histories
+
+
+def test_progress_is_replaced_and_told_for_those_that_have_some(live: Live):
+    assert live.progress.get_many([]) == {}
+    live.progress.put(1, {"percent": 5.0})
+    live.progress.put(1, {"percent": 50.0, "phase": "training"})
+    live.progress.put(3, {"percent": 7.5})
+    assert live.progress.get_many([3, 2, 1]) == {1: {"percent": 50.0, "phase": "training"}, 3: {"percent": 7.5}}
+
+
+def test_history_grows_by_what_is_new(live: Live):
+    for told in range(len(POINTS)):
+        live.progress.append_history(7, 2, POINTS[: told + 1], told)
+        assert live.progress.history(7, 2) == POINTS[: told + 1]
+    live.progress.append_history(7, 2, POINTS, len(POINTS))
+    assert live.progress.history(7, 2) == POINTS
+
+
+def test_histories_of_two_attempts_are_apart(live: Live):
+    live.progress.append_history(7, 1, POINTS[:4], 0)
+    live.progress.append_history(7, 2, POINTS[:2], 0)
+    assert (live.progress.history(7, 1), live.progress.history(7, 2)) == (POINTS[:4], POINTS[:2])
+    assert live.progress.history(8, 1) == []
+
+
+def test_history_that_was_told_twice_is_put_right(live: Live):
+    # What a retry does whose first try was taken, but never answered.
+    live.progress.append_history(7, 1, POINTS[:5], 0)
+    live.progress.append_history(7, 1, POINTS[:5], 3)
+    assert live.progress.history(7, 1) == POINTS[:5]
+
+
+def test_history_without_points_leaves_no_key(live: Live):
+    live.progress.append_history(7, 1, [], 0)
+    assert lifetimes(live) == {}
+
+
+def test_hint_to_cancel_concerns_one_task(live: Live):
+    live.progress.hint_cancel(4)
+    assert live.progress.cancel_hinted(4)
+    assert not live.progress.cancel_hinted(5)
+
+
+# Heartbeats
+
+
+def test_workers_are_told_by_name_with_their_queues(live: Live):
+    before = time.time()
+    live.heartbeats.beat(Heartbeat("b@host", ("predict.xgboost.cpu", "control")))
+    live.heartbeats.beat(Heartbeat("a@host", ("train.cpu",), ("cpu", "cuda")))
+    first, second = live.heartbeats.all()
+    assert (first.worker, first.queues, first.devices) == ("a@host", ("train.cpu",), ("cpu", "cuda"))
+    assert (second.worker, second.queues, second.devices) == ("b@host", ("predict.xgboost.cpu", "control"), ("cpu",))
+    assert before <= first.at <= time.time()
+    assert live.heartbeats.queues() == {"train.cpu", "predict.xgboost.cpu", "control"}
+
+
+def test_worker_that_says_good_bye_or_falls_silent_is_gone(live: Live):
+    for name in ("stays", "leaves", "silent"):
+        live.heartbeats.beat(Heartbeat(name, ("train.cpu",)))
+    live.heartbeats.end("leaves")
+    live.server.redis.pexpire("worker:silent", 1)
+    time.sleep(0.05)
+    assert [beat.worker for beat in live.heartbeats.all()] == ["stays"]
+
+
+def test_age_of_the_last_sweep_is_known_once_there_was_one(live: Live):
+    assert live.heartbeats.sweep_age_s() is None
+    live.heartbeats.note_sweep()
+    age = live.heartbeats.sweep_age_s()
+    assert age is not None
+    assert 0 <= age < 5
+
+
+# Statistics
+
+
+def test_statistics_add_up_by_service(live: Live):
+    live.statistics.count(1, succeeded=True, inferences=3, predict_ms=1.5, transform_ms=0.25)
+    live.statistics.count(1, succeeded=True, inferences=2, predict_ms=2.5, transform_ms=0.5)
+    live.statistics.count(1, succeeded=False, inferences=9, predict_ms=9.0)
+    assert live.statistics.of(1) == {
+        "inference_count": 5,
+        "predict_count": 3,
+        "predict_success": 2,
+        "predict_failure": 1,
+        "total_predict_duration_ms": 4.0,
+        "total_transform_duration_ms": 0.75,
+    }
+    assert set(live.statistics.of(2).values()) == {0}
+
+
+def test_statistics_lose_no_call_when_many_count_at_once(live: Live):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: live.statistics.count(1, succeeded=number % 2 == 0, inferences=1), range(200)))
+    counts = live.statistics.of(1)
+    assert (counts["predict_count"], counts["predict_success"], counts["inference_count"]) == (200, 100, 100)
+
+
+# The exchange
+
+
+def test_request_is_taken_once_with_the_time_that_its_caller_still_waits(live: Live):
+    live.exchange.ask("r", {"data": ["é", 1, None]}, 30.0)
+    taken = live.exchange.take("r")
+    assert taken is not None
+    request, left_s = taken
+    assert request == {"data": ["é", 1, None]}
+    assert 25 < left_s <= 30
+    assert live.exchange.take("r") is None
+
+
+def test_request_whose_caller_gave_up_cannot_be_taken(live: Live):
+    live.exchange.ask("late", {}, 0.03)
+    live.exchange.ask("withdrawn", {}, 30.0)
+    live.exchange.withdraw("withdrawn")
+    time.sleep(0.1)
+    assert live.exchange.take("late") is None
+    assert live.exchange.take("withdrawn") is None
+    assert live.exchange.take("never asked") is None
+    assert lifetimes(live) == {}
+
+
+def test_answer_reaches_a_caller_that_waits_and_one_that_comes_later(live: Live):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(live.exchange.wait, "waited for", 20.0)
+        time.sleep(0.05)
+        live.exchange.answer("waited for", {"predictions": [1]})
+        assert waiting.result() == {"predictions": [1]}
+    live.exchange.answer("fetched", {"predictions": [2]})
+    assert live.exchange.wait("fetched", 20.0) == {"predictions": [2]}
+
+
+def test_wait_without_an_answer_lasts_as_long_as_asked(live: Live):
+    for timeout_s in (0.0, 0.2, 0.7):
+        began = time.monotonic()
+        assert live.exchange.wait("nothing", timeout_s) is None
+        assert timeout_s - 0.01 <= time.monotonic() - began < timeout_s + 1.5
+
+
+def test_only_one_of_many_workers_takes_a_request(live: Live):
+    for number in range(50):
+        live.exchange.ask(f"r{number}", {"number": number}, 30.0)
+    start = threading.Barrier(8)
+
+    def take_all() -> list[int]:
+        start.wait(10)
+        found = (live.exchange.take(f"r{number}") for number in range(50))
+        return [each[0]["number"] for each in found if each is not None]
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [each.result() for each in [pool.submit(take_all) for _ in range(8)]]
+    assert sorted(itertools.chain.from_iterable(taken)) == list(range(50))
+
+
+def test_answers_are_never_mixed(live: Live):
+    messages: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (request_id := messages.get()) is not None:
+            taken = live.exchange.take(request_id)
+            if taken is not None:
+                live.exchange.answer(request_id, {"of": request_id, "square": taken[0]["number"] ** 2})
+
+    def ask(caller: int) -> None:
+        for number in range(25):
+            request_id = f"{caller}-{number}"
+            live.exchange.ask(request_id, {"number": 100 * caller + number}, 30.0)
+            messages.put(request_id)
+            messages.put(request_id)  # a message may come twice
+            answer = live.exchange.wait(request_id, 20.0)
+            assert answer == {"of": request_id, "square": (100 * caller + number) ** 2}
+
+    with ThreadPoolExecutor(11) as pool:
+        workers = [pool.submit(work) for _ in range(3)]
+        callers = [pool.submit(ask, caller) for caller in range(8)]
+        try:
+            for each in callers:
+                each.result(60)
+        finally:
+            for _ in workers:
+                messages.put(None)
+        for each in workers:
+            each.result(20)
+    assert lifetimes(live) == {}
+
+
+# When Redis goes
+
+
+def test_flushall_heals_with_the_next_writing(live: Live):
+    write_everything(live)
+    live.server.redis.flushall()
+    assert live.progress.get_many([1]) == {}
+    assert live.progress.history(1, 1) == []
+    assert not live.progress.cancel_hinted(1)
+    assert live.heartbeats.all() == []
+    assert live.heartbeats.sweep_age_s() is None
+    assert set(live.statistics.of(1).values()) == {0}
+    assert live.exchange.take("asked") is None
+    # A history comes back as a whole, although its writer tells the newest point only.
+    live.progress.append_history(1, 1, POINTS, len(POINTS) - 1)
+    assert live.progress.history(1, 1) == POINTS
+    # Also when there is nothing new to tell.
+    live.server.redis.flushall()
+    live.progress.append_history(1, 1, POINTS, len(POINTS))
+    assert live.progress.history(1, 1) == POINTS
+    write_everything(live)
+    assert len(live.heartbeats.all()) == 1
+    assert live.progress.get_many([1]) == {1: {"percent": 5.0}}
+    assert all(seconds > 0 for seconds in lifetimes(live).values())
+
+
+def test_redis_that_is_started_again_is_used_again(own_live: Live, own_redis: RedisServer):
+    write_everything(own_live)
+    own_redis.restart()
+    # The connection of before is dead; that must not be the next caller's trouble.
+    write_everything(own_live)
+    assert own_live.progress.get_many([1]) == {1: {"percent": 5.0}}
+
+
+def every_call(live: Live) -> dict[str, Callable[[], object]]:
+    return {
+        "check": live.check,
+        "waiting_messages": lambda: live.waiting_messages("train.cpu"),
+        "put": lambda: live.progress.put(1, {}),
+        "get_many": lambda: live.progress.get_many([1]),
+        "append_history": lambda: live.progress.append_history(1, 1, POINTS, 0),
+        "history": lambda: live.progress.history(1, 1),
+        "hint_cancel": lambda: live.progress.hint_cancel(1),
+        "cancel_hinted": lambda: live.progress.cancel_hinted(1),
+        "beat": lambda: live.heartbeats.beat(Heartbeat("w", ("train.cpu",))),
+        "end": lambda: live.heartbeats.end("w"),
+        "all": live.heartbeats.all,
+        "note_sweep": live.heartbeats.note_sweep,
+        "sweep_age_s": live.heartbeats.sweep_age_s,
+        "count": lambda: live.statistics.count(1, succeeded=True),
+        "of": lambda: live.statistics.of(1),
+        "ask": lambda: live.exchange.ask("r", {}, 30.0),
+        "take": lambda: live.exchange.take("r"),
+        "withdraw": lambda: live.exchange.withdraw("r"),
+        "answer": lambda: live.exchange.answer("r", {}),
+        "wait": lambda: live.exchange.wait("r", 30.0),
+    }
+
+
+def refusals(live: Live) -> dict[str, float]:
+    """Every call at once, and the seconds after which each said that Redis is unavailable."""
+    calls = every_call(live)
+
+    def seconds(call: Callable[[], object]) -> float:
+        began = time.monotonic()
+        with pytest.raises(LiveUnavailable):
+            call()
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return dict(zip(calls, pool.map(seconds, calls.values()), strict=True))
+
+
+def test_redis_that_is_down_is_told_at_once(own_live: Live, own_redis: RedisServer):
+    write_everything(own_live)
+    own_redis.stop()
+    took = refusals(own_live)
+    assert max(took.values()) < 1, took
+    own_redis.start()
+    write_everything(own_live)
+
+
+def test_redis_that_hangs_is_told_within_three_seconds(own_live: Live, own_redis: RedisServer):
+    write_everything(own_live)
+    os.kill(own_redis.pid, signal.SIGSTOP)
+    try:
+        took = refusals(own_live)
+        assert max(took.values()) < 3, took
+    finally:
+        os.kill(own_redis.pid, signal.SIGCONT)
+    write_everything(own_live)
+
+
+def test_redis_that_goes_while_an_answer_is_waited_for_is_told(own_live: Live, own_redis: RedisServer):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(own_live.exchange.wait, "r", 30.0)
+        time.sleep(0.2)
+        began = time.monotonic()
+        own_redis.stop()
+        with pytest.raises(LiveUnavailable):
+            waiting.result(20)
+        assert time.monotonic() - began < 3
