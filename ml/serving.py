@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,11 @@ from ml import measures as measuring
 from ml import registry
 from ml.backends.base import Engine
 from ml.connectors import csv as csv_connector
-from ml.connectors.csv import Fitted, Target
+from ml.connectors.csv import Fitted, Table, Target
 from ml.connectors.source import Source
 from ml.errors import ModelUnusable
 from ml.options.loading import Warning
+from ml.options.output import OutputOptions
 from ml.options.requests import PredictionOptions, ServiceOptions
 
 #: File of our own that keeps a description beside its model, so that a copied folder still knows everything.
@@ -28,11 +30,15 @@ CORRESPONDENCE_FILE = "corresp.txt"
 
 @dataclass
 class Prediction:
-    """The answer: predictions, one per row and in the order of the data, or the measures of labelled data."""
+    """The answer: predictions, one per row and in the order of the data, or the measures of labelled data.
+
+    seconds : what reading the data (`input`), the model (`compute`) and shaping the answer (`output`) took.
+    """
 
     predictions: list[dict[str, Any]] = field(default_factory=list)
     measure: dict[str, Any] | None = None
     warnings: list[Warning] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Model:
@@ -64,26 +70,37 @@ class Model:
 
         Raises BadInput.
         """
+        began = time.perf_counter()
         wanted = options.output
         fitted = csv_connector.resolve(self._fitted, options.input, options.given_input)
         labelled = bool(wanted.measure)
         table, warnings = csv_connector.read_prediction(
             data, fitted, self.target, labelled=labelled, threads=self._threads
         )
+        read = time.perf_counter()
         outputs = self._engine.predict(table.features)
-        if labelled:
-            assert table.labels is not None
-            compute = measuring.regression if self.is_regression else measuring.classification
-            refused = measuring.unknown(wanted.measure, is_regression=self.is_regression, classes=self.target.classes)
-            warnings += [Warning("parameters.output.measure", text) for text in refused.values()]
-            return Prediction(measure=dict(compute(wanted.measure, outputs, table.labels)), warnings=warnings)
+        computed = time.perf_counter()
+        made = self._measured(outputs, table, wanted) if labelled else self._shaped(outputs, table, wanted)
+        made.warnings = warnings + made.warnings
+        made.seconds = {"input": read - began, "compute": computed - read, "output": time.perf_counter() - computed}
+        return made
+
+    def _measured(self, outputs: np.ndarray, table: Table, wanted: OutputOptions) -> Prediction:
+        assert table.labels is not None
+        compute = measuring.regression if self.is_regression else measuring.classification
+        refused = measuring.unknown(wanted.measure, is_regression=self.is_regression, classes=self.target.classes)
+        return Prediction(
+            measure=dict(compute(wanted.measure, outputs, table.labels)),
+            warnings=[Warning("parameters.output.measure", text) for text in refused.values()],
+        )
+
+    def _shaped(self, outputs: np.ndarray, table: Table, wanted: OutputOptions) -> Prediction:
         assert table.uris is not None
         if self.is_regression:
-            return Prediction(vectors(outputs, table.uris), warnings=warnings)
+            return Prediction(vectors(outputs, table.uris))
         best = self._best if wanted.best is None else wanted.best
         names = self._description["labels"]
-        made = classes(outputs, table.uris, names, best=best, threshold=wanted.confidence_threshold)
-        return Prediction(made, warnings=warnings)
+        return Prediction(classes(outputs, table.uris, names, best=best, threshold=wanted.confidence_threshold))
 
 
 def classes(

@@ -50,7 +50,7 @@ class Predictor:
         self._parts.live.exchange.answer(request_id, answer)
 
     def predict(self, request: Json) -> Json:
-        """The answer to a request: `predictions` or `measure`, and `timings` in milliseconds."""
+        """The answer to a request: `predictions` or `measure`, `timings` in milliseconds, and `warnings` if any."""
         began = time.perf_counter()
         options = load_prediction(request["mllib"], request["connector"], request["parameters"]).value
         model = self._model(request["version_id"], request["device"])
@@ -58,10 +58,17 @@ class Predictor:
         data = [
             source.from_json(each) for each in sources(entries(request, self._parts.objects), self._parts.data_roots)
         ]
+        fetched = time.perf_counter()
         found = model.predict(data, options)
-        done = time.perf_counter()
         answer: Json = {"measure": found.measure} if found.measure is not None else {"predictions": found.predictions}
-        answer["timings"] = {"load_ms": _ms(loaded - began), "compute_ms": _ms(done - loaded)}
+        answer["timings"] = {
+            "load_ms": _ms(loaded - began),
+            "input_ms": _ms(fetched - loaded + found.seconds["input"]),
+            "compute_ms": _ms(found.seconds["compute"]),
+            "output_ms": _ms(found.seconds["output"]),
+        }
+        if found.warnings:
+            answer["warnings"] = [each.as_json() for each in found.warnings]
         return answer
 
     def _model(self, version_id: int, device: str) -> serving.Model:
