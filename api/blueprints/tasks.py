@@ -152,4 +152,6 @@ def cancel(number: str) -> Response:
     task = _find(number)
     if task.state.is_final:
         return plain(_whole(task), 200)
-    return plain(_whole(services.cancel(parts(), task)), 202)
+    asked = services.cancel(parts(), task)
+    # It may have ended since it was read; then nothing was asked of anybody.
+    return plain(_whole(asked), 200 if asked.cancel_requested_at is None else 202)

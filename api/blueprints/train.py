@@ -99,13 +99,14 @@ def end() -> Response:
 def _job(service: Service, query: Json) -> Task | Response:
     """The job that a query names, or the answer that there is none: it repeats the number."""
     number = query.get("job")
-    try:
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**31:
-            raise JobNotFound("nobody named" if number is None else shown(number))
-        return parts().records.tasks.job(service.id, number)
-    except JobNotFound as error:
-        head: Json = {"method": "/train"} if number is None else {"method": "/train", "job": number}
-        return failure(error.kind, str(error), head=head)
+    message = "job is missing; name its number" if number is None else f"job {shown(number)} does not exist"
+    if isinstance(number, int) and not isinstance(number, bool) and 0 < number < 2**31:
+        try:
+            return parts().records.tasks.job(service.id, number)
+        except JobNotFound as error:
+            message = str(error)
+    head: Json = {"method": "/train"} if number is None else {"method": "/train", "job": number}
+    return failure(JobNotFound.kind, message, head=head)
 
 
 def _timeout_of(query: Json) -> float:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from api.answers import Json
 from api.refusals import ServiceMissing
+from ml.errors import BadParameter
 from ml.options import Loaded, Warning
 from ml.options.loading import load, shown
 
@@ -29,6 +30,10 @@ def service_of(given: dict[str, Any]) -> str:
 
 def read(into: type[T], body: Json, owner: str) -> Loaded[T]:
     """The top level of a request as `into`, with warnings for unknown members. Raises BadParameter."""
-    loaded = load(into, body, path="body", section="service", owner=owner)
+    try:
+        loaded = load(into, body, path="body", section="service", owner=owner)
+    except BadParameter as error:
+        name, message = error.name.removeprefix("body."), str(error).replace("body.", "")
+        raise BadParameter(name=name, section="service", message=message) from None
     warnings = [Warning(w.parameter.removeprefix("body."), w.message.replace("body.", "")) for w in loaded.warnings]
     return Loaded(loaded.value, warnings)

@@ -1,0 +1,826 @@
+"""Every bad input that `docs/errors.md` lists, as a request. The names are those of the table's first column."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import LIMIT_BYTES, Answer, Client
+
+Json = dict[str, Any]
+
+SERVICE = "bad-input"
+"""A service without a model; its trainings all fail."""
+
+TRAINED = "bad-input-trained"
+"""A service with a model."""
+
+
+@dataclass
+class Cases:
+    """What is sent, by name. Trainings are bodies of POST /train; the others answer themselves."""
+
+    trainings: dict[str, Callable[[Client], Json]] = field(default_factory=dict)
+    requests: dict[str, Callable[[Client], Answer]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all cases."""
+        return [*self.requests, *self.trainings]
+
+
+CASES = Cases()
+
+
+def request(make: Callable[[Client], Answer]) -> Callable[[Client], Answer]:
+    """Register a case that sends its request itself."""
+    CASES.requests[_name(make)] = make
+    return make
+
+
+def train(make: Callable[[Client], Json]) -> Callable[[Client], Json]:
+    """Register a case that changes a training which would work otherwise."""
+    CASES.trainings[_name(make)] = make
+    return make
+
+
+def _name(make: Callable[..., Any]) -> str:
+    return str(make.__name__).replace("_", "-")
+
+
+# The stage
+
+
+def service_body(client: Client, **changes: Any) -> Json:
+    """A creation that works."""
+    return {
+        "mllib": "xgboost",
+        "model": {"repository": str(client.data / "bad-input"), "create_repository": True},
+        "parameters": {"input": {"connector": "csv"}, "mllib": {"nclasses": 2}, "output": {}},
+        **changes,
+    }
+
+
+def training_body(client: Client, *data: str | Path, **sections: Json) -> Json:
+    """A training that works, on `data` if there is any, with options changed in its sections."""
+    parameters: Json = {"input": {"label": "label"}, "mllib": {"iterations": 3}, "output": {}}
+    for name, changes in sections.items():
+        parameters[name] = {**parameters[name], **changes}
+    entries = [str(each) for each in data] or [str(client.data / "good.csv")]
+    return {"service": SERVICE, "parameters": parameters, "data": entries}
+
+
+GOOD = "a,b,label\n" + "".join(f"{row},{row % 7},{row % 2}\n" for row in range(40))
+
+
+def prepare(client: Client) -> None:
+    """Two services, and a table that can be trained on."""
+    (client.data / "good.csv").write_text(GOOD)
+    assert client.call("PUT", f"/services/{SERVICE}", service_body(client)).code == 201
+    trained = service_body(client, model={"repository": "bad-input-trained"})
+    assert client.call("PUT", f"/services/{TRAINED}", trained).code == 201
+    body = {**training_body(client), "service": TRAINED, "async": False}
+    answer = client.call("POST", "/train", body)
+    assert answer.code == 201, answer.json
+
+
+def file(client: Client, name: str, content: str | bytes) -> Path:
+    """A file in the data root."""
+    path = client.data / f"{name}.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def create(client: Client, **changes: Any) -> Answer:
+    """A creation that should fail."""
+    return client.call("PUT", "/services/never", service_body(client, **changes))
+
+
+def parameters(**sections: Json) -> Json:
+    """Parameters of a creation, changed in some sections."""
+    whole: Json = {"input": {"connector": "csv"}, "mllib": {"nclasses": 2}, "output": {}}
+    return {name: {**options, **sections.get(name, {})} for name, options in whole.items()}
+
+
+def repository(client: Client, path: str, make: bool = False) -> Answer:
+    """A creation on a repository that cannot be one."""
+    return create(client, model={"repository": path, "create_repository": make})
+
+
+# Bodies
+
+
+@request
+def body_empty(client: Client) -> Answer:
+    return client.send("POST", "/train", b"")
+
+
+@request
+def body_no_json(client: Client) -> Answer:
+    return client.send("POST", "/train", b'{"service": "x",}')
+
+
+@request
+def body_not_utf8(client: Client) -> Answer:
+    return client.send("POST", "/train", b'{"service": "\xff"}')
+
+
+@request
+def body_too_deep(client: Client) -> Answer:
+    return client.send("POST", "/train", b"[" * 200_000)
+
+
+@request
+def body_huge_number(client: Client) -> Answer:
+    return client.send("POST", "/train", b'{"service":' + b"9" * 10_000 + b"}")
+
+
+@request
+def body_with_nul(client: Client) -> Answer:
+    return client.send("POST", "/train", b'{"service": "a\\u0000"}')
+
+
+@request
+def body_half_character(client: Client) -> Answer:
+    return client.send("POST", "/train", b'{"service": "\\ud800"}')
+
+
+@request
+def body_no_object(client: Client) -> Answer:
+    return client.call("POST", "/train", ["service"])
+
+
+@request
+def body_too_large(client: Client) -> Answer:
+    return client.send("POST", "/train", b" " * (LIMIT_BYTES + 1))
+
+
+@request
+def body_too_large_unpacked(client: Client) -> Answer:
+    packed = gzip.compress(b" " * (LIMIT_BYTES + 1))
+    return client.send("POST", "/train", packed, {"Content-Encoding": "gzip"})
+
+
+@request
+def body_not_gzip(client: Client) -> Answer:
+    return client.send("POST", "/train", b"{}", {"Content-Encoding": "gzip"})
+
+
+@request
+def body_unknown_encoding(client: Client) -> Answer:
+    return client.send("POST", "/train", b"{}", {"Content-Encoding": "br"})
+
+
+# Addresses
+
+
+@request
+def route_unknown(client: Client) -> Answer:
+    return client.call("GET", "/train/1")
+
+
+@request
+def verb_unknown(client: Client) -> Answer:
+    return client.call("GET", "/predict")
+
+
+@request
+def native_route_unknown(client: Client) -> Answer:
+    return client.call("GET", "/nowhere")
+
+
+@request
+def native_verb_unknown(client: Client) -> Answer:
+    return client.call("POST", "/tasks")
+
+
+# Services
+
+
+@request
+def service_exists(client: Client) -> Answer:
+    return client.send("PUT", f"/services/{SERVICE.upper()}", b"not even JSON")
+
+
+@request
+def service_unnamed(client: Client) -> Answer:
+    return client.call("PUT", "/services/", service_body(client))
+
+
+@request
+def service_name_too_long(client: Client) -> Answer:
+    return client.call("PUT", "/services/" + "n" * 300, service_body(client))
+
+
+@request
+def service_unknown(client: Client) -> Answer:
+    return client.call("GET", "/services/nobody")
+
+
+@request
+def service_to_delete_unknown(client: Client) -> Answer:
+    return client.call("DELETE", "/services/nobody")
+
+
+@request
+def service_flag_no_boolean(client: Client) -> Answer:
+    return client.call("GET", f"/services/{SERVICE}?labels=maybe")
+
+
+@request
+def mllib_missing(client: Client) -> Answer:
+    return create(client, mllib=None)
+
+
+@request
+def mllib_no_text(client: Client) -> Answer:
+    return create(client, mllib=7)
+
+
+@request
+def mllib_empty(client: Client) -> Answer:
+    return create(client, mllib="")
+
+
+@request
+def mllib_unknown(client: Client) -> Answer:
+    return create(client, mllib="xgbost")
+
+
+@request
+def connector_missing(client: Client) -> Answer:
+    return create(client, parameters={"mllib": {"nclasses": 2}})
+
+
+@request
+def connector_no_text(client: Client) -> Answer:
+    return create(client, parameters=parameters(input={"connector": ["csv"]}))
+
+
+@request
+def connector_unknown(client: Client) -> Answer:
+    return create(client, parameters=parameters(input={"connector": "cvs"}))
+
+
+@request
+def type_unknown(client: Client) -> Answer:
+    return create(client, type="magic")
+
+
+@request
+def parameters_no_object(client: Client) -> Answer:
+    return create(client, parameters="csv")
+
+
+@request
+def input_no_object(client: Client) -> Answer:
+    return create(client, parameters={"input": "csv"})
+
+
+@request
+def mllib_options_no_object(client: Client) -> Answer:
+    return create(client, parameters={"input": {"connector": "csv"}, "mllib": 3})
+
+
+@request
+def input_option_of_wrong_type(client: Client) -> Answer:
+    return create(client, parameters=parameters(input={"test_split": "a fifth"}))
+
+
+@request
+def mllib_option_of_wrong_type(client: Client) -> Answer:
+    return create(client, parameters=parameters(mllib={"iterations": "100"}))
+
+
+@request
+def mllib_option_out_of_range(client: Client) -> Answer:
+    return create(client, parameters=parameters(mllib={"booster_params": {"subsample": 1.5}}))
+
+
+@request
+def output_option_of_wrong_type(client: Client) -> Answer:
+    return create(client, parameters=parameters(output={"best": "all"}))
+
+
+@request
+def classes_missing(client: Client) -> Answer:
+    return create(client, parameters=parameters(mllib={"nclasses": None}))
+
+
+@request
+def targets_missing(client: Client) -> Answer:
+    return create(client, parameters=parameters(mllib={"nclasses": None, "regression": True}))
+
+
+@request
+def objective_softmax(client: Client) -> Answer:
+    return create(client, parameters=parameters(mllib={"objective": "multi:softmax"}))
+
+
+# Repositories
+
+
+@request
+def repository_unnamed(client: Client) -> Answer:
+    return create(client, model={})
+
+
+@request
+def repository_missing(client: Client) -> Answer:
+    return repository(client, f"{client.data}/no/such/folder")
+
+
+@request
+def repository_is_a_file(client: Client) -> Answer:
+    return repository(client, str(file(client, "a-file", "x")), make=True)
+
+
+@request
+def repository_below_a_file(client: Client) -> Answer:
+    return repository(client, f"{file(client, 'a-file', 'x')}/model", make=True)
+
+
+@request
+def repository_that_cannot_be_written(client: Client) -> Answer:
+    return repository(client, "/proc")
+
+
+@request
+def repository_that_cannot_be_made(client: Client) -> Answer:
+    return repository(client, "/proc/modelyard", make=True)
+
+
+@request
+def repository_outside(client: Client) -> Answer:
+    return repository(client, "/etc")
+
+
+@request
+def repository_outside_by_dots(client: Client) -> Answer:
+    return repository(client, f"{client.data}/../../etc")
+
+
+@request
+def repository_outside_by_link(client: Client) -> Answer:
+    link = client.data / "way-out"
+    if not link.is_symlink():
+        link.symlink_to("/usr")
+    return repository(client, str(link / "share"))
+
+
+@request
+def repository_name_unusable(client: Client) -> Answer:
+    return repository(client, "../mine")
+
+
+@request
+def repository_is_a_data_root(client: Client) -> Answer:
+    body = service_body(client, model={"repository": str(client.data)})
+    assert client.call("PUT", "/services/whole-root", body).code == 201
+    try:
+        return client.call("DELETE", "/services/whole-root?clear=full")
+    finally:
+        client.call("DELETE", "/services/whole-root")
+
+
+# Calls of /train
+
+
+@request
+def train_service_missing(client: Client) -> Answer:
+    return client.call("POST", "/train", {"data": ["x"]})
+
+
+@request
+def train_service_no_text(client: Client) -> Answer:
+    return client.call("POST", "/train", {**training_body(client), "service": 3})
+
+
+@request
+def train_service_unknown(client: Client) -> Answer:
+    return client.call("POST", "/train", {**training_body(client), "service": "nobody"})
+
+
+@request
+def async_no_boolean(client: Client) -> Answer:
+    return client.call("POST", "/train", {**training_body(client), "async": "yes"})
+
+
+@request
+def idempotency_key_used(client: Client) -> Answer:
+    headers = {"Idempotency-Key": "bad-input"}
+    body = {**training_body(client), "parameters": None}
+    assert client.call("POST", "/train", body, headers).code == 201
+    return client.call("POST", "/train", {**body, "data": ["other"]}, headers)
+
+
+@request
+def idempotency_key_too_long(client: Client) -> Answer:
+    return client.call("POST", "/train", training_body(client), {"Idempotency-Key": "k" * 300})
+
+
+@request
+def job_missing(client: Client) -> Answer:
+    return client.call("GET", f"/train?service={SERVICE}")
+
+
+@request
+def job_unknown(client: Client) -> Answer:
+    return client.call("GET", f"/train?service={SERVICE}&job=9999")
+
+
+@request
+def job_to_delete_unknown(client: Client) -> Answer:
+    return client.call("DELETE", f"/train?service={SERVICE}&job=9999")
+
+
+@request
+def poll_service_unknown(client: Client) -> Answer:
+    return client.call("GET", "/train?service=nobody&job=1")
+
+
+@request
+def timeout_no_number(client: Client) -> Answer:
+    return client.call("GET", f"/train?service={SERVICE}&job=1&timeout=soon")
+
+
+@request
+def hist_points_out_of_range(client: Client) -> Answer:
+    return client.call("GET", f"/train?service={SERVICE}&job=1&parameters.output.max_hist_points=0")
+
+
+# Options of trainings
+
+
+@train
+def label_missing(client: Client) -> Json:
+    return training_body(client, input={"label": None})
+
+
+@train
+def label_of_wrong_type(client: Client) -> Json:
+    return training_body(client, input={"label": 3})
+
+
+@train
+def iterations_missing(client: Client) -> Json:
+    return training_body(client, mllib={"iterations": None})
+
+
+@train
+def iterations_out_of_range(client: Client) -> Json:
+    return training_body(client, mllib={"iterations": 0})
+
+
+@train
+def separator_too_wide(client: Client) -> Json:
+    return training_body(client, input={"separator": "→"})
+
+
+@train
+def train_connector_unknown(client: Client) -> Json:
+    return training_body(client, input={"connector": "image"})
+
+
+@train
+def train_parameters_no_object(client: Client) -> Json:
+    return {**training_body(client), "parameters": "default"}
+
+
+# Where data comes from
+
+
+@train
+def data_missing(client: Client) -> Json:
+    return {**training_body(client), "data": None}
+
+
+@train
+def data_no_array(client: Client) -> Json:
+    return {**training_body(client), "data": str(client.data / "good.csv")}
+
+
+@train
+def data_no_texts(client: Client) -> Json:
+    return {**training_body(client), "data": [1, 2, 3]}
+
+
+@train
+def data_mixed(client: Client) -> Json:
+    return training_body(client, client.data / "good.csv", "1,2,0")
+
+
+@train
+def data_too_many_test_sets(client: Client) -> Json:
+    good = client.data / "good.csv"
+    return training_body(client, good, good, good)
+
+
+@train
+def data_remote(client: Client) -> Json:
+    return training_body(client, "https://example.org/train.csv")
+
+
+@train
+def path_outside(client: Client) -> Json:
+    return training_body(client, "/etc/passwd")
+
+
+@train
+def path_outside_by_dots(client: Client) -> Json:
+    return training_body(client, f"{client.data}/../../../etc/passwd")
+
+
+@train
+def path_outside_by_link(client: Client) -> Json:
+    link = client.data / "out.csv"
+    if not link.is_symlink():
+        link.symlink_to("/etc/passwd")
+    return training_body(client, link)
+
+
+@train
+def path_outside_by_file_url(client: Client) -> Json:
+    return training_body(client, "file:///etc/passwd")
+
+
+@train
+def path_too_long(client: Client) -> Json:
+    return training_body(client, client.data / ("n" * 300))
+
+
+@train
+def path_in_a_loop(client: Client) -> Json:
+    link = client.data / "loop.csv"
+    if not link.is_symlink():
+        link.symlink_to(link)
+    return training_body(client, link)
+
+
+@train
+def file_missing(client: Client) -> Json:
+    return training_body(client, client.data / "no-such-file.csv")
+
+
+@train
+def file_empty(client: Client) -> Json:
+    return training_body(client, file(client, "empty", ""))
+
+
+@train
+def file_blank(client: Client) -> Json:
+    return training_body(client, file(client, "blank", "\n \n\n"))
+
+
+@train
+def file_header_only(client: Client) -> Json:
+    return training_body(client, file(client, "header", "a,b,label\n"))
+
+
+@train
+def file_is_a_folder(client: Client) -> Json:
+    (client.data / "folder").mkdir(exist_ok=True)
+    return training_body(client, client.data / "folder")
+
+
+@train
+def file_that_cannot_be_read(client: Client) -> Json:
+    # A socket in the folder: permissions alone do not stop a server that runs as root.
+    path = client.data / "socket.csv"
+    if not path.exists():
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    return training_body(client, path)
+
+
+@train
+def test_file_missing(client: Client) -> Json:
+    return training_body(client, client.data / "good.csv", client.data / "no-test.csv")
+
+
+# What stands in the data
+
+
+@train
+def label_column_missing(client: Client) -> Json:
+    return training_body(client, input={"label": "species"})
+
+
+@train
+def id_column_missing(client: Client) -> Json:
+    return training_body(client, input={"id": "number"})
+
+
+@train
+def text_in_numeric_column(client: Client) -> Json:
+    return training_body(client, file(client, "text", GOOD.replace("\n7,", "\nseven,")))
+
+
+@train
+def wrong_separator(client: Client) -> Json:
+    return training_body(client, input={"separator": ";"})
+
+
+@train
+def one_class(client: Client) -> Json:
+    return training_body(client, file(client, "one-class", "a,b,label\n" + "1,2,0\n" * 30))
+
+
+@train
+def label_out_of_range(client: Client) -> Json:
+    return training_body(client, file(client, "classes", GOOD.replace("39,4,1", "39,4,7")))
+
+
+@train
+def label_empty(client: Client) -> Json:
+    return training_body(client, file(client, "no-label", GOOD.replace("39,4,1", "39,4,")))
+
+
+@train
+def no_features(client: Client) -> Json:
+    return training_body(client, file(client, "bare", "label\n0\n1\n0\n1\n"))
+
+
+@train
+def column_twice(client: Client) -> Json:
+    return training_body(client, file(client, "twice", GOOD.replace("a,b,label", "a,a,label")))
+
+
+@train
+def line_too_short(client: Client) -> Json:
+    return training_body(client, file(client, "short", GOOD + "1\n"))
+
+
+@train
+def line_too_wide(client: Client) -> Json:
+    return training_body(client, file(client, "wide", GOOD + "1,2,0,4,5\n"))
+
+
+@train
+def line_of_10_mb(client: Client) -> Json:
+    return training_body(client, file(client, "long", "a,b,label\n" + "1" * 10_000_000 + ",2,0\n1,2,1\n"))
+
+
+@train
+def quote_open(client: Client) -> Json:
+    return training_body(client, file(client, "quote", GOOD + '"1,2,0\n'))
+
+
+@train
+def file_binary(client: Client) -> Json:
+    return training_body(client, file(client, "binary", bytes(range(256)) * 64))
+
+
+@train
+def file_not_utf8(client: Client) -> Json:
+    return training_body(client, file(client, "latin", GOOD.replace("a,b", "é,b").encode("latin-1")))
+
+
+@train
+def test_file_with_other_columns(client: Client) -> Json:
+    return training_body(client, client.data / "good.csv", file(client, "other", "x,y,label\n1,2,0\n"))
+
+
+@train
+def too_few_rows_for_the_split(client: Client) -> Json:
+    return training_body(client, file(client, "few", "a,b,label\n1,2,0\n"), input={"test_split": 0.5})
+
+
+# Calls of /predict
+
+
+def ask(client: Client, service: str = TRAINED, **changes: Any) -> Answer:
+    """A prediction that works, changed."""
+    return client.call("POST", "/predict", {"service": service, "data": ["1,2"], **changes})
+
+
+@request
+def predict_service_missing(client: Client) -> Answer:
+    return client.call("POST", "/predict", {"data": ["1,2"]})
+
+
+@request
+def predict_service_unknown(client: Client) -> Answer:
+    return ask(client, "nobody")
+
+
+@request
+def predict_without_model(client: Client) -> Answer:
+    return ask(client, SERVICE)
+
+
+@request
+def predict_during_first_training(client: Client) -> Answer:
+    body = service_body(client, model={"repository": "bad-input-first"})
+    assert client.call("PUT", "/services/bad-input-first", body).code == 201
+    started = {**training_body(client, mllib={"iterations": 1_000_000}), "service": "bad-input-first"}
+    assert client.call("POST", "/train", started).code == 201
+    try:
+        return ask(client, "bad-input-first")
+    finally:
+        assert client.call("DELETE", "/services/bad-input-first").code == 200
+
+
+@request
+def predict_data_missing(client: Client) -> Answer:
+    return ask(client, data=[])
+
+
+@request
+def predict_option_of_wrong_type(client: Client) -> Answer:
+    return ask(client, parameters={"output": {"best": "all"}})
+
+
+@request
+def predict_file_missing(client: Client) -> Answer:
+    return ask(client, data=[str(client.data / "no-such-file.csv")])
+
+
+@request
+def predict_path_outside(client: Client) -> Answer:
+    return ask(client, data=["/etc/passwd"])
+
+
+@request
+def predict_file_is_a_folder(client: Client) -> Answer:
+    (client.data / "folder").mkdir(exist_ok=True)
+    return ask(client, data=[str(client.data / "folder")])
+
+
+@request
+def predict_wrong_number_of_columns(client: Client) -> Answer:
+    return ask(client, data=["1,2,3,4,5"])
+
+
+@request
+def predict_text_in_numeric_column(client: Client) -> Answer:
+    return ask(client, data=["1,two"])
+
+
+@request
+def predict_measure_without_labels(client: Client) -> Answer:
+    return ask(client, parameters={"output": {"measure": ["acc"]}})
+
+
+# Native routes
+
+
+@request
+def task_unknown(client: Client) -> Answer:
+    return client.call("GET", "/tasks/999999")
+
+
+@request
+def task_number_no_number(client: Client) -> Answer:
+    return client.call("GET", "/tasks/first")
+
+
+@request
+def task_to_cancel_unknown(client: Client) -> Answer:
+    return client.call("DELETE", "/tasks/999999")
+
+
+@request
+def task_without_report(client: Client) -> Answer:
+    body = training_body(client, client.data / "no-such-file.csv")
+    task_id = client.call("POST", "/train", {**body, "data": None}).json["head"]["task_id"]
+    return client.call("GET", f"/tasks/{task_id}/report")
+
+
+@request
+def ids_no_numbers(client: Client) -> Answer:
+    return client.call("GET", "/tasks?ids=1,two")
+
+
+@request
+def ids_too_many(client: Client) -> Answer:
+    return client.call("GET", "/tasks?ids=" + ",".join(map(str, range(1001))))
+
+
+@request
+def query_parameter_unknown(client: Client) -> Answer:
+    return client.call("GET", "/tasks?sate=queued")
+
+
+@request
+def state_unknown(client: Client) -> Answer:
+    return client.call("GET", "/tasks?state=done")
+
+
+@request
+def limit_out_of_range(client: Client) -> Answer:
+    return client.call("GET", "/tasks?limit=100000")
+
+
+@request
+def cursor_unreadable(client: Client) -> Answer:
+    return client.call("GET", "/tasks?cursor=next")
+
+
+@request
+def tasks_of_unknown_service(client: Client) -> Answer:
+    return client.call("GET", "/tasks?service=nobody")

@@ -1,0 +1,106 @@
+"""`docs/errors.md` is true: every row is sent and its code and text are what came back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.bad_requests import CASES, SERVICE, TRAINED, prepare
+from tests.e2e.conftest import Answer, Client
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(600)]
+
+TABLE = Path(__file__).parents[2] / "docs" / "errors.md"
+_ROW = re.compile(r"^\| ([a-z0-9-]+) \| (.+) \| (\d{3}) \| (-|\d+|[a-z_]+) \| (.+) \|$")
+
+
+def rows() -> dict[str, tuple[int, str, str]]:
+    """HTTP status, code and text of each case."""
+    found: dict[str, tuple[int, str, str]] = {}
+    for line in TABLE.read_text().splitlines():
+        match = _ROW.match(line)
+        if match:
+            name, _, http, code, text = match.groups()
+            assert name not in found, f"{name} stands twice in the table"
+            found[name] = (int(http), code, text)
+    return found
+
+
+ROWS = rows()
+
+
+@pytest.fixture(scope="module")
+def stage(client: Client) -> Client:
+    prepare(client)
+    return client
+
+
+def check(name: str, http: int, answer: dict[str, Any]) -> None:
+    """Compare a status object, or a native error, with its row."""
+    wanted_http, wanted_code, wanted_text = ROWS[name]
+    if "error" in answer:
+        code, texts = answer["error"]["kind"], [answer["error"]["message"]]
+    else:
+        assert answer["code"] == wanted_http
+        code = str(answer.get("dd_code", "-"))
+        texts = [answer[part] for part in ("msg", "dd_msg", "message") if part in answer]
+    assert (http, code) == (wanted_http, wanted_code), texts
+    assert any(wanted_text in text for text in texts), texts
+
+
+def status_of(answer: Answer) -> dict[str, Any]:
+    """What `check` looks at."""
+    found: dict[str, Any] = answer.json if "error" in answer.json else answer.json["status"]
+    return found
+
+
+def test_every_row_has_a_request_and_every_request_a_row():
+    assert sorted(ROWS) == sorted(CASES.names)
+
+
+@pytest.mark.parametrize("name", list(CASES.requests))
+def test_request_is_answered_as_the_table_says(stage: Client, name: str):
+    answer = CASES.requests[name](stage)
+    check(name, answer.code, status_of(answer))
+
+
+@pytest.fixture(scope="module")
+def jobs(stage: Client) -> dict[str, int]:
+    """Every training of the table as an asynchronous job: accepted at once, then done one after the other."""
+    numbers = {}
+    for name, make in CASES.trainings.items():
+        answer = stage.call("POST", "/train", {**make(stage), "async": True})
+        assert answer.code == 201, (name, answer.json)
+        assert answer.json["head"]["status"] == "running"
+        numbers[name] = answer.json["head"]["job"]
+    return numbers
+
+
+@pytest.mark.parametrize("name", list(CASES.trainings))
+def test_training_fails_as_the_table_says(stage: Client, jobs: dict[str, int], name: str):
+    answer = stage.call("GET", f"/train?service={SERVICE}&job={jobs[name]}&timeout=80")
+    assert answer.code == 200
+    assert answer.json["head"]["status"] == "error", answer.json
+    error = answer.json["body"]["Error"]
+    check(name, error["code"], error)
+    task = stage.call("GET", f"/tasks/{answer.json['head']['task_id']}").json
+    assert (task["state"], task["attempt"] <= 1) == ("failed", True)
+    assert task["failure"]["phase"]
+    assert task["failure"]["advice"]
+
+
+@pytest.mark.parametrize("name", ["label-missing", "path-outside", "file-missing", "text-in-numeric-column"])
+def test_blocking_training_answers_with_the_same_error(stage: Client, jobs: dict[str, int], name: str):
+    job = stage.call("GET", f"/train?service={SERVICE}&job={jobs[name]}&timeout=80")
+    answer = stage.call("POST", "/train", {**CASES.trainings[name](stage), "async": False})
+    assert answer.json["status"] == job.json["body"]["Error"]
+    check(name, answer.code, answer.json["status"])
+
+
+def test_server_works_as_before_after_all_of_it(stage: Client):
+    assert stage.call("GET", "/readyz").code == 200
+    assert stage.call("POST", "/predict", {"service": TRAINED, "data": ["1,2"]}).code == 200
+    assert stage.call("GET", "/services/never").code == 404
