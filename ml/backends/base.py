@@ -38,6 +38,10 @@ class Trainer(Protocol):
 
     done: int
 
+    @property
+    def can_save(self) -> bool:
+        """Whether `save_state` is exact at this iteration; it must be so again after a few iterations at most."""
+
     def step(self) -> None:
         """Do one iteration. Raises BadParameter or BadInput for what only the library can find wrong."""
 

@@ -495,7 +495,7 @@ def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     coded = pc.dictionary_encode(column.combine_chunks())
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()
-    return coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary.to_pylist()
+    return np.from_dlpack(coded.indices).astype(np.int64), coded.dictionary.to_pylist()
 
 
 def _as_numbers(words: Sequence[str]) -> list[float] | None:
@@ -575,8 +575,12 @@ def _numbers(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, source: str
 
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    """A float column as an array, NaN where a value is missing."""
-    return column.to_numpy()
+    """A float column as an array, NaN where a value is missing.
+
+    Not by `to_numpy`, which imports pandas (a second, and 60 MB) wherever that is installed.
+    """
+    filled = pc.fill_null(column, math.nan) if column.null_count else column
+    return np.concatenate([np.from_dlpack(chunk) for chunk in filled.chunks])
 
 
 def _known_labels(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, target: Target, source: str) -> np.ndarray:

@@ -141,7 +141,10 @@ class Text(fields.Field[str]):
 
 
 class Several(fields.Field[tuple[Any, ...]]):
-    """A list of values, or a single one that stands for a list of one; loads into a tuple."""
+    """A list of values, or a single one that stands for a list of one.
+
+    Loads into a tuple.
+    """
 
     def __init__(self, inner: fields.Field[Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -42,11 +42,14 @@ def train(
     hooks: Hooks,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Train from `trainer.done` to `plan.iterations`, or until a hook wants to stop; `progress` is kept up to date."""
+    """Train from `trainer.done` to `plan.iterations`, or until a hook wants to stop; `progress` is kept up to date.
+
+    A cancel is obeyed before the next iteration, a pause before the next one at which the trainer can be saved.
+    """
     began = clock() - progress.elapsed_s
     for iteration in range(trainer.done, plan.iterations):
         stop = hooks.should_stop()
-        if stop:
+        if stop == "cancel" or (stop == "pause" and trainer.can_save):
             progress.elapsed_s = clock() - began
             return stop
         trainer.step()
@@ -58,7 +61,7 @@ def train(
             progress.best = measuring.improved(progress.best, progress.measures, iteration)
             hooks.on_measures(iteration, progress.measures)
         hooks.on_step(trainer.done)
-        if not is_last and checkpoints.is_due():
+        if not is_last and trainer.can_save and checkpoints.is_due():
             progress.elapsed_s = clock() - began
             folder, seconds = checkpoints.save(trainer, progress)
             hooks.on_checkpoint(iteration, folder, seconds)

@@ -26,6 +26,11 @@ class CountingTrainer:
 
     def __init__(self, clock, done=0, step_s=1.0, save_s=0.0):
         self.clock, self.done, self.step_s, self.save_s = clock, done, step_s, save_s
+        self.block = 1
+
+    @property
+    def can_save(self):
+        return self.done % self.block == 0
 
     def step(self):
         self.done += 1
@@ -114,6 +119,22 @@ def test_without_a_test_set_nothing_is_measured(tmp_path, clock):
 def test_a_stop_is_obeyed_before_the_next_iteration(tmp_path, clock, reason):
     outcome, trainer, progress = go(tmp_path, clock, Recorder(2, reason))
     assert (outcome, trainer.done, progress.done) == (reason, 2, 2)
+
+
+def test_a_pause_waits_until_the_trainer_can_be_saved_and_a_cancel_does_not(tmp_path, clock):
+    for reason, done in (("pause", 6), ("cancel", 4)):
+        trainer = CountingTrainer(clock)
+        trainer.block = 3
+        outcome, _, _ = go(tmp_path, clock, Recorder(4, reason), 20, trainer=trainer)
+        assert (outcome, trainer.done) == (reason, done)
+
+
+def test_checkpoints_are_taken_only_where_the_trainer_can_be_saved(tmp_path, clock):
+    hooks = Recorder()
+    trainer = CountingTrainer(clock)
+    trainer.block = 4
+    go(tmp_path, clock, hooks, 10, trainer=trainer, checkpoint_s=2.5)
+    assert [name for _, name, _ in hooks.checkpoints] == ["000004", "000008"]
 
 
 def test_a_resumed_training_does_only_what_is_left(tmp_path, clock):

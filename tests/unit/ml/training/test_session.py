@@ -119,7 +119,14 @@ def test_a_pause_before_the_first_iteration_needs_no_checkpoint(tmp_path):
     assert events[-1] == {"event": "paused", "iteration": -1, "folder": None}
 
 
-@pytest.mark.parametrize("mllib", [{}, {"booster_params": {"subsample": 0.6, "colsample": 0.5}}, {"booster": "dart"}])
+@pytest.mark.parametrize(
+    "mllib",
+    [
+        {},
+        {"booster_params": {"subsample": 0.6, "colsample": 0.5}},
+        {"booster": "dart", "booster_params": {"rate_drop": 0.5}},
+    ],
+)
 def test_paused_and_resumed_is_the_same_as_uninterrupted_even_with_a_random_order(tmp_path, mllib):
     class After:
         def __init__(self, steps):
@@ -129,17 +136,18 @@ def test_paused_and_resumed_is_the_same_as_uninterrupted_even_with_a_random_orde
             self.left -= 1
             return "pause" if self.left < 0 else None
 
-    paused = trained(specification(tmp_path / "one", parameters={"mllib": mllib}), After(3))[-1]
-    assert paused["event"] == "paused"
+    mllib = {**mllib, "iterations": 20}
+    paused = trained(specification(tmp_path / "one", parameters={"mllib": mllib}), After(8))[-1]
+    assert (paused["event"], paused["iteration"]) == ("paused", 7)
     folder = paused["folder"]
-    seed = json.loads((tmp_path / "one" / "checkpoints" / "000003" / "training.json").read_text())["seed"]
+    seed = json.loads((tmp_path / "one" / "checkpoints" / "000008" / "training.json").read_text())["seed"]
     resumed = trained(specification(tmp_path / "two", parameters={"mllib": mllib}, resume=folder))
     whole = trained(specification(tmp_path / "three", parameters={"mllib": mllib, "input": {"seed": seed}}))
-    assert of(resumed, "history")[0]["hist"]["iteration_hist"] == [2]
-    assert [event["iteration"] for event in of(resumed, "measures")] == [4, 5]
+    assert of(resumed, "history")[0]["hist"]["iteration_hist"] == [2, 4, 6]
+    assert [event["iteration"] for event in of(resumed, "measures")] == [8, 10, 12, 14, 16, 18, 19]
     for name in ("measure_hist", "best", "measure"):
         assert resumed[-1]["report"][name] == whole[-1]["report"][name]
-    files = [(tmp_path / each / "model" / "0006.model").read_bytes() for each in ("two", "three")]
+    files = [(tmp_path / each / "model" / "0020.model").read_bytes() for each in ("two", "three")]
     assert files[0] == files[1]
 
 
