@@ -109,6 +109,7 @@ def api() -> None:
     """Run the API alone. Redis, the records and the artifacts are where the settings say."""
     from api.access import OpenDoor, check_bind
     from cli.services import api_argv
+    from cli.stack import StackError
     from storage.errors import StorageError
 
     settings = _settings()
@@ -116,9 +117,10 @@ def api() -> None:
         with _records(settings) as records:
             records.check()
             check_bind(settings, records)
-    except (OpenDoor, StorageError) as error:
+        argv = api_argv(settings)
+    except (OpenDoor, StackError, StorageError) as error:
         raise click.ClickException(str(error)) from None
-    _become(api_argv(settings), settings.to_env())
+    _become(argv, settings.to_env())
 
 
 @main.command()

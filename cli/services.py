@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
+import ipaddress
 import json
 import os
 import shutil
@@ -135,11 +137,30 @@ def _redis_missing(path: Path) -> str | None:
 # The API and Flower
 
 
+def listen_address(settings: Settings) -> str:
+    """The address behind MODELYARD_HOST: the API's server takes no names.
+
+    Raises StackError when there is none, or when a name that passes for this machine leads elsewhere.
+    """
+    if settings.host == "localhost":
+        return "127.0.0.1"
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(settings.host))
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise StackError(f"MODELYARD_HOST={settings.host} is no address: {error.strerror}") from None
+    address = ipaddress.ip_address(found)
+    if settings.is_loopback and not address.is_loopback:
+        raise StackError(f"MODELYARD_HOST={settings.host} looks like this machine but leads to {address}")
+    return str(address)
+
+
 def api_argv(settings: Settings) -> list[str]:
-    """The command line of the API."""
+    """The command line of the API. Raises StackError when MODELYARD_HOST is no address."""
     return [
         *(sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--no-ws"),
-        *("--host", settings.host, "--port", str(settings.port)),
+        *("--host", listen_address(settings), "--port", str(settings.port)),
         *("--workers", str(settings.api_workers), "--blocking-threads", str(settings.api_threads)),
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
@@ -156,7 +177,7 @@ def _api(settings: Settings) -> Service:
         stage=2,
         stop_s=12.0,
         not_ready=answers(f"{local_url(settings)}/readyz"),
-        port=(settings.host, settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
+        port=(listen_address(settings), settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
         # What granian adds once its worker has said why it could not load the application.
         noise=r"^\[INFO\]|^\[ERROR\] Unexpected exit from worker",
     )

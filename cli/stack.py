@@ -375,9 +375,9 @@ class Stack:
 
     def _launch(self, watched: _Watched) -> None:
         watched.began = time.monotonic()
-        rotate(watched.log)
-        watched.log_began = watched.log.stat().st_size if watched.log.exists() else 0
         try:
+            rotate(watched.log)
+            watched.log_began = watched.log.stat().st_size if watched.log.exists() else 0
             watched.process = self._spawn(watched.service.argv, watched.service.env, watched.log)
         except OSError as error:  # no memory, no process number or no room for the log: that may pass
             self._put_off(watched, f"could not start ({error.strerror})")
@@ -475,7 +475,9 @@ class Stack:
         return f"; it last wrote: {words[:300]}" if words else ""
 
     def _say(self, line: str) -> None:
-        self._report(line)
+        # Whoever listens may be gone, as in `modelyard up | head`; the services matter more.
+        with contextlib.suppress(OSError, ValueError):
+            self._report(line)
 
 
 def is_held(home: Path) -> bool:

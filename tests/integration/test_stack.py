@@ -314,3 +314,15 @@ def test_second_request_to_stop_does_not_wait_any_longer(run: Callable[..., Stac
     stack.ask_stop()
     stack.stop()
     assert time.monotonic() - began < 10
+
+
+def test_listener_that_is_gone_stops_nothing(home: Settings):
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    with Stack(home, [Service("one", SLEEP)], backoff=QUICK, report=gone) as stack:
+        first = stack.pid_of("one")
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: stack.pid_of("one") not in (None, first))
+    assert guard.marked(stack.mark) == []

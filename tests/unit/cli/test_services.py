@@ -144,3 +144,27 @@ def test_records_are_brought_up_to_date_after_redis_and_before_workers(local: Se
 )
 def test_local_url_can_be_opened_on_this_machine(local: Settings, host: str, url: str):
     assert services.local_url(replace(local, host=host)) == url
+
+
+def test_name_of_this_machine_becomes_an_address(local: Settings):
+    assert services.listen_address(replace(local, host="localhost")) == "127.0.0.1"
+    assert services.listen_address(replace(local, host="::1")) == "::1"
+
+
+def resolved_to(address: str):
+    return lambda *args, **options: [(0, 0, 0, "", (address, 0))]
+
+
+def test_name_that_only_looks_like_this_machine_is_refused(local: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(services.socket, "getaddrinfo", resolved_to("203.0.113.9"))
+    with pytest.raises(StackError, match=r"leads to 203\.0\.113\.9"):
+        services.listen_address(replace(local, host="127.example.org"))
+
+
+def test_name_that_is_no_address_is_told(local: Settings, monkeypatch: pytest.MonkeyPatch):
+    def unknown(*args: object, **options: object) -> None:
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr(services.socket, "getaddrinfo", unknown)
+    with pytest.raises(StackError, match="MODELYARD_HOST=nowhere is no address: Name or service not known"):
+        services.api_argv(replace(local, host="nowhere"))
