@@ -116,19 +116,28 @@ def _outline(service: Service, body: Json, request: TrainRequest) -> Json:
     """The specification as far as it can be written down for any request, right or wrong."""
     given: Any = request.parameters
     parameters = merge(service.parameters, given if isinstance(given, dict) else None)
-    connector = parameters.get("input", {}).get("connector") if isinstance(parameters.get("input"), dict) else None
     kept = {name: value for name, value in body.items() if name != "data"}
     spec: Json = finite(
         {
             "service": service.name,
             "mllib": service.mllib,
-            "connector": connector if isinstance(connector, str) else "",
+            "connector": connector_of(service, parameters),
             "device": "cpu",
             "parameters": parameters,
             "request": kept,
         }
     )
     return spec
+
+
+def connector_of(service: Service, parameters: Any) -> str:
+    """The input connector of merged parameters; that of the service where they name none or something else than one."""
+    for each in (parameters, service.parameters):
+        section = each.get("input") if isinstance(each, dict) else None
+        connector = section.get("connector") if isinstance(section, dict) else None
+        if isinstance(connector, str):
+            return connector
+    return ""
 
 
 def _complete(parts: Parts, service: Service, request: TrainRequest, spec: Json) -> tuple[str, list[Warning]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from flask import current_app, g
 
@@ -17,6 +16,10 @@ from storage.live import Live
 from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Account, Records, Repository, Service, Task
+
+T = TypeVar("T")
+
+_KEPT = 10_000
 
 
 class Sender(Protocol):
@@ -43,7 +46,6 @@ class Parts:
     given_objects: Objects | None = None
     _names: dict[int, str] = field(default_factory=dict)
     _repositories: dict[int, Repository] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
     def objects(self) -> Objects:
@@ -57,9 +59,7 @@ class Parts:
         name = self._names.get(service_id)
         if name is None:
             name = self.records.services.get(service_id).name
-            with self._lock:
-                self._forget_many(self._names)
-                self._names[service_id] = name
+            _keep(self._names, service_id, name)
         return name
 
     def repository(self, service: Service) -> Repository:
@@ -67,15 +67,15 @@ class Parts:
         found = self._repositories.get(service.repository_id)
         if found is None:
             found = self.records.repositories.get(service.repository_id)
-            with self._lock:
-                self._forget_many(self._repositories)
-                self._repositories[service.repository_id] = found
+            _keep(self._repositories, service.repository_id, found)
         return found
 
-    @staticmethod
-    def _forget_many(kept: dict[int, object] | dict[int, str] | dict[int, Repository]) -> None:
-        if len(kept) >= 10_000:
-            kept.clear()
+
+def _keep(kept: dict[int, T], number: int, value: T) -> None:
+    """Remember a value, all others given up when there are too many. Each step is one of the interpreter's own."""
+    if len(kept) >= _KEPT:
+        kept.clear()
+    kept[number] = value
 
 
 def parts() -> Parts:

@@ -33,7 +33,7 @@ def info() -> Response:
         "build-type": "release",
         "version": _version(),
         "branch": "main",
-        "commit": _version(),
+        "commit": "unknown",
         "compile_flags": "",
         "deps_version": "",
         "services": services.describe(parts(), found, with_jobs=with_jobs),

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from api import data
+from api.accepting import connector_of
 from api.answers import Json, envelope, failure, finite, with_warnings
 from api.body import read_object
 from api.devices import choose_prediction
@@ -61,7 +62,7 @@ def _question(parts: Parts, service: Service, wanted: PredictRequest) -> tuple[J
     """What a worker needs to know, the queue it listens to, and warnings."""
     given: Any = wanted.parameters
     parameters: Any = merge(service.parameters, given) if isinstance(given, dict | None) else given
-    connector = _connector(parameters)
+    connector = connector_of(service, parameters)
     options = load_prediction(service.mllib, connector, parameters)
     entries = data.entries_of(wanted.data)
     version = _version(parts, service)
@@ -80,12 +81,6 @@ def _question(parts: Parts, service: Service, wanted: PredictRequest) -> tuple[J
     else:
         asked["data"] = entries
     return asked, queue, [*options.warnings, *warnings]
-
-
-def _connector(parameters: Any) -> str:
-    section = parameters.get("input") if isinstance(parameters, dict) else None
-    connector = section.get("connector") if isinstance(section, dict) else None
-    return connector if isinstance(connector, str) else ""
 
 
 def _version(parts: Parts, service: Service) -> Version:

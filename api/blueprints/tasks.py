@@ -14,13 +14,12 @@ from api.parts import account, parts
 from api.query import check_known
 from api.refusals import NotReported
 from api.schemas.reading import fold
-from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, TaskSchema, cursor_before, read_query
+from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, cursor_before, moment, read_query
 from storage.errors import LiveUnavailable, TaskNotFound
 from storage.records import State, Task
 
 blueprint = Blueprint("tasks", __name__)
 
-_SEVERAL = TaskSchema(many=True)
 _ONE = OneTaskSchema()
 
 
@@ -65,7 +64,14 @@ def _told(tasks: Sequence[Task]) -> Any:
         progress = parts().live.progress.get_many([task.id for task in tasks if task.state is State.RUNNING])
     except LiveUnavailable:
         progress = {}
-    return _SEVERAL.dump([_facts(task, _current(task, progress.get(task.id))) for task in tasks])
+    return [_written(_facts(task, _current(task, progress.get(task.id)))) for task in tasks]
+
+
+def _written(facts: Json) -> Json:
+    """What TaskSchema would dump, for a fraction of its time: a poll may ask for a thousand tasks."""
+    for name in ("created_at", "started_at", "finished_at"):
+        facts[name] = moment(facts[name])
+    return facts
 
 
 def _current(task: Task, progress: Json | None) -> Json | None:

@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
+from api.schemas.task import OneTaskSchema, TaskSchema
 from storage.records import Records, State
 from tests.unit.api.conftest import REPORT, Yard
 from tests.unit.api.fakes import FakeLive
@@ -215,3 +216,15 @@ def test_verb_that_is_not_offered_is_405(client: FlaskClient):
     assert answer.status_code == 405
     assert answer.headers["Allow"] == "GET, HEAD"
     assert answer.json["error"]["kind"] == "verb_not_allowed"
+
+
+def test_tasks_in_lists_are_what_the_schemas_say(yard: Yard, client: FlaskClient, records: Records):
+    waiting, begun = yard.train(), yard.train()
+    client.delete(f"/tasks/{waiting}")
+    records.tasks.claim(begun, "worker", 20.0)
+    for task in client.get("/tasks").json["tasks"]:
+        assert set(task) == set(TaskSchema().fields)
+        one = client.get(f"/tasks/{task['task_id']}").json
+        assert set(one) == set(OneTaskSchema().fields)
+        assert {name: one[name] for name in task} == task
+    assert all(field.metadata["description"] for field in OneTaskSchema().fields.values())

@@ -171,6 +171,8 @@ def test_failed_job_answers_200_with_the_error(yard: Yard, client: FlaskClient):
         ({"parameters": {"input": {"label": "target"}, "mllib": {"iterations": "many"}}}, 1006, "iterations"),
         ({"parameters": {"input": {"label": "target", "connector": "image"}}}, 1004, "Input Connector Not Found"),
         ({"parameters": []}, 400, "parameters"),
+        ({"parameters": {"input": 3}}, 1005, "parameters.input is 3"),
+        ({"parameters": {"input": {"label": "target", "connector": 3}}}, 1005, "connector is 3"),
         ({"data": ["/etc/passwd"]}, 1005, "outside of the data roots"),
         ({"data": ["{data}/../../etc/passwd"]}, 1005, "outside of the data roots"),
     ],
