@@ -57,8 +57,8 @@ def test_without_settings_it_empties_a_folder_of_its_own(tmp_path: Path, monkeyp
 
 def test_folder_too_long_for_a_socket_is_replaced_by_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "ROOT", tmp_path / ("long" * 30))
-    monkeypatch.setattr(demo.tempfile, "mkdtemp", lambda prefix: "/tmp/short")
-    assert demo.demo_settings({}, ports=(1, 2)).home == Path("/tmp/short")
+    monkeypatch.setattr(demo.tempfile, "mkdtemp", lambda prefix: "/short")
+    assert demo.demo_settings({}, ports=(1, 2)).home == Path("/short")
 
 
 def test_folder_in_use_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
