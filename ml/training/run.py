@@ -58,15 +58,20 @@ def offer_to_oom_killer() -> None:
 
 
 class Events:
-    """Writes events to a file descriptor, whole lines only, from any thread."""
+    """Writes events to a file descriptor, whole lines only, from any thread.
+
+    phase : the last phase that was told.
+    """
 
     def __init__(self, descriptor: int) -> None:
+        self.phase = "starting"
         self._file = os.fdopen(descriptor, "wb")
         self._lock = threading.Lock()
 
     def __call__(self, event: dict[str, Any]) -> None:
         from ml.training.session import encoded
 
+        self.phase = event.get("phase", self.phase)
         line = encoded(event)
         with self._lock:
             self._file.write(line)
@@ -137,27 +142,31 @@ def serve(emit: Events, commands: Commands, warm: Sequence[str]) -> int:
             return EXIT_STDIN_ENDED
         session.run(session.Specification.from_json(json.loads(line)), emit, commands.stop)
     except MlError as error:
-        emit(
-            {
-                "event": "error",
-                "kind": error.kind,
-                "section": error.section,
-                "parameter": getattr(error, "name", None),
-                "phase": getattr(error, "phase", "starting"),
-                "message": str(error),
-            }
-        )
+        emit(_error(emit.phase, error.kind, str(error), error.section, getattr(error, "name", None)))
         return EXIT_REFUSED
     except MemoryError:
-        message = "the training needs more memory than the machine gives"
-        emit({"event": "error", "kind": "out_of_memory", "section": None, "message": message})
+        emit(_error(emit.phase, "out_of_memory", "the training needs more memory than the machine gives"))
         return EXIT_REFUSED
     except Exception as error:  # the top of this process
         traceback.print_exc()
         message = f"unexpected error in training: {type(error).__name__}: {error}"
-        emit({"event": "error", "kind": "internal", "section": None, "message": message})
+        emit(_error(emit.phase, "internal", message))
         return EXIT_UNEXPECTED
     return 0
+
+
+def _error(
+    phase: str, kind: str, message: str, section: str | None = None, parameter: str | None = None
+) -> dict[str, Any]:
+    """The event of a failure: `section` and `parameter` are the part of the request at fault, if it was that."""
+    return {
+        "event": "error",
+        "kind": kind,
+        "section": section,
+        "parameter": parameter,
+        "phase": phase,
+        "message": message,
+    }
 
 
 if __name__ == "__main__":

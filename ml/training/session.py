@@ -15,7 +15,7 @@ from ml import measures as measuring
 from ml import registry, serving
 from ml.connectors import csv as csv_connector
 from ml.connectors import source
-from ml.errors import BadInput, BadParameter, MlError
+from ml.errors import BadInput
 from ml.options import Warning, load_training
 from ml.options.loading import as_json
 from ml.options.requests import TrainingOptions
@@ -130,16 +130,8 @@ def run(
     stop: Callable[[], Stop | None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Train as specified; the last event is "finished", "cancelled" or "paused".
-
-    Raises MlError, which carries the phase in `phase`.
-    """
-    phases = _Phases(emit, clock)
-    try:
-        _run(specification, emit, stop, clock, phases)
-    except MlError as error:
-        error.phase = phases.name  # type: ignore[attr-defined]
-        raise
+    """Train as specified; the last event is "finished", "cancelled" or "paused". Raises MlError."""
+    _run(specification, emit, stop, clock, _Phases(emit, clock))
 
 
 class _Phases:
@@ -176,10 +168,11 @@ def _run(
     backend = registry.find(specification.backend)
     backend.warm()
     progress = Progress() if specification.resume is None else read_progress(specification.resume)
-    _check_resume(specification, progress)
     seed = options.input.seed if options.input.seed >= 0 else secrets.randbits(31)
     if specification.resume is None:
         progress.seed, progress.threads, progress.device = seed, specification.threads, specification.device
+    # The order of additions, and so the last digits, depend on the number of threads: a resumed training keeps it.
+    threads = progress.threads
     options = replace(options, input=replace(options.input, seed=progress.seed))
     if len(specification.data) - 1 > backend.INFO.test_sets_max:
         raise BadInput(
@@ -187,10 +180,11 @@ def _run(
             f"{backend.INFO.test_sets_max} besides the training set"
         )
     target = backend.target(options.mllib)
-    data = csv_connector.read_training(specification.data, options.input, target, threads=specification.threads)
+    data = csv_connector.read_training(specification.data, options.input, target, threads=threads)
     is_regression = not target.classes
     plan = Plan(options.mllib.iterations, options.mllib.test_interval, options.output.measure, is_regression)
-    for warning in loaded.warnings + data.warnings + _measure_warnings(options, target, bool(data.tests)):
+    resumed = _resume_warnings(specification, progress)
+    for warning in loaded.warnings + data.warnings + resumed + _measure_warnings(options, target, bool(data.tests)):
         emit({"event": "warning", **warning.as_json()})
     if specification.resume is not None:
         emit({"event": "history", "hist": progress.history.as_json()})
@@ -203,7 +197,7 @@ def _run(
             emit({"event": "cancelled", "iteration": done, "model_folder": None, "description": None, "report": None})
         return
     trainer, remarks = backend.start(
-        options, data, threads=specification.threads, device=specification.device, resume=specification.resume
+        options, data, threads=threads, device=specification.device, resume=specification.resume
     )
     for parameter, message in remarks:
         emit({"event": "warning", "parameter": parameter, "message": message})
@@ -265,18 +259,13 @@ def _run(
     )
 
 
-def _check_resume(specification: Specification, progress: Progress) -> None:
-    """A checkpoint goes on with the threads and the kind of device it was made with, or the numbers would differ."""
-    if specification.resume is None:
-        return
-    kinds = progress.device.split(":")[0], specification.device.split(":")[0]
-    if progress.threads != specification.threads or kinds[0] != kinds[1]:
-        raise BadParameter(
-            name="resume",
-            section="mllib",
-            message=f"the checkpoint was made with {progress.threads} threads on {kinds[0]}; "
-            f"it cannot go on with {specification.threads} on {kinds[1]}",
-        )
+def _resume_warnings(specification: Specification, progress: Progress) -> list[Warning]:
+    """What to say when a checkpoint goes on with another kind of device than it was made with."""
+    before, now = progress.device.split(":")[0], specification.device.split(":")[0]
+    if before == now:
+        return []
+    text = f"the training began on {before} and goes on on {now}: its numbers may differ from an uninterrupted one"
+    return [Warning("parameters.mllib.gpu", text)]
 
 
 def _measure_warnings(options: TrainingOptions, target: csv_connector.Target, has_tests: bool) -> list[Warning]:

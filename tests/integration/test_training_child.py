@@ -330,6 +330,7 @@ def test_what_is_no_specification_is_an_unexpected_error_with_its_trace_in_the_l
     event = running.rest()[-1]
     assert (event["event"], event["kind"]) == ("error", "internal")
     assert event["message"].startswith("unexpected error in training: ")
+    assert event["phase"] == "starting"
     assert running.code() == 4
     assert b"Traceback" in running.process.stderr.read()
 
