@@ -1,0 +1,1 @@
+"""The documentation, and the program that writes the parts of it which the code itself can tell."""
