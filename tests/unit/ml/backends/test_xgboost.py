@@ -275,7 +275,7 @@ def test_what_only_xgboost_finds_wrong_is_told_without_its_addresses(name, chang
         run(begin(options({**mllib, **changes}), data))
     assert text in str(caught.value)
     assert "Stack trace" not in str(caught.value)
-    assert "/workspace" not in str(caught.value)
+    assert "/src/" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
