@@ -107,3 +107,9 @@ def test_examples_in_json_are_json(page: Path) -> None:
     for language, text in _FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "json":
             json.loads(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_are_at_most_120_characters_but_for_tables(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
