@@ -59,7 +59,7 @@ def _sweep() -> Sweep:
 
 
 @signals.worker_process_init.connect
-def _warm_up(**_: object) -> None:
+def _warm_up(**told: object) -> None:
     """Get ready before the first message: one that trains keeps a child waiting, one that predicts imports."""
     for queue in os.environ.get("MODELYARD_WORKER_QUEUES", "").split(","):
         kind, _, rest = queue.partition(".")
