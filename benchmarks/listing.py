@@ -55,7 +55,7 @@ def main() -> None:
         for rows in (1_000, ROWS):
             fill(records, rows - (1_000 if few else 0))
             last = records.tasks.page(records.accounts.ensure("local").id, limit=1)[0].id
-            cursor = client.call("GET", "/tasks?limit=50")["next"]
+            cursor = client.call("GET", "/tasks?limit=50")["next_cursor"]
             paths = {
                 "first page of 50": "/tasks?limit=50",
                 "a page by its cursor": f"/tasks?limit=50&cursor={cursor}",

@@ -74,7 +74,7 @@ class Backoff:
     """
 
     first_s: float = 0.5
-    most_s: float = 30.0
+    most_s: float = 10.0
     healthy_s: float = 60.0
 
     def delay_s(self, failures: int) -> float:
