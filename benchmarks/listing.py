@@ -66,9 +66,8 @@ def main() -> None:
             for name, path in paths.items():
                 took = _time(client, path)
                 if rows == ROWS:
-                    print(
-                        f"{name}: {took:.1f} ms with {ROWS:,} rows, {few[name]:.1f} ms with 1,000: {took / few[name]:.2f}"
-                    )
+                    before, times = few[name], took / few[name]
+                    print(f"{name}: {took:.1f} ms with {ROWS:,} rows, {before:.1f} ms with 1,000: {times:.2f}")
                 else:
                     few[name] = took
         records.close()
