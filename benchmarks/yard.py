@@ -28,7 +28,12 @@ class Client:
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """The answer; anything but success ends the benchmark."""
-        self._connection.request(method, path, None if body is None else json.dumps(body))
+        content_sent = None if body is None else json.dumps(body)
+        try:
+            self._connection.request(method, path, content_sent)
+        except (BrokenPipeError, http.client.RemoteDisconnected):  # closed by the server while it idled
+            self._connection.close()
+            self._connection.request(method, path, content_sent)
         answer = self._connection.getresponse()
         content: Json = json.loads(answer.read())
         if answer.status >= 300:

@@ -567,8 +567,13 @@ def _home(kept: str | None) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="chaos-"))  # short: the path of a unix socket is limited
     try:
         yield path
-    finally:
+    except Violation:
+        _say(f"the state is kept in {path}")
+        raise
+    except BaseException:
         shutil.rmtree(path, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _report(totals: Totals, took_s: float) -> None:
@@ -596,43 +601,45 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves every block, so nothing is left behind
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
-    began = time.monotonic()
     _say(f"seed {seed}, lease {arguments.lease:g} s, {arguments.workers} training workers")
-    with _home(arguments.home) as home:
-        settings = dataclasses.replace(
-            Settings.from_env({"MODELYARD_HOME": str(home)}),
-            port=_free_port(),
-            flower_port=0,
-            data_roots=(home / "data",),
-            train_workers=arguments.workers,
-            threads=1,
-            lease_s=arguments.lease,
-            renew_s=arguments.lease / 4,
-            sweep_s=min(2.0, arguments.lease / 8),
-            checkpoint_s=0.1,
-        )
-        write_data(home / "data")
-        stack = Stack(settings, backoff=Backoff(most_s=2.0))
-        totals = Totals()
+    try:
+        with _home(arguments.home) as home:
+            _run(home, arguments, random.Random(seed))
+    except Violation as violation:
+        _say(f"VIOLATION: {violation}")
+        return 1
+    return 0
+
+
+def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None:
+    settings = dataclasses.replace(
+        Settings.from_env({"MODELYARD_HOME": str(home)}),
+        port=_free_port(),
+        flower_port=0,
+        data_roots=(home / "data",),
+        train_workers=arguments.workers,
+        threads=1,
+        lease_s=arguments.lease,
+        renew_s=arguments.lease / 4,
+        sweep_s=min(2.0, arguments.lease / 8),
+        checkpoint_s=0.1,
+    )
+    write_data(home / "data")
+    began = time.monotonic()
+    with Stack(settings, backoff=Backoff(most_s=2.0)) as stack:
+        stack.wait_ready(60)
+        chaos = Chaos(stack, settings, dice)
         try:
-            with stack:
-                stack.wait_ready(60)
-                chaos = Chaos(stack, settings, random.Random(seed))
-                totals = chaos.totals
-                chaos.prepare()
-                for number in range(1, arguments.rounds + 1):
-                    at = time.monotonic()
-                    kills = sum(totals.kills.values())
-                    chaos.round()
-                    done = sum(totals.kills.values()) - kills
-                    _say(f"round {number}: {done} kills, {time.monotonic() - at:.1f} s")
-        except Violation as violation:
-            _report(totals, time.monotonic() - began)
-            _say(f"VIOLATION in round {totals.rounds + 1}: {violation}")
-            return 1
-        _report(totals, time.monotonic() - began)
-        _say(f"{totals.rounds} passed, 0 failed")
-        return 0
+            chaos.prepare()
+            for number in range(1, arguments.rounds + 1):
+                at = time.monotonic()
+                kills = sum(chaos.totals.kills.values())
+                chaos.round()
+                done = sum(chaos.totals.kills.values()) - kills
+                _say(f"round {number}: {done} kills, {time.monotonic() - at:.1f} s")
+        finally:
+            _report(chaos.totals, time.monotonic() - began)
+    _say(f"{chaos.totals.rounds} passed, 0 failed")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Work:
     """What came of an attempt, before it is recorded.
 
     state : FINISHED, CANCELLED or FAILED, or QUEUED to hand the task back.
-    outcome : for QUEUED only: "paused" or "killed".
+    outcome : for QUEUED only: "paused", "killed" or "stranded".
     after : runs once the end is recorded, with what was recorded; for repairs that the sweep would do too.
     """
 
@@ -56,7 +56,7 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
     settings = parts.settings
     try:
         with LeaseKeeper(parts.records, parts.live, attempt, settings.lease_s, settings.renew_s) as lease:
-            done = _do(work, attempt, lease, settings.deaths_max)
+            done = _do(work, attempt, lease, settings.lost_max)
         lease.check()
         done.phases = {"claiming": claimed_s, **done.phases}
         ended = _record(attempt, done, parts)
@@ -70,16 +70,16 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
     return ended
 
 
-def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, deaths_max: int) -> Work:
+def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, tries_max: int) -> Work:
     try:
         return work(attempt, lease)
     except Superseded:
         raise
     except StoreUnavailable as error:
-        # Not the task's fault, and it may be over soon: another attempt goes on from the last checkpoint.
+        # Not the task's fault, and it was waited for: another attempt, maybe elsewhere, goes on from the checkpoint.
         _log.warning("%s met a store that does not answer: %s", attempt.name, error)
-        if attempt.task.deaths + 1 < deaths_max:
-            return Work(State.QUEUED, "killed", failure=failure_of(error))
+        if attempt.task.tries < tries_max:
+            return Work(State.QUEUED, "stranded", failure=failure_of(error))
         return Work(State.FAILED, failure=failure_of(error))
     except (MlError, StorageError) as error:
         return Work(State.FAILED, failure=failure_of(error))

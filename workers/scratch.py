@@ -15,10 +15,7 @@ class Scratch:
     def __init__(self, parent: Path) -> None:
         """Make a folder below `parent`, and delete those whose processes are gone."""
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.folder = parent / uuid.uuid4().hex
-        self.folder.mkdir(mode=0o700)
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.folder, self._lock = _held_folder(parent)
         for left in parent.iterdir():
             if left != self.folder:
                 _remove_if_left(left)
@@ -34,6 +31,19 @@ class Scratch:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
+
+
+def _held_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder and the descriptor of its lock."""
+    while True:
+        folder = parent / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another process may have found the folder before it was locked, taken it for a left one and deleted it.
+        if (folder / "lock").exists():
+            return folder, lock
+        os.close(lock)
 
 
 def _remove_if_left(folder: Path) -> None:

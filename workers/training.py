@@ -7,11 +7,9 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
-
-from storage.errors import StorageError, StoreUnavailable
+from storage.errors import ArtifactNotFound, ChecksumMismatch, StorageError
 from storage.objects.manifest import download_folder, read_manifest, upload_folder
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
@@ -20,13 +18,14 @@ from workers.export import export_newest
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
 from workers.parts import Parts
+from workers.patience import patiently
 from workers.scratch import Scratch
 from workers.supervisor import Checkpoints, Outcome, Telling, supervise
 from workers.version_files import artifacts_of
 
-_PATIENCE_S = 120.0
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
+_Found = TypeVar("_Found")
 
 
 class Training:
@@ -58,8 +57,8 @@ class Training:
     def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
-        data = sources(entries(spec, parts.objects), parts.data_roots)
-        resume = self._fetch_checkpoint(attempt, folder)
+        data = sources(self._patiently(lambda: entries(spec, parts.objects), lease), parts.data_roots)
+        resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
         specification: Json = {
             "task": attempt.name,
             "backend": spec["mllib"],
@@ -101,8 +100,21 @@ class Training:
         if checkpoint is None:
             return None
         target = folder / "resume"
-        download_folder(self._parts.objects, read_manifest(self._parts.objects, checkpoint["prefix"]), target)
+        try:
+            manifest = read_manifest(self._parts.objects, checkpoint["prefix"])
+            download_folder(self._parts.objects, manifest, target)
+        except (ArtifactNotFound, ChecksumMismatch) as error:
+            # Records that were restored from a backup may name files that are gone. The result is the same, later.
+            _log.warning("%s starts afresh, its checkpoint cannot be used: %s", attempt.name, error)
+            shutil.rmtree(target, ignore_errors=True)
+            return None
         return str(target)
+
+    def _patiently(self, do: Callable[[], _Found], lease: LeaseKeeper) -> _Found:
+        def is_pointless() -> bool:
+            return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
+
+        return patiently(do, is_pointless)
 
     def _work(self, attempt: Attempt, lease: LeaseKeeper, outcome: Outcome) -> Work:
         match outcome.ending:
@@ -112,7 +124,8 @@ class Training:
                     return Work(state, phases=outcome.phases)  # killed, or cancelled before its first iteration
                 lease.check()
                 began = time.monotonic()
-                version = self._upload(attempt, outcome.result)
+                result = outcome.result
+                version = self._patiently(lambda: self._upload(attempt, result), lease)
                 outcome.phases["publishing"] = round(time.monotonic() - began, 4)
                 report = {
                     **outcome.result["report"],
@@ -131,12 +144,7 @@ class Training:
 
     def _upload(self, attempt: Attempt, result: Json) -> NewVersion:
         prefix = f"{attempt.prefix}/model"
-        manifest = Retrying(  # a finished training is worth waiting for a store that restarts
-            retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_delay(_PATIENCE_S),
-            wait=wait_exponential(multiplier=0.2, max=5),
-            reraise=True,
-        )(upload_folder, self._parts.objects, prefix, Path(result["model_folder"]))
+        manifest = upload_folder(self._parts.objects, prefix, Path(result["model_folder"]))
         return NewVersion(prefix, result["description"], artifacts_of(manifest))
 
     def _after(self, attempt: Attempt) -> Callable[[Ended], None]:

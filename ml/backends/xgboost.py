@@ -423,7 +423,7 @@ def load(folder: Path, description: dict[str, Any], *, device: str, threads: int
 class XGBoostEngine:
     """A loaded booster."""
 
-    #: Bytes in memory per byte of file, and of a booster without trees; measured on forests of 10 to 5,000 trees.
+    #: Bytes in memory per byte of file, and of a booster without trees: an estimate on the safe side.
     GROWTH, FLOOR = 3, 2**20
 
     def __init__(self, booster: Any, size: int, is_regression: bool, classes: int) -> None:

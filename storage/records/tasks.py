@@ -419,8 +419,8 @@ class Tasks:
     def requeue(self, attempt: Attempt, outcome: str, *, phases: Json, failure: Json | None = None) -> Ended:
         """Hand the task back, so that another attempt goes on from the last checkpoint. Raises Superseded.
 
-        outcome : why, for the attempt's row: "paused", which does not count as a try, or "killed", which counts as a
-            try and as a death.
+        outcome : why, for the attempt's row: "paused", which does not count as a try; "stranded", which does; or
+            "killed", which counts as a death as well.
         A task whose cancelling was asked for meanwhile ends cancelled instead.
         """
         with self._database.write() as connection:
@@ -432,7 +432,7 @@ class Tasks:
                 .values(
                     state=wanted,
                     tries=case((tasks.c.tries > 0, tasks.c.tries - 1), else_=0) if is_pause else tasks.c.tries,
-                    deaths=tasks.c.deaths if is_pause else tasks.c.deaths + 1,
+                    deaths=tasks.c.deaths + (outcome == "killed"),
                     finished_at=case((tasks.c.cancel_requested_at.is_(None), None), else_=now()),
                     lease_owner=None,
                     lease_until=None,

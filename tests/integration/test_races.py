@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
+import shutil
 import signal
 import threading
 import time
@@ -510,7 +512,7 @@ def test_next_training_of_the_repository_is_sent_when_one_ends(parts: Parts, ser
 def test_store_that_does_not_answer_is_no_fault_of_the_task(
     parts: Parts, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.training._PATIENCE_S", 0.0)
+    monkeypatch.setattr("workers.patience.PATIENCE_S", 0.0)
 
     def fail(*_: object) -> None:
         raise StoreUnavailable("the store is away")
@@ -518,7 +520,52 @@ def test_store_that_does_not_answer_is_no_fault_of_the_task(
     task = add(parts, service)
     with monkeypatch.context() as broken:
         broken.setattr("workers.training.upload_folder", fail)
-        assert work(parts, task) == Ended(State.QUEUED)
+        for _ in range(4):
+            assert work(parts, task) == Ended(State.QUEUED)
+    assert parts.records.tasks.get(task.id).deaths == 0
+    assert work(parts, task) == Ended(State.FINISHED, 1)
+
+
+@pytest.mark.parametrize("step", ["entries", "read_manifest", "upload_folder"])
+def test_short_absence_of_the_store_costs_no_attempt(
+    parts: Parts, service: Service, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    import workers.training as training
+
+    answers: Callable[..., Any] = getattr(training, step)
+    refusals = iter(range(3))
+
+    def away_at_first(*given: Any) -> Any:
+        if next(refusals, None) is not None:
+            raise StoreUnavailable("the store is away")
+        return answers(*given)
+
+    task = add(parts, service, iterations=8, checkpoint_every=2, die_at=5, pause_s=0.05)
+    assert work(parts, task) == Ended(State.QUEUED)
+    monkeypatch.setattr(training, step, away_at_first)
+    assert work(parts, task) == Ended(State.FINISHED, 1)
+    assert next(refusals, None) is None
+
+
+def test_cancel_while_the_store_is_away_does_not_wait_for_it(
+    parts: Parts, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailable("the store is away")
+
+    monkeypatch.setattr("workers.training.entries", fail)
+    task = add(parts, service)
+    worker = Worker(parts).start(task)
+    until(lambda: state(parts, task) is State.RUNNING)
+    parts.records.tasks.request_cancel(task.id)
+    assert worker.join() == Ended(State.CANCELLED)
+
+
+def test_training_whose_checkpoint_is_gone_starts_afresh(parts: Parts, service: Service) -> None:
+    task = add(parts, service, iterations=8, checkpoint_every=2, die_at=5, pause_s=0.05)
+    assert work(parts, task) == Ended(State.QUEUED)
+    parts.objects.delete_prefix(f"attempts/{task.id}/1")
+    assert work(parts, task) == Ended(State.QUEUED), "it meets the same death again, because it begins again"
     assert work(parts, task) == Ended(State.FINISHED, 1)
 
 
@@ -530,6 +577,26 @@ def test_checkpoint_that_cannot_be_stored_does_not_stop_the_training(
 
     monkeypatch.setattr("workers.supervisor.upload_folder", fail)
     assert work(parts, add(parts, service, checkpoint_every=1)) == Ended(State.FINISHED, 1)
+
+
+def test_scratch_folder_that_was_deleted_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    calls = []
+
+    def delete_first(descriptor: int, operation: int) -> None:
+        if not calls:
+            for folder in tmp_path.iterdir():
+                shutil.rmtree(folder)
+        calls.append(operation)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", delete_first)
+    scratch = Scratch(tmp_path)
+    assert len(calls) == 2
+    assert scratch.attempt("train-1-a1").is_dir()
+    scratch.close()
 
 
 def test_scratch_folders_of_vanished_processes_are_deleted(tmp_path: Path) -> None:
