@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -64,6 +65,14 @@ def _seconds(low: float) -> Callable[[str], float]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine only; any name but `localhost` may lead anywhere."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,9 @@ class Settings:
     def broker_url(self) -> str:
         """Address of Redis as Celery wants it."""
         url = self.live_url
+        if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
+            # kombu checks no certificate unless it is told to.
+            return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
     @property
@@ -283,4 +295,4 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Whether the API can be reached from this machine only."""
-        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        return is_loopback(self.host)

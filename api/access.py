@@ -12,12 +12,11 @@ from urllib.parse import urlsplit
 from flask import Request
 
 from api.refusals import ForeignOrigin, KeyNeeded
-from settings import Settings
+from settings import Settings, is_loopback
 from storage.records import LOCAL, Account, Records
 
 _FRESH_S = 1.0
 _KEPT = 1024
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class OpenDoor(Exception):
@@ -48,11 +47,12 @@ class Access:
         """The account that a request acts for.
 
         Raises KeyNeeded without a key in force where one is needed, ForeignOrigin when a browser brings a request of
-        another site to a machine without keys.
+        another site, or one meant for another host, to a machine without keys.
         """
         if not self._any_key():
             if not self._is_loopback:
                 raise KeyNeeded("no key is in force; create one with `modelyard keys create --account NAME`")
+            self._check_host(request)
             self._check_origin(request)
             return self._local_account()
         secret = _secret(request)
@@ -91,19 +91,32 @@ class Access:
         return account
 
     @staticmethod
+    def _check_host(request: Request) -> None:
+        # A web page whose name is made to lead to this machine is of the same origin for its reader's browser.
+        host = _hostname(f"http://{request.headers.get('Host', 'localhost')}")
+        if not is_loopback(host or ""):
+            raise ForeignOrigin(
+                f"this server has no keys and answers to localhost only, not to {str(host)[:200]!r}; "
+                "create a key with `modelyard keys create`"
+            )
+
+    @staticmethod
     def _check_origin(request: Request) -> None:
         # Without a key, any web page could otherwise have its reader's browser train and delete here.
         origin = request.headers.get("Origin")
         if origin is None:
             return
-        try:
-            host = urlsplit(origin).hostname
-        except ValueError:
-            host = None
-        if host not in _LOOPBACK:
+        if not is_loopback(_hostname(origin) or ""):
             raise ForeignOrigin(
                 f"requests from pages of {origin[:200]!r} need a key; create one with `modelyard keys create`"
             )
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _secret(request: Request) -> str | None:

@@ -52,6 +52,8 @@ def up() -> None:
     from cli.stack import Stack, StackError
 
     settings = _settings()
+    if settings.fetch_allow:
+        _say("MODELYARD_FETCH_ALLOW has no effect: this version fetches no data from other hosts")
     try:
         stack = Stack(settings, report=_say)
         with _stopped_by_signals(stack):
@@ -252,6 +254,53 @@ def revoke(key_id: int) -> None:
         records.upgrade()
         records.keys.revoke(key_id)
     click.echo(f"key {key_id} is revoked")
+
+
+@main.group()
+def versions() -> None:
+    """Published versions of repositories; the newest ones and pinned ones are kept."""
+
+
+_ACCOUNT = click.option("--account", default="local", show_default=True, help="Who owns the repository.")
+
+
+@versions.command("list")
+@click.argument("repository")
+@_ACCOUNT
+def list_versions(repository: str, account: str) -> None:
+    """List the versions of REPOSITORY, named as in `model.repository`."""
+    with _records(_settings()) as records:
+        rows = records.versions.all_of(records.repositories.named(account, repository).id)
+    _table(
+        [
+            ("version", "task", "created", "bytes", "pinned"),
+            *((str(v.number), str(v.task_id), _day(v.created_at), str(v.size_bytes), _day(v.pinned_at)) for v in rows),
+        ]
+    )
+
+
+@versions.command()
+@click.argument("repository")
+@click.argument("number", type=int)
+@_ACCOUNT
+def pin(repository: str, number: int, account: str) -> None:
+    """Keep version NUMBER of REPOSITORY whatever its age."""
+    _pin(repository, number, account, True)
+
+
+@versions.command()
+@click.argument("repository")
+@click.argument("number", type=int)
+@_ACCOUNT
+def unpin(repository: str, number: int, account: str) -> None:
+    """Let version NUMBER of REPOSITORY go when it is old."""
+    _pin(repository, number, account, False)
+
+
+def _pin(repository: str, number: int, account: str, is_pinned: bool) -> None:
+    with _records(_settings()) as records:
+        records.versions.pin(records.repositories.named(account, repository).id, number, is_pinned)
+    click.echo(f"version {number} of {repository} is {'pinned' if is_pinned else 'no longer pinned'}")
 
 
 def _day(when: Any) -> str:

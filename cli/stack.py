@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from settings import Settings
 
 LOG_LIMIT_BYTES = 10 * 2**20
 LOGS_KEPT = 3
+_ROTATE_S = 10.0
 _TICK_S = 0.05
 _FAILURES_MAX = 4
 _SETTLED_S = 0.5
@@ -133,6 +135,7 @@ class Stack:
         self._backoff = backoff or Backoff()
         self._report = report
         self._watched = {service.name: _Watched(service, self.log_of(service.name)) for service in services}
+        self._rotates_at = 0.0
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._up = threading.Event()
@@ -406,6 +409,9 @@ class Stack:
         if self._reaper is not None and self._reaper.poll() is not None:
             self._release_reaper()
             self._start_reaper()
+        rotates = time.monotonic() >= self._rotates_at
+        if rotates:
+            self._rotates_at = time.monotonic() + _ROTATE_S
         for watched in self._watched.values():
             process = watched.process
             if process is None:
@@ -414,6 +420,8 @@ class Stack:
                 continue
             code = process.poll()
             if code is None:
+                if rotates:
+                    rotate(watched.log)
                 if watched.failures and time.monotonic() - watched.began > self._backoff.healthy_s:
                     watched.failures = 0
                 continue
@@ -497,16 +505,22 @@ def _lock_path(home: Path) -> Path:
 
 
 def rotate(log: Path, limit_bytes: int = LOG_LIMIT_BYTES, kept: int = LOGS_KEPT) -> None:
-    """Put a log that has grown beyond the limit aside, as name.log.1, and drop the oldest of those."""
+    """Put a log that has grown beyond the limit aside, as name.log.1, and drop the oldest of those.
+
+    The service may go on writing: it appends to the same file, which is copied and emptied. What it writes between the
+    two is lost.
+    """
     try:
         if log.stat().st_size <= limit_bytes:
             return
     except FileNotFoundError:
         return
-    for number in range(kept, 0, -1):
-        older = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
+    for number in range(kept, 1, -1):
+        older = log.with_name(f"{log.name}.{number - 1}")
         if older.exists():
             older.replace(log.with_name(f"{log.name}.{number}"))
+    shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+    os.truncate(log, 0)
 
 
 def _inherited() -> dict[str, str]:

@@ -21,7 +21,7 @@ from storage.errors import StorageError
 from storage.live import Heartbeat
 from storage.live.heartbeats import INTERVAL_S
 from workers.parts import Parts
-from workers.queue import CONTROL_QUEUE
+from workers.queue import CONTROL_QUEUE, SWEEP
 
 STOP_MARKER = "MODELYARD_STOP_MARKER"
 """Names the file that tells a worker's pool process that the worker shuts down."""
@@ -62,6 +62,15 @@ app.conf.update(
         "health_check_interval": 25,
     },
 )
+
+
+def _is_no_sweep(record: logging.LogRecord) -> bool:
+    return SWEEP not in record.getMessage()
+
+
+# Two lines for each sweep, every two seconds, would bury all others; what a sweep did is logged by itself.
+for _name in ("celery.worker.strategy", "celery.app.trace"):
+    logging.getLogger(_name).addFilter(_is_no_sweep)
 
 
 class SweepClock(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types

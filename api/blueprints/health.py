@@ -44,9 +44,12 @@ def readyz() -> Response:
             # Addresses and users of servers are nobody else's business.
             missing[name] = str(error) if here.settings.is_loopback else error.kind
     workers, sweep_age_s = ({}, None) if "redis" in missing else _workers(here)
-    for kind in _KINDS:
+    for kind in () if "redis" in missing else _KINDS:
         if not workers.get(kind):
             missing[f"workers.{kind}"] = f"no worker of a {kind} queue was seen within the last 15 s"
+    stale_s = max(30.0, 10 * here.settings.sweep_s)
+    if sweep_age_s is not None and sweep_age_s > stale_s:
+        missing["sweep"] = f"the last sweep ended {sweep_age_s:.0f} s ago; look at the control worker"
     answer = {
         "ready": not missing,
         "missing": missing,

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
 from storage.records.database import Database
 from storage.records.rows import Json, Repository, Service
-from storage.records.schema import now, repositories, services
+from storage.records.schema import accounts, now, repositories, services
 
 _COLUMNS = (
     services.c.id,
@@ -144,6 +144,19 @@ class Repositories:
         """The repository of that number."""
         with self._database.read() as connection:
             return _repository(connection.execute(_REPOSITORIES.where(repositories.c.id == repository_id)).one())
+
+    def named(self, account: str, name: str) -> Repository:
+        """The repository that an account calls `name`; raises RepositoryUnusable when there is none."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                _REPOSITORIES.join(accounts, accounts.c.id == repositories.c.account_id).where(
+                    accounts.c.name == account
+                )
+            ).all()
+        for row in rows:
+            if _repository(row).name == name:
+                return _repository(row)
+        raise RepositoryUnusable(f"account {account!r} has no repository {name!r}")
 
     def _row(self, location: str) -> Repository | None:
         with self._database.read() as connection:

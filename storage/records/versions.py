@@ -54,6 +54,16 @@ class Versions:
             raise VersionNotFound(f"version {version_id} does not exist")
         return self._with_artifacts(row)
 
+    def all_of(self, repository_id: int) -> list[Version]:
+        """The versions of a repository, newest first, without their artifacts."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS)
+                .where(versions.c.repository_id == repository_id, versions.c.removed_at.is_(None))
+                .order_by(versions.c.number.desc())
+            ).all()
+        return [Version(**row._mapping) for row in rows]
+
     def of_task(self, task_id: int) -> Version | None:
         """The version a task published, if it did."""
         with self._database.read() as connection:

@@ -41,7 +41,8 @@ def test_settings_go_through_the_environment_unchanged() -> None:
     )
     assert settings.data_roots == (Path("/a"), Path("/b"))
     assert settings.fetch_allow == ("10.0.0.0/8", "files.local")
-    assert settings.broker_url == "rediss://:secret@redis:6380/2"
+    assert settings.live_url == "rediss://:secret@redis:6380/2"
+    assert settings.broker_url == "rediss://:secret@redis:6380/2?ssl_cert_reqs=required"
     assert not settings.is_loopback
     assert Settings.from_env(settings.to_env()) == settings
 

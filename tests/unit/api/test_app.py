@@ -347,6 +347,18 @@ def test_page_of_another_site_cannot_use_a_machine_without_keys(
     assert client.get("/info", headers=foreign).status_code == 200
 
 
+def test_name_that_was_made_to_lead_here_opens_nothing_without_keys(
+    client: FlaskClient, records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("api.access._FRESH_S", -1.0)
+    for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "[::2]"):
+        assert client.get("/info", headers={"Host": host}).status_code == 403, host
+    for host in ("localhost:8080", "127.0.0.1", "127.1.2.3:80", "[::1]:8080"):
+        assert client.get("/info", headers={"Host": host}).status_code == 200, host
+    key = {"X-API-KEY": records.keys.create("ann")[1], "Host": "yard.example"}
+    assert client.get("/info", headers=key).status_code == 200
+
+
 def test_open_bind_needs_a_key(settings: Settings, records: Records, live: FakeLive):
     public = replace(settings, host="0.0.0.0")
     check_bind(settings, records)
@@ -387,6 +399,8 @@ def test_readyz_tells_what_is_missing(app: Flask, client: FlaskClient, live: Fak
         "workers": {"train": 1, "predict": 1, "control": 1},
         "sweep_age_s": 1.0,
     }
+    live.heartbeats.sweep_age = 31.0
+    assert set(client.get("/readyz").json["missing"]) == {"sweep"}
     live.heartbeats.beats = []
     live.heartbeats.sweep_age = None
     answer = client.get("/readyz")

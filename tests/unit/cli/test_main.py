@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from api.access import OpenDoor, check_bind
 from cli import main as command
 from settings import Settings
-from storage.records import Records
+from storage.records import Kind, NewVersion, Records, State
 
 Run = Callable[..., Result]
 
@@ -52,6 +52,29 @@ def test_revoked_key_opens_nothing_and_is_listed_so(run: Run, records: Records):
     assert run("keys", "revoke", "1").exit_code == 0
     assert records.keys.account_of(secret) is None
     assert re.search(r"\d{4}-\d\d-\d\d.*\d{4}-\d\d-\d\d", run("keys", "list").output)
+
+
+def test_pinned_version_is_listed_so_and_can_be_let_go(run: Run, records: Records):
+    records.upgrade()
+    account = records.accounts.ensure("local")
+    repository = records.repositories.ensure(account.id, f"objects:{account.id}/iris")
+    task, _ = records.tasks.add(account.id, Kind.TRAIN, "train.cpu", {}, repository_id=repository.id)
+    attempt = records.tasks.claim(task.id, "worker", 60)
+    assert attempt is not None
+    records.tasks.end(attempt, State.FINISHED, phases={}, version=NewVersion("p", {}, []))
+    assert run("versions", "pin", "iris", "1").output == "version 1 of iris is pinned\n"
+    assert records.versions.newest(repository.id).pinned_at is not None
+    assert re.search(r"1 +1 +\d{4}-\S+ \S+ UTC +0 +\d{4}-", run("versions", "list", "iris").output)
+    assert run("versions", "unpin", "iris", "1").exit_code == 0
+    assert records.versions.newest(repository.id).pinned_at is None
+
+
+@pytest.mark.parametrize("words", [("pin", "wine", "1"), ("list", "wine"), ("pin", "wine", "1", "--account", "eve")])
+def test_versions_of_an_unknown_repository_are_refused(run: Run, records: Records, words: tuple[str, ...]):
+    records.upgrade()
+    result = run("versions", *words)
+    assert result.exit_code == 1
+    assert "has no repository 'wine'" in result.output
 
 
 def test_revoking_a_key_that_is_not_there_says_how_to_find_one(run: Run):
