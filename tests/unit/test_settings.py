@@ -66,3 +66,13 @@ def test_wrong_value_names_its_variable(variable: str, value: str) -> None:
 def test_lease_shorter_than_two_renewals_is_refused() -> None:
     with pytest.raises(BadSetting, match="MODELYARD_RENEW_S"):
         Settings.from_env({"MODELYARD_LEASE_S": "6", "MODELYARD_RENEW_S": "5"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_addresses_are_known(host: str) -> None:
+    assert Settings(home=Path("/srv"), host=host).is_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.example.org", "10.0.0.1", "yard.example"])
+def test_what_others_can_reach_is_no_loopback(host: str) -> None:
+    assert not Settings(home=Path("/srv"), host=host).is_loopback
