@@ -151,16 +151,6 @@ def test_name_of_this_machine_becomes_an_address(local: Settings):
     assert services.listen_address(replace(local, host="::1")) == "::1"
 
 
-def resolved_to(address: str):
-    return lambda *args, **options: [(0, 0, 0, "", (address, 0))]
-
-
-def test_localhost_that_leads_elsewhere_is_refused(local: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(services.socket, "getaddrinfo", resolved_to("203.0.113.9"))
-    with pytest.raises(StackError, match=r"leads to 203\.0\.113\.9"):
-        services.listen_address(replace(local, host="localhost"))
-
-
 def test_name_that_is_no_address_is_told(local: Settings, monkeypatch: pytest.MonkeyPatch):
     def unknown(*args: object, **options: object) -> None:
         raise OSError(-2, "Name or service not known")
