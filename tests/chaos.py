@@ -412,8 +412,7 @@ class Chaos:
             self._check_task(task, workload, task_id in cancelled)
         self._check_keys(set(accepted), set(keys.values()))
         self._check_recovery(accepted)
-        self._check_processes()
-        self._check_scratch()
+        self._check_leftovers()
         self.totals.rounds += 1
 
     def _check_task(self, task: Task, workload: Workload, was_cancelled: bool) -> None:
@@ -473,17 +472,18 @@ class Chaos:
     def _finished_at(self, task_id: int) -> float:
         return self.records.tasks.get(task_id).finished_at or 0.0
 
-    def _check_processes(self) -> None:
+    def _check_leftovers(self) -> None:
+        """A worker that was held back finds out only now that its attempt is over: it gets a moment to clear up."""
         problem: str | None = None
         end = time.monotonic() + 15
         while time.monotonic() < end:
-            problem = self._left_over()
+            problem = self._left_process() or self._left_folder()
             if problem is None:
                 return
             time.sleep(0.2)
         raise Violation(problem)
 
-    def _left_over(self) -> str | None:
+    def _left_process(self) -> str | None:
         """A training process that no living pool process keeps waiting, if there is one."""
         pools = {pool.pid for worker in self._workers() for pool in self._pools(worker)}
         keepers: collections.Counter[int] = collections.Counter()
@@ -501,10 +501,11 @@ class Chaos:
         except psutil.Error:
             return False
 
-    def _check_scratch(self) -> None:
+    def _left_folder(self) -> str | None:
+        """Working folders of attempts that a living process keeps, if there are any."""
         left = [path for path in self.settings.scratch.glob("*/train-*") if path.is_dir()]
         held = [path for path in left if not _is_left(path.parent)]
-        _require(not held, f"scratch folders of ended attempts: {held}")
+        return f"scratch folders of ended attempts: {held}" if held else None
 
 
 def _size(workload: Workload) -> Json:
