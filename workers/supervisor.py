@@ -92,7 +92,7 @@ class Checkpoints:
             self._records.tasks.checkpoint(self._attempt, {"iteration": event["iteration"], "prefix": prefix})
         except Superseded:
             return  # the lease keeper learns it too
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             # A checkpoint that was not stored costs time after a crash, no more.
             _log.warning("checkpoint %s of %s was not stored: %s", event["iteration"], self._attempt.name, error)
             return

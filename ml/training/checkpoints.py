@@ -48,6 +48,8 @@ class Checkpoints:
         self._interval_s = interval_s
         self._clock = clock
         self._due_at = clock() + interval_s
+        self.saved_done: int | None = None
+        """Iterations that the newest checkpoint holds."""
 
     def is_due(self) -> bool:
         """Whether enough time has passed since the last one."""
@@ -80,6 +82,7 @@ class Checkpoints:
             shutil.rmtree(final)
         partial.rename(final)
         _sync(self._folder)
+        self.saved_done = progress.done
         ended = self._clock()
         self._due_at = ended + max(self._interval_s, (ended - started) / COST_MAX)
         return final, ended - started

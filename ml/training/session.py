@@ -207,7 +207,9 @@ def _run(
     reporter = Reporter(emit, plan, progress, stop, clock)
     outcome = train(trainer, data.tests, plan, progress, checkpoints, reporter, clock)
     if outcome == "pause":
-        folder = str(checkpoints.save(trainer, progress)[0]) if trainer.done else None
+        # What was told of already belongs to the listener: writing it again would pull it from under its hands.
+        is_new = trainer.done not in (0, checkpoints.saved_done)
+        folder = str(checkpoints.save(trainer, progress)[0]) if is_new else None
         emit({"event": "paused", "iteration": trainer.done - 1, "folder": folder})
         return
 

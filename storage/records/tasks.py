@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -89,13 +90,16 @@ def _held_by(attempt: Attempt) -> ColumnElement[bool]:
     return and_(tasks.c.id == attempt.task.id, tasks.c.attempt == attempt.number, tasks.c.state == State.RUNNING)
 
 
+# Written out: with bound values SQLite does not see that the partial indexes over open tasks hold all that is asked.
+_IS_OPEN = text("tasks.state IN ('queued', 'running')")
+
 _earlier = tasks.alias("earlier")
 _IS_FIRST_OF_REPOSITORY = ~exists(
     select(literal(1)).where(
         tasks.c.repository_id.is_not(None),
         _earlier.c.repository_id == tasks.c.repository_id,
         _earlier.c.id < tasks.c.id,
-        _earlier.c.state.in_(("queued", "running")),
+        text("earlier.state IN ('queued', 'running')"),
     )
 )
 
@@ -223,7 +227,7 @@ class Tasks:
                 .where(
                     tasks.c.service_id.in_(sorted(service_ids)),
                     tasks.c.job.is_not(None),
-                    tasks.c.state.in_(("queued", "running")),
+                    _IS_OPEN,
                 )
                 .order_by(case((tasks.c.state == State.RUNNING, 0), else_=1), tasks.c.id)
             ).all()
@@ -313,7 +317,7 @@ class Tasks:
                     row.id
                     for row in connection.execute(
                         select(tasks.c.id)
-                        .where(tasks.c.queue == queue, tasks.c.state == State.QUEUED, tasks.c.id <= mine[-1])
+                        .where(_IS_OPEN, tasks.c.queue == queue, tasks.c.state == State.QUEUED, tasks.c.id <= mine[-1])
                         .order_by(tasks.c.id)
                     )
                 ]
@@ -432,7 +436,7 @@ class Tasks:
                 .values(
                     state=wanted,
                     tries=case((tasks.c.tries > 0, tasks.c.tries - 1), else_=0) if is_pause else tasks.c.tries,
-                    deaths=tasks.c.deaths + (outcome == "killed"),
+                    deaths=tasks.c.deaths + int(outcome == "killed"),
                     finished_at=case((tasks.c.cancel_requested_at.is_(None), None), else_=now()),
                     lease_owner=None,
                     lease_until=None,
@@ -580,7 +584,7 @@ class Tasks:
         with self._database.write() as connection:
             rows = connection.execute(
                 update(tasks)
-                .where(tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
+                .where(_IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
                 .values(
                     state=case(
                         (tasks.c.cancel_requested_at.is_not(None), State.CANCELLED),
@@ -612,7 +616,7 @@ class Tasks:
 
     def waiting(self, unsent_for_s: float) -> list[Waiting]:
         """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`."""
-        startable = and_(tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+        startable = and_(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
         found = []
         with self._database.read() as connection:
             for queue, count in connection.execute(
@@ -635,10 +639,7 @@ class Tasks:
         """The task that may start now in a repository, if it is still queued."""
         with self._database.read() as connection:
             row = connection.execute(
-                select(*_COLUMNS)
-                .where(tasks.c.repository_id == repository_id, tasks.c.state.in_(("queued", "running")))
-                .order_by(tasks.c.id)
-                .limit(1)
+                select(*_COLUMNS).where(tasks.c.repository_id == repository_id, _IS_OPEN).order_by(tasks.c.id).limit(1)
             ).one_or_none()
         return _task(row) if row is not None and row.state == State.QUEUED else None
 
@@ -667,9 +668,7 @@ class Tasks:
     def open_data_keys(self) -> set[str]:
         """The keys of stored inputs that tasks which are not over still need."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(tasks.c.spec["data_key"].as_string()).where(tasks.c.state.in_(("queued", "running")))
-            ).scalars()
+            rows = connection.execute(select(tasks.c.spec["data_key"].as_string()).where(_IS_OPEN)).scalars()
             return {key for key in rows if key is not None}
 
     def mark_cleaned(self, task_id: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import event
 
 from storage.errors import (
     IdempotencyConflict,
@@ -525,3 +526,47 @@ def test_unreachable_database_is_named_so(tmp_path: Path) -> None:
         Records.connect(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}").accounts.ensure("local")
     with pytest.raises(RecordsUnavailable):
         Records.connect("nonsense://x")
+
+
+def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
+    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
+    records.upgrade()
+    service = make_service(records)
+    tasks = [add_training(records, service) for _ in range(3)]
+    asked: list[tuple[str, Any]] = []
+
+    @event.listens_for(records.database.engine, "before_cursor_execute")
+    def _note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "tasks" in statement and not many:
+            asked.append((statement, parameters))
+
+    attempt = claim(records, tasks[0])
+    records.tasks.renew(attempt, LEASE_S)
+    records.tasks.checkpoint(attempt, {"iteration": 1, "prefix": "p"})
+    records.tasks.queue_positions(tasks)
+    records.tasks.waiting(0.0)
+    records.tasks.is_startable(tasks[1])
+    records.tasks.open_jobs([service.id])
+    records.tasks.job(service.id, 1)
+    records.tasks.page(service.account_id, limit=10)
+    records.tasks.page(service.account_id, limit=10, state=State.QUEUED, before_id=7)
+    records.tasks.page(service.account_id, limit=10, service_id=service.id)
+    records.tasks.take_back_silent(3, LOST)
+    records.tasks.ended_uncleaned(0.0)
+    records.tasks.open_data_keys()
+    records.tasks.request_cancel(tasks[1].id)
+    finish(records, attempt)
+    records.versions.of_task(tasks[0].id)
+    add_training(records, service, idempotency_key="k", request_digest="d")
+    with records.database.read() as connection:
+        for statement, parameters in list(asked):
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            whole = [
+                row.detail
+                for row in plan
+                if row.detail.startswith(("SCAN tasks", "SCAN earlier"))
+                # These hold tasks that are not over, which are few.
+                and not any(name in row.detail for name in ("ix_tasks_open", "uq_tasks_running"))
+            ]
+            assert not whole, f"{whole} in {statement}"
+    records.close()

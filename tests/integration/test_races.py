@@ -24,6 +24,7 @@ from workers.cleaning import clean
 from workers.lifecycle import run_task
 from workers.parts import Parts
 from workers.scratch import Scratch
+from workers.supervisor import Checkpoints
 from workers.sweep import Sweep
 from workers.training import Training
 
@@ -577,6 +578,18 @@ def test_checkpoint_that_cannot_be_stored_does_not_stop_the_training(
 
     monkeypatch.setattr("workers.supervisor.upload_folder", fail)
     assert work(parts, add(parts, service, checkpoint_every=1)) == Ended(State.FINISHED, 1)
+
+
+def test_checkpoint_that_vanishes_is_only_not_stored(parts: Parts, service: Service, tmp_path: Path) -> None:
+    task = add(parts, service)
+    attempt = parts.records.tasks.claim(task.id, "worker", 30)
+    assert attempt is not None
+    checkpoints = Checkpoints(attempt, parts.objects, parts.records)
+    checkpoints.add({"iteration": 3, "folder": str(tmp_path / "gone")})
+    checkpoints.finish()
+    checkpoints.close()
+    assert checkpoints.recorded == 0
+    assert parts.records.tasks.get(task.id).checkpoint is None
 
 
 def test_scratch_folder_that_was_deleted_before_it_was_locked_is_made_again(

@@ -120,6 +120,18 @@ def test_a_pause_before_the_first_iteration_needs_no_checkpoint(tmp_path):
     assert events[-1] == {"event": "paused", "iteration": -1, "folder": None}
 
 
+def test_a_pause_right_after_a_checkpoint_does_not_write_it_again(tmp_path):
+    events = []
+
+    def stop():
+        return "pause" if of(events, "checkpoint") else None
+
+    # With a clock that stands still every checkpoint is due at once.
+    run(specification(tmp_path, checkpoint_s=0.0), events.append, stop, lambda: 0.0)
+    (checkpoint,) = of(events, "checkpoint")
+    assert events[-1] == {"event": "paused", "iteration": checkpoint["iteration"], "folder": None}
+
+
 @pytest.mark.parametrize(
     "mllib",
     [
