@@ -142,28 +142,27 @@ def serve(emit: Events, commands: Commands, warm: Sequence[str]) -> int:
             return EXIT_STDIN_ENDED
         session.run(session.Specification.from_json(json.loads(line)), emit, commands.stop)
     except MlError as error:
-        emit(_error(emit.phase, error.kind, str(error), error.section, getattr(error, "name", None)))
+        emit(_error(error, emit.phase, error.kind, str(error)))
         return EXIT_REFUSED
-    except MemoryError:
-        emit(_error(emit.phase, "out_of_memory", "the training needs more memory than the machine gives"))
+    except MemoryError as error:
+        emit(_error(error, emit.phase, "out_of_memory", "the training needs more memory than the machine gives"))
         return EXIT_REFUSED
     except Exception as error:  # the top of this process
         traceback.print_exc()
         message = f"unexpected error in training: {type(error).__name__}: {error}"
-        emit(_error(emit.phase, "internal", message))
+        emit(_error(error, emit.phase, "internal", message))
         return EXIT_UNEXPECTED
     return 0
 
 
-def _error(
-    phase: str, kind: str, message: str, section: str | None = None, parameter: str | None = None
-) -> dict[str, Any]:
+def _error(error: Exception, phase: str, kind: str, message: str) -> dict[str, Any]:
     """The event of a failure: `section` and `parameter` are the part of the request at fault, if it was that."""
     return {
         "event": "error",
         "kind": kind,
-        "section": section,
-        "parameter": parameter,
+        "class": type(error).__name__,
+        "section": getattr(error, "section", None),
+        "parameter": getattr(error, "name", None) if kind == "bad_parameter" else None,
         "phase": phase,
         "message": message,
     }

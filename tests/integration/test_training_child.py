@@ -318,6 +318,7 @@ def test_a_request_that_cannot_be_ends_with_an_error_event(child, tmp_path, chan
     running.send(specification(tmp_path, **changes))
     event = running.rest()[-1]
     assert (event["event"], event["kind"], event["section"]) == ("error", kind, section)
+    assert event["class"] == "".join(word.title() for word in kind.split("_"))
     assert text in event["message"]
     assert event["phase"] in ("reading", "training")
     assert running.code() == 3
