@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.yard import Client, median, running_stack
 
-ROWS, COLUMNS, ROUNDS, PAIRS = 60_000, 30, 1_100, 3
+ROWS, COLUMNS, ROUNDS, PAIRS = 60_000, 30, 2_000, 3
 _BARE = """
 import json, sys, time
 import numpy as np, polars as pl, xgboost as xgb
