@@ -120,8 +120,10 @@ class Kill:
 class Client:
     """A client that repeats a request until it is answered, as a careful client does."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, between: Callable[[], None]) -> None:
+        """`between` runs before each repetition."""
         self._port = port
+        self._between = between
 
     def call(self, method: str, path: str, body: Json | None = None, key: str | None = None) -> tuple[int, Json]:
         """Status and answer; repeats when the connection breaks or the server says that it is not ready."""
@@ -134,6 +136,7 @@ class Client:
             except (OSError, http.client.HTTPException, ValueError):
                 if time.monotonic() > end:
                     raise
+            self._between()
             time.sleep(0.1)
 
     def once(self, method: str, path: str, body: Json | None = None, key: str | None = None) -> tuple[int, Json]:
@@ -155,7 +158,8 @@ class Chaos:
         self.stack = stack
         self.settings = settings
         self.dice = dice
-        self.client = Client(settings.port)
+        # A process that is held back may hold the write lock of SQLite: nothing is answered until it is let go.
+        self.client = Client(settings.port, between=self._let_go)
         self.records = Records.connect(settings.database_url)
         self.totals = Totals()
         self.expected: dict[str, tuple[Json, list[str]]] = {}
