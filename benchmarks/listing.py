@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sqlalchemy import insert
 
-from benchmarks.yard import Client, median, running_stack
+from benchmarks.yard import Client, idle_trainer, median, running_stack
 from storage.records import Records
 from storage.records.schema import tasks
 
@@ -49,7 +49,7 @@ def fill(records: Records, rows: int) -> None:
 
 def main() -> None:
     """Print milliseconds per call, few rows against many."""
-    with running_stack(train_workers=0) as (_, settings, client):
+    with running_stack() as (stack, settings, client), idle_trainer(stack):
         records = Records.connect(settings.database_url)
         few: dict[str, float] = {}
         for rows in (1_000, ROWS):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.yard import Client, running_stack
+from benchmarks.yard import Client, idle_trainer, running_stack
 from cli.stack import Stack
 
 SECONDS, CLIENTS = 5.0, 8
@@ -47,7 +47,7 @@ def _api_memory_mb(stack: Stack) -> tuple[float, float]:
 
 def main() -> None:
     """Print rates and memory, the clients sharing the machine with the server."""
-    with running_stack(train_workers=0, api_workers=1) as (stack, settings, client):
+    with running_stack(api_workers=1) as (stack, settings, client), idle_trainer(stack):
         data = settings.data_roots[0] / "iris.csv"
         data.write_bytes(_DATA.read_bytes())
         client.create("requests", "species", {"nclasses": 3})

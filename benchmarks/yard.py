@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cli.stack import Stack
 from settings import Settings
 
@@ -99,6 +101,20 @@ def running_stack(**changes: Any) -> Iterator[tuple[Stack, Settings, Client]]:
             yield stack, settings, Client(port)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def idle_trainer(stack: Stack) -> Iterator[None]:
+    """The training worker lives but takes no work, so that only the server is measured."""
+    worker = psutil.Process(stack.pid_of("train1"))
+    held = [worker, *worker.children(recursive=True)]
+    for process in held:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in held:
+            process.resume()
 
 
 def median(values: list[float]) -> float:

@@ -111,7 +111,7 @@ def _whole(task: Task) -> Json:
     facts["phases"] = {**_queued(task), **(attempts[-1].phases if attempts else {})}
     facts["attempts"] = attempts
     facts["queue"] = task.queue
-    facts["queue_position"] = records.tasks.queue_positions([task]).get(task.id)
+    facts["queue_position"] = records.tasks.queue_position(task)
     facts["measure"] = (report or progress or {}).get("measure")
     facts["report"] = None if report is None else f"/tasks/{task.id}/report"
     facts["version"] = None if version is None else version.number

@@ -306,24 +306,16 @@ class Tasks:
             ).all()
         return {row.task_id: row.phases for row in rows}
 
-    def queue_positions(self, wanted: Sequence[Task]) -> dict[int, int]:
-        """For each queued task, how many of its queue come before it."""
-        found: dict[int, int] = {}
-        queued = [task for task in wanted if task.state is State.QUEUED]
+    def queue_position(self, task: Task) -> int | None:
+        """How many queued tasks of its queue come before a queued task; None when it is not queued."""
+        if task.state is not State.QUEUED:
+            return None
         with self._database.read() as connection:
-            for queue in sorted({task.queue for task in queued}):
-                mine = sorted(task.id for task in queued if task.queue == queue)
-                ids = [
-                    row.id
-                    for row in connection.execute(
-                        select(tasks.c.id)
-                        .where(_IS_OPEN, tasks.c.queue == queue, tasks.c.state == State.QUEUED, tasks.c.id <= mine[-1])
-                        .order_by(tasks.c.id)
-                    )
-                ]
-                positions = {task_id: position for position, task_id in enumerate(ids)}
-                found.update({task_id: positions[task_id] for task_id in mine if task_id in positions})
-        return found
+            return connection.execute(
+                select(func.count()).where(
+                    _IS_OPEN, tasks.c.queue == task.queue, tasks.c.state == State.QUEUED, tasks.c.id < task.id
+                )
+            ).scalar_one()
 
     def mark_sent(self, task_ids: Collection[int]) -> None:
         """Note that messages were sent."""

@@ -388,7 +388,8 @@ def test_waiting_counts_what_could_start_and_names_the_longest_unsent_first(reco
 def test_queue_positions_count_those_before(records: Records, service: Service) -> None:
     tasks = [add_training(records, service) for _ in range(3)]
     claim(records, tasks[0])
-    assert records.tasks.queue_positions(tasks) == {tasks[1].id: 0, tasks[2].id: 1}
+    now = records.tasks.get_many([task.id for task in tasks])
+    assert [records.tasks.queue_position(task) for task in now] == [None, 0, 1]
 
 
 def test_same_idempotency_key_gives_the_same_task(records: Records, service: Service) -> None:
@@ -543,7 +544,7 @@ def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
     attempt = claim(records, tasks[0])
     records.tasks.renew(attempt, LEASE_S)
     records.tasks.checkpoint(attempt, {"iteration": 1, "prefix": "p"})
-    records.tasks.queue_positions(tasks)
+    records.tasks.queue_position(tasks[1])
     records.tasks.waiting(0.0)
     records.tasks.is_startable(tasks[1])
     records.tasks.open_jobs([service.id])
