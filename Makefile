@@ -37,7 +37,7 @@ $(BIN)/python:
 
 # What running needs, without the tools of development.
 $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,local$(,)xgboost)
+	$(call install,local$(,)xgboost$(,)torch)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -6,6 +6,7 @@ from typing import Any
 
 from api.parts import Parts
 from ml.options import Warning
+from ml.options.catalog import libraries
 from storage.errors import LiveUnavailable
 from workers.queue import predict_queue, train_queue
 
@@ -17,7 +18,8 @@ def choose_training(parts: Parts, mllib: Any) -> tuple[str, str, list[Warning]]:
 
 def choose_prediction(parts: Parts, library: str, mllib: Any) -> tuple[str, str, list[Warning]]:
     """Device and queue of a prediction, and the warning that there is no GPU."""
-    return _choose(parts, mllib, predict_queue(library, "cpu"), predict_queue(library, "gpu"))
+    engine = libraries()[library].engine
+    return _choose(parts, mllib, predict_queue(engine, "cpu"), predict_queue(engine, "gpu"))
 
 
 def _choose(parts: Parts, mllib: Any, on_cpu: str, on_gpu: str) -> tuple[str, str, list[Warning]]:

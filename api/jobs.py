@@ -54,16 +54,16 @@ def status_answer(parts: Parts, service: Service, task: Task, hist_points: int =
     if task.state.is_final:
         report = parts.records.tasks.report(task.id) or {}
         warnings += report.get("warnings") or []
-        hist = report.get("measure_hist") or {}
+        hist, stride = report.get("measure_hist") or {}, report.get("stride") or 1
         body: Json = {
             "measure": report.get("measure") or {},
             "measures": report.get("measures") or [],
             "parameters": report.get("parameters") or {},
         }
     else:
-        hist = _live_history(parts, task)
+        hist, stride = _live_history(parts, task)
         body = {"measure": progress_of(parts, task).get("measure") or {}}
-    body["measure_hist"], body["measure_sampling"] = sampled(hist, hist_points)
+    body["measure_hist"], body["measure_sampling"] = sampled(hist, hist_points, stride)
     body |= about(parts, service)
     return with_warnings(head, warnings), body
 
@@ -78,27 +78,37 @@ def about(parts: Parts, service: Service) -> Json:
     }
 
 
-def sampled(hist: dict[str, list[Any]], points: int) -> tuple[Json, Json]:
-    """Histories of at most `points` points, every k-th one of longer ones, and each such k."""
+STEP_SERIES = frozenset({"train_loss_hist", "learning_rate_hist", "elapsed_time_ms_hist"})
+"""Histories with a point per iteration; the others have one per test."""
+
+
+def sampled(hist: dict[str, list[Any]], points: int, stride: int = 1) -> tuple[Json, Json]:
+    """Histories of at most `points` points, every k-th one of longer ones, and each such k.
+
+    stride : iterations between two points of the series that have one per iteration, thinned out before already.
+    """
     cut: Json = {}
     steps: Json = {}
     for name, values in hist.items():
-        step = -(-len(values) // points)
+        step = max(1, -(-len(values) // points))
         cut[name] = values[::step] if step > 1 else values
-        if step > 1:
-            steps[f"{name.removesuffix('_hist')}_sampling"] = step
+        total = step * (stride if name in STEP_SERIES else 1)
+        if total > 1:
+            steps[f"{name.removesuffix('_hist')}_sampling"] = total
     return cut, steps
 
 
-def _live_history(parts: Parts, task: Task) -> dict[str, list[Any]]:
+def _live_history(parts: Parts, task: Task) -> tuple[dict[str, list[Any]], int]:
+    """The series of a running attempt, and the stride of those with a point per iteration."""
     if task.attempt == 0:
-        return {}
+        return {}, 1
     try:
         points = parts.live.progress.history(task.id, task.attempt)
+        steps = parts.live.progress.steps(task.id, task.attempt)
     except LiveUnavailable:
-        return {}
+        return {}, 1
     hist: dict[str, list[Any]] = {}
     for point in points:
         for name, value in point.items():
             hist.setdefault(f"{name}_hist", []).append(value)
-    return hist
+    return {**(steps.get("series") or {}), **hist}, int(steps.get("stride") or 1)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import settings as settings_module
 from cli.stack import Service, StackError, Step
+from ml.options.catalog import engines
 from settings import Settings
 
 QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
@@ -41,7 +42,9 @@ def services_of(settings: Settings) -> list[Service]:
         services.append(_redis(settings))
     for number in range(1, settings.train_workers + 1):
         services.append(_worker(settings, f"train{number}", ["train.cpu"]))
-    services.append(_worker(settings, "predict-xgboost", ["predict.xgboost.cpu"]))
+    for engine in engines():
+        if importlib.util.find_spec(engine) is not None:
+            services.append(_worker(settings, f"predict-{engine}", [f"predict.{engine}.cpu"]))
     services.append(_worker(settings, "control", ["control"]))
     if settings.flower_port:
         services.append(_flower(settings))
@@ -62,7 +65,9 @@ def steps_of(settings: Settings) -> list[Step]:
 
 
 def _check_installed(settings: Settings) -> None:
-    needed = {"celery": "worker", "granian": "api", "flask": "api", "xgboost": "xgboost"}
+    needed = {"celery": "worker", "granian": "api", "flask": "api"}
+    if not any(importlib.util.find_spec(engine) for engine in engines()):
+        needed |= {engine: engine for engine in engines()}
     if settings.flower_port:
         needed["flower"] = "local"
     missing = {name: extra for name, extra in needed.items() if importlib.util.find_spec(name) is None}

@@ -1,4 +1,4 @@
-"""Finds backends: every module in `ml/backends/` that says of itself what it is, its library not yet imported."""
+"""Finds backends and connectors by name, their libraries not yet imported."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import cast
 
 from ml import backends
 from ml.backends.base import Backend
-from ml.errors import UnknownLibrary
+from ml.connectors.base import Connector
+from ml.errors import UnknownConnector, UnknownLibrary
+from ml.options.catalog import connectors
 
 
 @cache
 def listed() -> dict[str, Backend]:
-    """Every backend by name; read once from the folder."""
+    """Every backend by name: each module of `ml/backends/` that says of itself what it is; read once."""
     found = {}
     for each in pkgutil.iter_modules(backends.__path__):
         module = import_module(f"{backends.__name__}.{each.name}")
@@ -31,3 +33,13 @@ def find(name: str) -> Backend:
     if name not in listed():
         raise UnknownLibrary(name, listed())
     return listed()[name]
+
+
+def connector(name: str) -> Connector:
+    """The input connector registered as `name`: the module of that name in `ml/connectors/`.
+
+    Raises UnknownConnector.
+    """
+    if name not in connectors():
+        raise UnknownConnector(name, connectors())
+    return cast(Connector, import_module(f"ml.connectors.{name}"))

@@ -14,14 +14,15 @@ import numpy as np
 
 from ml import measures as measuring
 from ml import registry
-from ml.backends.base import Engine
-from ml.connectors import csv as csv_connector
-from ml.connectors.csv import Fitted, Table, Target
+from ml.backends.base import Engine, target_of
+from ml.connectors.base import Fitted
 from ml.connectors.source import Source
 from ml.errors import ModelUnusable
 from ml.options.loading import Warning
 from ml.options.output import OutputOptions
 from ml.options.requests import PredictionOptions, ServiceOptions
+from ml.tables import Table, Target
+from ml.training.loop import compute
 
 #: File of our own that keeps a description beside its model, so that a copied folder still knows everything.
 DESCRIPTION_FILE = "modelyard.json"
@@ -50,20 +51,12 @@ class Model:
     def __init__(self, engine: Engine, description: dict[str, Any], threads: int) -> None:
         self._engine = engine
         self._description = description
-        self._fitted = Fitted.from_json(description["csv"])
+        self._connector = registry.connector(description["connector"])
+        self._fitted = _fitted(description)
         self._threads = threads
-        self._best = registry.find(description["backend"]).INFO.best
+        self._info = registry.find(description["backend"]).INFO
+        self.target = target_of(description)
         self.bytes = engine.bytes
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether the model gives numbers rather than classes."""
-        return bool(self._description["is_regression"])
-
-    @property
-    def target(self) -> Target:
-        """What the labels are."""
-        return Target(classes=self._description["nclasses"], targets=self._description["ntargets"])
 
     def predict(self, data: Sequence[Source], options: PredictionOptions) -> Prediction:
         """Predict on every row of `data`; with `output.measure` the rows have labels and the measures are the answer.
@@ -72,13 +65,13 @@ class Model:
         """
         began = time.perf_counter()
         wanted = options.output
-        fitted = csv_connector.resolve(self._fitted, options.input, options.given_input)
+        fitted = self._connector.resolve(self._fitted, options.input, options.given_input)
         labelled = bool(wanted.measure)
-        table, warnings = csv_connector.read_prediction(
+        table, warnings = self._connector.read_prediction(
             data, fitted, self.target, labelled=labelled, threads=self._threads
         )
         read = time.perf_counter()
-        outputs = self._engine.predict(table.features)
+        outputs = np.concatenate([self._engine.predict(chunk.features) for chunk in table.chunks()])
         computed = time.perf_counter()
         made = self._measured(outputs, table, wanted) if labelled else self._shaped(outputs, table, wanted)
         made.warnings = warnings + made.warnings
@@ -86,21 +79,40 @@ class Model:
         return made
 
     def _measured(self, outputs: np.ndarray, table: Table, wanted: OutputOptions) -> Prediction:
-        assert table.labels is not None
-        compute = measuring.regression if self.is_regression else measuring.classification
-        refused = measuring.unknown(wanted.measure, is_regression=self.is_regression, classes=self.target.classes)
+        refused = measuring.unknown(wanted.measure, self.target)
+        names = self._description["labels"] if self._info.keeps_best else None
         return Prediction(
-            measure=dict(compute(wanted.measure, outputs, table.labels)),
+            measure=compute(self.target, wanted.measure, outputs, table, names),
             warnings=[Warning("parameters.output.measure", text) for text in refused.values()],
         )
 
     def _shaped(self, outputs: np.ndarray, table: Table, wanted: OutputOptions) -> Prediction:
         assert table.uris is not None
-        if self.is_regression:
+        if self.target.kind == "autoencoder":
+            return Prediction(losses(outputs, table))
+        if self.target.kind == "regression":
             return Prediction(vectors(outputs, table.uris))
-        best = self._best if wanted.best is None else wanted.best
+        best = self._info.best if wanted.best is None else wanted.best
         names = self._description["labels"]
         return Prediction(classes(outputs, table.uris, names, best=best, threshold=wanted.confidence_threshold))
+
+
+def _fitted(description: dict[str, Any]) -> Fitted:
+    try:
+        return registry.connector(description["connector"]).fitted(description["fitted"])
+    except (KeyError, TypeError):
+        raise ModelUnusable("the description of the model does not say what data it was trained on") from None
+
+
+def losses(outputs: np.ndarray, table: Table) -> list[dict[str, Any]]:
+    """Predictions of an autoencoder: the mean squared difference of each row and what was made of it."""
+    assert table.uris is not None
+    truth = np.concatenate([chunk.take(slice(None))[0] for chunk in table.chunks()])
+    values = ((outputs.astype(np.float64) - truth) ** 2).mean(axis=1)
+    return [
+        {"uri": uri, "losses": [{"loss": value, "last": True}]}
+        for uri, value in zip(table.uris, values.tolist(), strict=True)
+    ]
 
 
 def classes(
@@ -168,24 +180,15 @@ def describe_folder(folder: Path, options: ServiceOptions) -> dict[str, Any]:
     kept = _kept_description(folder, facts, options)
     if kept is not None:
         return kept
-    inputs = list(facts["inputs"])
-    given = options.input
-    fitted = Fitted(
-        columns=inputs,
-        features=inputs,
-        label=list(given.label),
-        id=given.id,
-        ignore=list(given.ignore),
-        label_offset=list(given.label_offset) * max(1, len(given.label)),
-        separator=given.separator[0],
-        quote=given.quote[:1],
-    )
+    target = Target.from_json(facts["target"])
+    fitted = registry.connector(options.connector).fitted_by_hand(facts["inputs"], options.input, folder)
     return {
         "backend": options.library,
         "connector": options.connector,
-        "mltype": "regression" if facts["is_regression"] else "classification",
-        "labels": read_labels(folder, facts["nclasses"]),
-        "csv": fitted.as_json(),
+        "mltype": target.mltype,
+        "labels": read_labels(folder, target.classes),
+        "fitted": fitted.as_json(),
+        "parameters": options.parameters,
         **facts,
     }
 
@@ -199,10 +202,11 @@ def _kept_description(folder: Path, facts: dict[str, Any], options: ServiceOptio
         kept = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         if kept["digest"] != facts["digest"] or kept["backend"] != options.library:
             return None
-        fitted = Fitted.from_json(kept["csv"])
+        fitted = registry.connector(options.connector).fitted(kept["fitted"])
         labels = kept["labels"]
+        classes = Target.from_json(facts["target"]).classes
         fits = len(fitted.inputs) == len(facts["inputs"]) and (
-            labels is None or (len(labels) <= facts["nclasses"] and all(isinstance(name, str) for name in labels))
+            labels is None or (len(labels) <= classes and all(isinstance(name, str) for name in labels))
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -237,7 +241,7 @@ def write_repository_files(folder: Path, description: dict[str, Any]) -> None:
     labels = description["labels"] or []
     text = "".join(f"{position} {name}\n" for position, name in enumerate(labels))
     (folder / CORRESPONDENCE_FILE).write_text(text, encoding="utf-8")
-    inputs = Fitted.from_json(description["csv"]).inputs
+    inputs = _fitted(description).inputs
     lines = (f"{position} {'_'.join(name.split()) or '_'} q\n" for position, name in enumerate(inputs))
     (folder / "model.fmap").write_text("".join(lines), encoding="utf-8")
     description["digest"] = hashlib.sha256((folder / description["file"]).read_bytes()).hexdigest()

@@ -170,39 +170,54 @@ class Child:
 
 
 class Standby:
-    """A process that waits with its libraries imported, so that a training starts at once.
+    """Processes that wait with a library imported each, so that a training starts at once.
 
     The next one starts when a training ends, not beside it: it would take cores and memory from it.
     """
 
     def __init__(self, folder: Path, threads: int, warm: Sequence[str], program: Sequence[str] = PROGRAM) -> None:
+        """warm : the libraries to keep a process waiting for; a training with another one gets a fresh process."""
         self._folder = folder
         self._program = program
         self._threads = threads
         self._warm = warm
         self._count = 0
-        self._child: Child | None = None
+        self._children: dict[str, Child] = {}
 
     def prepare(self) -> None:
-        """Start the waiting process unless there is one."""
-        if self._child is not None and self._child.is_running:
-            return
-        self.close()
+        """Start the waiting processes that are not there."""
+        for library in self._warm:
+            child = self._children.get(library)
+            if child is None or not child.is_running:
+                self._give_up(library)
+                self._children[library] = self._start((library,))
+
+    def take(self, library: str) -> Child:
+        """The process that waits for a library, or a fresh one when there is none. It is the caller's to end."""
+        child = self._children.pop(library, None)
+        if child is not None and child.is_running:
+            return child
+        if child is not None:
+            _end(child)
+        return self._start((library,) if library in self._warm else ())
+
+    def close(self) -> None:
+        """End the waiting processes."""
+        for library in list(self._children):
+            self._give_up(library)
+
+    def _start(self, warm: Sequence[str]) -> Child:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count += 1
         log = self._folder / f"standby-{os.getpid()}-{self._count}.log"
-        self._child = Child(log, self._threads, self._warm, self._program)
+        return Child(log, self._threads, warm, self._program)
 
-    def take(self) -> Child:
-        """The waiting process, or a fresh one when it died or was never prepared. It is the caller's to end."""
-        self.prepare()
-        child, self._child = self._child, None
-        assert child is not None
-        return child
+    def _give_up(self, library: str) -> None:
+        child = self._children.pop(library, None)
+        if child is not None:
+            _end(child)
 
-    def close(self) -> None:
-        """End the waiting process."""
-        if self._child is not None:
-            self._child.end()
-            self._child.log.unlink(missing_ok=True)
-            self._child = None
+
+def _end(child: Child) -> None:
+    child.end()
+    child.log.unlink(missing_ok=True)

@@ -29,9 +29,9 @@ def train_queue(device: str) -> str:
     return f"train.{device}"
 
 
-def predict_queue(library: str, device: str) -> str:
-    """The queue of predictions with an engine family on a kind of device."""
-    return f"predict.{library}.{device}"
+def predict_queue(engine: str, device: str) -> str:
+    """The queue of predictions with an engine on a kind of device."""
+    return f"predict.{engine}.{device}"
 
 
 class NoAnswer(Exception):

@@ -114,6 +114,7 @@ class Telling:
         self._live = live
         self._attempt = attempt
         self._points: list[Json] = []
+        self._steps: Json | None = None
         self._told = 0
         self._progress: Json = {"attempt": attempt.number, "phase": "starting", "percent": 0.0}
         self._again_at = 0.0
@@ -132,7 +133,7 @@ class Telling:
             iterations=total,
             measure=event["measure"],
             remain_s=event["measure"].get("remain_time"),
-            percent=round(100.0 * min(1.0, (event["iteration"] + 1) / total), 2) if total else 0.0,
+            percent=round(100.0 * min(1.0, event["done"] / total), 2) if total else 0.0,
         )
         self._changed = True
 
@@ -151,6 +152,11 @@ class Telling:
         self._points.append(point)
         self._changed = True
 
+    def steps(self, event: Event) -> None:
+        """The values of every iteration so far, thinned out."""
+        self._steps = {"series": event["series"], "stride": event["stride"]}
+        self._changed = True
+
     def tell(self) -> None:
         """Write what changed."""
         if not self._changed or time.monotonic() < self._again_at:
@@ -158,6 +164,9 @@ class Telling:
         try:
             self._live.progress.append_history(self._attempt.task.id, self._attempt.number, self._points, self._told)
             self._told = len(self._points)
+            if self._steps is not None:
+                self._live.progress.put_steps(self._attempt.task.id, self._attempt.number, self._steps)
+                self._steps = None
             self._live.progress.put(self._attempt.task.id, self._progress)
             self._changed = False
         except LiveUnavailable:
@@ -207,6 +216,8 @@ def supervise(
                     telling.progress(event)
                 case "measures":
                     telling.measures(event["hist"])
+                case "steps":
+                    telling.steps(event)
                 case "history":
                     telling.history(event["hist"])
                 case "checkpoint":

@@ -6,10 +6,12 @@ import logging
 import os
 import threading
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from celery import signals
 
+from ml.options.catalog import engines
 from ml.registry import find
 from storage.errors import LiveUnavailable, RecordsUnavailable
 from workers.app import STOP_MARKER, app, settings
@@ -23,9 +25,6 @@ from workers.queue import PREDICT, SWEEP, TASK_NAMES
 from workers.scratch import Scratch
 from workers.sweep import Sweep
 from workers.training import Training
-
-WARM = ("xgboost",)
-"""Libraries that a waiting training process has imported."""
 
 _log = logging.getLogger(__name__)
 _parent = os.getppid()
@@ -45,7 +44,8 @@ def _parts() -> Parts:
 @cache
 def _training() -> Training:
     scratch = Scratch(settings.scratch)
-    return Training(_parts(), scratch, Standby(scratch.folder, settings.threads, WARM), _is_stopping)
+    warm = [engine for engine in engines() if find_spec(engine) is not None]
+    return Training(_parts(), scratch, Standby(scratch.folder, settings.threads, warm), _is_stopping)
 
 
 @cache

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from storage.errors import ArtifactNotFound, ChecksumMismatch, StorageError
+from ml.options import wants_previous
+from ml.options.catalog import libraries
+from storage.errors import ArtifactNotFound, ChecksumMismatch, StorageError, VersionNotFound
 from storage.objects.manifest import download_folder, read_manifest, upload_folder
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
@@ -21,7 +23,7 @@ from workers.parts import Parts
 from workers.patience import patiently
 from workers.scratch import Scratch
 from workers.supervisor import Checkpoints, Outcome, Telling, supervise
-from workers.version_files import artifacts_of
+from workers.version_files import artifacts_of, manifest_of
 
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -59,6 +61,7 @@ class Training:
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         data = sources(self._patiently(lambda: entries(spec, parts.objects), lease), parts.data_roots)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
+        previous = self._patiently(lambda: self._fetch_previous(attempt, folder), lease)
         specification: Json = {
             "task": attempt.name,
             "backend": spec["mllib"],
@@ -67,13 +70,14 @@ class Training:
             "data": data,
             "scratch": str(folder),
             "resume": resume,
+            "previous": previous,
             "threads": settings.threads,
             "device": spec["device"],
             "checkpoint_s": settings.checkpoint_s,
         }
         telling = Telling(parts.live, attempt)
         checkpoints = Checkpoints(attempt, parts.objects, parts.records)
-        child = self._standby.take()
+        child = self._standby.take(libraries()[spec["mllib"]].engine)
         prepared_s = round(time.monotonic() - began, 4)
         try:
             outcome = supervise(
@@ -109,6 +113,24 @@ class Training:
             shutil.rmtree(target, ignore_errors=True)
             return None
         return str(target)
+
+    def _fetch_previous(self, attempt: Attempt, folder: Path) -> Json | None:
+        """What the repository holds already; with its files when the training is to start from them."""
+        repository_id = attempt.task.repository_id
+        if repository_id is None:
+            return None
+        try:
+            version = self._parts.records.versions.newest(repository_id)
+        except VersionNotFound:
+            return None
+        previous: Json = {"files": [each.name for each in version.artifacts], "description": version.description}
+        spec = attempt.spec
+        if wants_previous(spec["mllib"], spec["connector"], spec["parameters"]):
+            target = folder / "previous"
+            with self._parts.cache.folder(self._parts.objects, manifest_of(version)) as files:
+                shutil.copytree(files, target, symlinks=False)
+            previous["folder"] = str(target)
+        return previous
 
     def _patiently(self, do: Callable[[], _Found], lease: LeaseKeeper) -> _Found:
         def is_pointless() -> bool:

@@ -19,18 +19,20 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ml.backends.base import BackendInfo
+from ml.backends.base import BackendInfo, Previous, target_of
 from ml.backends.inspection import inspect
-from ml.connectors.csv import Target, TrainingData
 from ml.errors import BadInput, BadParameter, MissingExtra, MlError, ModelUnusable, OutOfMemory
 from ml.options.requests import ServiceOptions, TrainingOptions
+from ml.options.target import Target
 from ml.options.xgboost import CLASSIFICATION, REGRESSION, USED, BoosterOptions, XGBoostOptions
+from ml.tables import TrainingData
 
 INFO = BackendInfo(
     name="xgboost",
@@ -76,11 +78,6 @@ def warm() -> None:
     booster.update(tiny, 0)
     booster.predict(tiny)
     booster.save_raw("ubj")
-
-
-def target(options: XGBoostOptions) -> Target:
-    """What the labels are."""
-    return Target(targets=options.ntargets) if options.is_regression else Target(classes=options.nclasses)
 
 
 def parameters(options: XGBoostOptions, *, threads: int, device: str) -> dict[str, Any]:
@@ -131,7 +128,15 @@ def block_size(options: XGBoostOptions, data: TrainingData) -> int:
 
 
 def start(
-    options: TrainingOptions, data: TrainingData, *, threads: int, device: str, resume: Path | None
+    options: TrainingOptions,
+    data: TrainingData,
+    *,
+    threads: int,
+    device: str,
+    seed: int,
+    scratch: Path,
+    resume: Path | None,
+    previous: Previous,
 ) -> tuple[XGBoostTrainer, list[tuple[str, str]]]:
     """A training on `data`, or the one that `resume` left off; and warnings as (parameter, message)."""
     xgboost = _library()
@@ -254,7 +259,18 @@ class XGBoostTrainer:
             with self._errors("parameters.mllib.eval_metric"):
                 text = self._model.eval(matrix, "t", self.done - 1)
             own = {name: float(value) for name, value in re.findall(r"\tt-([^\t]+):(\S+)", text)}
-        return shaped(outputs, self._options.is_regression, self._options.nclasses), own
+        return shaped(outputs, self._options.target), own
+
+    def running(self) -> dict[str, float]:
+        """Nothing: xgboost tells no loss of its own while it trains."""
+        return {}
+
+    def keep(self, wanted: Collection[int]) -> None:
+        """Nothing: every round of the final model is there to be used."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the description tells besides: trees are no weights that could be counted."""
+        return {}
 
     def save_state(self, folder: Path) -> None:
         """Write the booster and what it was doing."""
@@ -309,14 +325,14 @@ def _file_name(rounds: int) -> str:
     return f"{rounds:04d}.model"
 
 
-def shaped(outputs: np.ndarray, is_regression: bool, classes: int) -> np.ndarray:
-    """Outputs of the booster as probabilities, shape (rows, classes), or values, shape (rows, targets)."""
-    if is_regression:
+def shaped(outputs: np.ndarray, target: Target) -> np.ndarray:
+    """Outputs of the booster as they are described at `Target`."""
+    if target.kind == "regression":
         return outputs.reshape(len(outputs), -1)
     if outputs.ndim == 1 or outputs.shape[1] == 1:
         positive = outputs.reshape(-1)
         return np.stack([1 - positive, positive], axis=1)
-    return outputs.reshape(len(outputs), classes)
+    return outputs.reshape(len(outputs), target.classes)
 
 
 def newest(folder: Path) -> Path:
@@ -336,15 +352,13 @@ def describe(folder: Path, options: ServiceOptions) -> dict[str, Any]:
     path = newest(folder)
     found = inspect(INFO.name, path)
     wanted: XGBoostOptions = options.mllib
-    if found["is_regression"] != wanted.is_regression:
-        kind = "regression" if found["is_regression"] else "classification"
-        raise ModelUnusable(f"{path.name} was trained for {kind} ({found['objective']}), the service was not")
-    if found["nclasses"] != wanted.nclasses and not wanted.is_regression:
-        knows, asked = found["nclasses"], wanted.nclasses
-        raise ModelUnusable(f"{path.name} knows {knows} classes, parameters.mllib.nclasses is {asked}")
-    if found["ntargets"] != wanted.ntargets and wanted.is_regression:
-        gives, asked = found["ntargets"], wanted.ntargets
-        raise ModelUnusable(f"{path.name} gives {gives} values, parameters.mllib.ntargets is {asked}")
+    holds, asked = Target.from_json(found["target"]), wanted.target
+    if holds.kind != asked.kind:
+        raise ModelUnusable(f"{path.name} was trained for {holds.kind} ({found['objective']}), the service was not")
+    if holds.classes != asked.classes:
+        raise ModelUnusable(f"{path.name} knows {holds.classes} classes, parameters.mllib.nclasses is {asked.classes}")
+    if holds.targets != asked.targets:
+        raise ModelUnusable(f"{path.name} gives {holds.targets} values, parameters.mllib.ntargets is {asked.targets}")
     return found
 
 
@@ -356,6 +370,9 @@ def facts(path: Path) -> dict[str, Any]:
     classes = int(learner["learner_model_param"]["num_class"])
     targets = int(learner["learner_model_param"]["num_target"])
     is_regression = not objective.startswith(("multi:", "binary:"))
+    target = (
+        Target("regression", targets=targets) if is_regression else Target("classification", classes=max(classes, 2))
+    )
     if objective not in (*CLASSIFICATION, *REGRESSION):
         raise ModelUnusable(f"{path.name} was trained with objective {objective}, which is not served")
     _check_trees(booster, path.name)
@@ -365,9 +382,7 @@ def facts(path: Path) -> dict[str, Any]:
     return {
         "file": path.name,
         "objective": objective,
-        "is_regression": is_regression,
-        "nclasses": 0 if is_regression else max(classes, 2),
-        "ntargets": targets if is_regression else 0,
+        "target": target.as_json(),
         "inputs": booster.feature_names or [f"f{each}" for each in range(features)],
         "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
@@ -417,7 +432,7 @@ def load(folder: Path, description: dict[str, Any], *, device: str, threads: int
     booster = _loaded(path)
     booster.set_param({"nthread": threads, "device": device})
     size = path.stat().st_size
-    return XGBoostEngine(booster, size, bool(description["is_regression"]), int(description["nclasses"]))
+    return XGBoostEngine(booster, size, target_of(description))
 
 
 class XGBoostEngine:
@@ -426,11 +441,10 @@ class XGBoostEngine:
     #: Bytes in memory per byte of file, and of a booster without trees: an estimate on the safe side.
     GROWTH, FLOOR = 3, 2**20
 
-    def __init__(self, booster: Any, size: int, is_regression: bool, classes: int) -> None:
+    def __init__(self, booster: Any, size: int, target: Target) -> None:
         self._xgboost = _library()
         self._booster = booster
-        self._is_regression = is_regression
-        self._classes = classes
+        self._target = target
         self._features = booster.num_features()
         self._in_place = json.loads(booster.save_config())["learner"]["learner_train_param"]["booster"] != "gblinear"
         self.bytes = self.FLOOR + self.GROWTH * size
@@ -443,4 +457,4 @@ class XGBoostEngine:
             outputs = self._booster.inplace_predict(features, validate_features=False)
         else:
             outputs = self._booster.predict(self._xgboost.DMatrix(features), validate_features=False)
-        return shaped(outputs, self._is_regression, self._classes)
+        return shaped(outputs, self._target)

@@ -13,9 +13,9 @@ import csv
 import io
 import math
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -27,37 +27,11 @@ from ml.connectors.source import FileSource, LinesSource, Source
 from ml.errors import BadInput
 from ml.options.csv import LINE_LIMIT_BYTES, CsvOptions
 from ml.options.loading import Warning, shown
+from ml.options.target import Target
+from ml.tables import DenseTable, TrainingData
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
 SEPARATORS = (",", ";", "\t", "|", ":", " ")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the labels are: `classes` > 0 for a classification, else `targets` numbers."""
-
-    classes: int = 0
-    targets: int = 0
-
-
-@dataclass
-class Table:
-    """Rows as arrays.
-
-    features : float32 array, shape (rows, features); NaN where a value is missing.
-    labels : int32 array, shape (rows,), for a classification; float64 array, shape (rows, targets), for a regression;
-        None where there are none.
-    uris : name of every row; None for training data, whose rows need none.
-    name : how the client calls the data.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray | None
-    uris: list[str] | None
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.features)
 
 
 @dataclass
@@ -102,6 +76,9 @@ class Fitted:
         """The fields as a JSON object."""
         return dict(self.__dict__)
 
+    def write_files(self, folder: Path) -> None:
+        """Write what a repository holds of the columns besides our own description."""
+
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Fitted:
         """The object that `as_json` came from. Raises TypeError for anything else."""
@@ -120,18 +97,9 @@ class Fitted:
         return made
 
 
-@dataclass
-class TrainingData:
-    """Tables to train and test on, what was learned about the columns, and what there is to say."""
-
-    train: Table
-    tests: list[Table]
-    fitted: Fitted
-    report: dict[str, Any]
-    warnings: list[Warning]
-
-
-def read_training(sources: Sequence[Source], options: CsvOptions, target: Target, *, threads: int = 1) -> TrainingData:
+def read_training(
+    sources: Sequence[Source], options: CsvOptions, target: Target, *, threads: int = 1, scratch: Path | None = None
+) -> TrainingData:
     """Read the training set (first source) and the test sets (the others, else the share `test_split`).
 
     `options.seed` is used as it is, so a caller that wants a new order each time puts a fresh seed there.
@@ -145,7 +113,7 @@ def read_training(sources: Sequence[Source], options: CsvOptions, target: Target
     columns = first.read(fitted.columns, _kinds(fitted, target), threads=threads, skip_header=True)
     if options.categoricals or options.categoricals_mapping:
         fitted.categories = _fit_categories(columns, options, fitted)
-    if target.classes:
+    if target.kind == "classification":
         labels, fitted.words = _fit_classes(columns[fitted.label[0]], fitted, target, warnings, first.name)
     else:
         labels = _numbers(columns, fitted, first.name)
@@ -154,7 +122,7 @@ def read_training(sources: Sequence[Source], options: CsvOptions, target: Target
     elif options.min_vals or options.mean_vals:
         given = "min_vals" if options.min_vals else "mean_vals"
         warnings.append(Warning(f"parameters.input.{given}", f"parameters.input.{given} needs scale and was ignored"))
-    whole = Table(_features(columns, fitted, first.name), labels, None, PurePath(first.name).name)
+    whole = DenseTable(_features(columns, fitted, first.name), labels, None, PurePath(first.name).name)
     tests = [_read_test(source, fitted, options, target, threads, warnings) for source in sources[1:]]
     train = _shuffled(whole, options)
     if options.test_split > 0:
@@ -164,7 +132,7 @@ def read_training(sources: Sequence[Source], options: CsvOptions, target: Target
         else:
             train, test = _split(train, options.test_split, first.name)
             tests = [test]
-    if target.classes and np.count_nonzero(np.bincount(_labels(train))) < 2:
+    if target.kind == "classification" and np.count_nonzero(np.bincount(_labels(train))) < 2:
         where = first.name if len(train) == len(whole) else f"the part of {first.name} that is trained on"
         raise BadInput(f"label column {fitted.label[0]} holds one class only in {where}; nothing can be told apart")
     return TrainingData(train, tests, fitted, _report(fitted), warnings)
@@ -172,7 +140,7 @@ def read_training(sources: Sequence[Source], options: CsvOptions, target: Target
 
 def read_prediction(
     sources: Sequence[Source], fitted: Fitted, target: Target, *, labelled: bool, threads: int = 1
-) -> tuple[Table, list[Warning]]:
+) -> tuple[DenseTable, list[Warning]]:
     """Read rows to predict on, in the column order of the training; with labels when `labelled`.
 
     A file has a header line. In-memory lines have one when their first line names training columns; otherwise their
@@ -180,7 +148,7 @@ def read_prediction(
     """
     if not sources:
         raise BadInput("missing data: data must name a CSV file or hold CSV lines")
-    tables: list[Table] = []
+    tables: list[DenseTable] = []
     warnings: list[Warning] = []
     for source in sources:
         text = _Text(source, fitted.separator, fitted.quote)
@@ -195,11 +163,30 @@ def read_prediction(
             labels = _known_labels(columns, fitted, target, text.name)
         rows = len(next(iter(columns.values())))
         uris = _uris(columns, fitted, rows, sum(len(table) for table in tables))
-        tables.append(Table(_features(columns, fitted, text.name), labels, uris, text.name))
+        tables.append(DenseTable(_features(columns, fitted, text.name), labels, uris, text.name))
     return _joined(tables), warnings
 
 
-def resolve(fitted: Fitted, options: CsvOptions, given: Iterable[str]) -> Fitted:
+def fitted(given: Mapping[str, Any]) -> Fitted:
+    """The object that `Fitted.as_json` came from. Raises TypeError for anything else."""
+    return Fitted.from_json(given)
+
+
+def fitted_by_hand(inputs: Sequence[str], options: CsvOptions, folder: Path) -> Fitted:
+    """What can be said of a model that somebody put into a folder: its inputs are columns, the rest is options."""
+    return Fitted(
+        columns=list(inputs),
+        features=list(inputs),
+        label=list(options.label),
+        id=options.id,
+        ignore=list(options.ignore),
+        label_offset=list(options.label_offset) * max(1, len(options.label)),
+        separator=options.separator[0],
+        quote=options.quote[:1],
+    )
+
+
+def resolve(fitted: Fitted, options: CsvOptions, given: Collection[str]) -> Fitted:
     """`fitted` with what a prediction request says otherwise; names not in `given` follow the training."""
     given = set(given)
     changed: dict[str, Any] = {}
@@ -466,7 +453,7 @@ def _kinds(fitted: Fitted, target: Target, *, labelled: bool = True) -> dict[str
         if name in fitted.features
     }
     if labelled:
-        kinds.update({name: pa.string() if target.classes else pa.float64() for name in fitted.label})
+        kinds.update({name: pa.string() if target.kind == "classification" else pa.float64() for name in fitted.label})
     if fitted.id:
         kinds[fitted.id] = pa.string()
     return kinds
@@ -585,7 +572,7 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
 
 def _known_labels(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, target: Target, source: str) -> np.ndarray:
     """Labels of data that the model was not trained on. Raises BadInput for a class it does not know."""
-    if not target.classes:
+    if target.kind != "classification":
         return _numbers(columns, fitted, source)
     name = fitted.label[0]
     codes, words = _encoded(columns[name])
@@ -683,7 +670,7 @@ def _one_hot(column: pa.ChunkedArray, name: str, words: Mapping[str, int]) -> np
 
 def _read_test(
     source: Source, fitted: Fitted, options: CsvOptions, target: Target, threads: int, warnings: list[Warning]
-) -> Table:
+) -> DenseTable:
     text = _Text(source, fitted.separator, fitted.quote)
     names = text.header()
     for name in fitted.label:
@@ -695,7 +682,7 @@ def _read_test(
         del kinds[fitted.id]
     columns = text.read(names, kinds, threads=threads, skip_header=True)
     labels = _known_labels(columns, fitted, target, text.name)
-    return Table(_features(columns, fitted, text.name), labels, None, PurePath(text.name).name)
+    return DenseTable(_features(columns, fitted, text.name), labels, None, PurePath(text.name).name)
 
 
 def _check_columns(
@@ -746,11 +733,11 @@ def _uris(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, rows: int, bef
     return [str(row) for row in range(before + 1, before + rows + 1)]
 
 
-def _joined(tables: list[Table]) -> Table:
+def _joined(tables: list[DenseTable]) -> DenseTable:
     if len(tables) == 1:
         return tables[0]
     labels = [table.labels for table in tables if table.labels is not None]
-    return Table(
+    return DenseTable(
         np.concatenate([table.features for table in tables]),
         np.concatenate(labels) if labels else None,
         [uri for table in tables for uri in table.uris or ()],
@@ -758,20 +745,20 @@ def _joined(tables: list[Table]) -> Table:
     )
 
 
-def _labels(table: Table) -> np.ndarray:
+def _labels(table: DenseTable) -> np.ndarray:
     """The labels of a table that was read with them."""
     assert table.labels is not None
     return table.labels
 
 
-def _shuffled(table: Table, options: CsvOptions) -> Table:
+def _shuffled(table: DenseTable, options: CsvOptions) -> DenseTable:
     if not options.shuffle:
         return table
     order = np.random.default_rng(options.seed).permutation(len(table))
-    return Table(table.features[order], _labels(table)[order], None, table.name)
+    return DenseTable(table.features[order], _labels(table)[order], None, table.name)
 
 
-def _split(table: Table, share: float, source: str) -> tuple[Table, Table]:
+def _split(table: DenseTable, share: float, source: str) -> tuple[DenseTable, DenseTable]:
     """Train and test part: floor(n * (1 - share)) rows to train on, the others to test on."""
     # The small term keeps 10 * (1 - 0.9) from becoming 0.9999…
     rows = math.floor(len(table) * (1 - share) + 1e-9)
@@ -782,8 +769,8 @@ def _split(table: Table, share: float, source: str) -> tuple[Table, Table]:
         )
     labels = _labels(table)
     return (
-        Table(table.features[:rows], labels[:rows], None, table.name),
-        Table(table.features[rows:], labels[rows:], None, "split"),
+        DenseTable(table.features[:rows], labels[:rows], None, table.name),
+        DenseTable(table.features[rows:], labels[rows:], None, "split"),
     )
 
 

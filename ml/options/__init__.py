@@ -13,6 +13,7 @@ from ml.options.requests import (
     load_service,
     load_training,
     merge,
+    wants_previous,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "load_service",
     "load_training",
     "merge",
+    "wants_previous",
 ]

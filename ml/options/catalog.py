@@ -8,15 +8,17 @@ from typing import Any
 
 from ml.options import csv, xgboost
 from ml.options.loading import Warning
+from ml.options.target import Target
 
 
 @dataclass(frozen=True)
 class ConnectorOptions:
-    """An input connector: its options class, its check, and the known names without effect."""
+    """An input connector: its options class, its checks, and the known names without effect."""
 
     name: str
     options: type[Any]
     check: Callable[[Any], list[Warning]]
+    check_target: Callable[[Any, Target], None]
     elsewhere: Mapping[str, str]
 
 
@@ -29,6 +31,7 @@ class LibraryOptions:
     devices : kinds of device it runs on, "cpu" or "cuda".
     extra : the installation extra that brings it.
     files : endings of its model files, by which a folder is known to hold a model.
+    engine : what computes: libraries of one engine share the processes that predict, and a module to import.
     """
 
     name: str
@@ -40,9 +43,10 @@ class LibraryOptions:
     options: type[Any]
     check: Callable[[Any], list[Warning]]
     elsewhere: Mapping[str, str]
+    engine: str
 
 
-_CONNECTORS = {"csv": ConnectorOptions("csv", csv.CsvOptions, csv.check, csv.ELSEWHERE)}
+_CONNECTORS = {"csv": ConnectorOptions("csv", csv.CsvOptions, csv.check, csv.check_target, csv.ELSEWHERE)}
 
 _LIBRARIES = {
     "xgboost": LibraryOptions(
@@ -55,6 +59,7 @@ _LIBRARIES = {
         options=xgboost.XGBoostOptions,
         check=xgboost.check,
         elsewhere=xgboost.ELSEWHERE,
+        engine="xgboost",
     )
 }
 
@@ -62,6 +67,11 @@ _LIBRARIES = {
 def libraries() -> dict[str, LibraryOptions]:
     """Every library by name."""
     return dict(_LIBRARIES)
+
+
+def engines() -> tuple[str, ...]:
+    """Every engine once; each is also the name of the module that it needs."""
+    return tuple(dict.fromkeys(library.engine for library in _LIBRARIES.values()))
 
 
 def connectors() -> dict[str, ConnectorOptions]:

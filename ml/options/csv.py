@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ml.errors import BadParameter
 from ml.options.loading import Choice, Flag, Range, Real, Several, Table, Text, Warning, Whole, option
+from ml.options.target import Target
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,23 @@ def check(options: CsvOptions) -> list[Warning]:
             path = f"parameters.input.{name}"
             warnings.append(Warning(path, f"{path} is {value!r}; only its first character is used"))
     return warnings
+
+
+def check_target(options: CsvOptions, target: Target) -> None:
+    """Refuse label columns that do not fit what is to be learned. Raises BadParameter (section "input")."""
+
+    def refuse(message: str) -> None:
+        raise BadParameter(name="parameters.input.label", section="input", message=message)
+
+    if target.kind == "autoencoder":
+        return
+    if not options.label:
+        refuse("missing label column parameter: parameters.input.label must name the column to predict")
+    labels = len(options.label)
+    if labels != target.labels:
+        counted = {
+            "classification": "a classification has one label column",
+            "regression": f"parameters.mllib.ntargets is {target.targets}",
+        }
+        wanted = counted.get(target.kind, f"parameters.mllib.nclasses is {target.classes}")
+        refuse(f"parameters.input.label names {labels} columns, but {wanted}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml.errors import BadParameter, UnknownConnector, UnknownLibrary, UnknownType
+from ml.errors import BadParameter, MlError, UnknownConnector, UnknownLibrary, UnknownType
 from ml.options import output, service
 from ml.options.catalog import ConnectorOptions, LibraryOptions, connectors, libraries
 from ml.options.loading import Loaded, Warning, load, shown
@@ -36,13 +36,17 @@ class ServiceOptions:
 
     @property
     def mltype(self) -> str:
-        """What the service predicts: "classification" or "regression"."""
-        return "regression" if self.mllib.is_regression else "classification"
+        """What the service predicts, in the words of the DeepDetect API."""
+        return str(self.mllib.target.mltype)
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything a training obeys; `input` and `mllib` have the classes of the catalog."""
+    """Everything a training obeys; `input` and `mllib` have the classes of the catalog.
+
+    Every class of `mllib` tells, by fields or properties, `target`, `iterations`, `test_interval`,
+    `test_initialization`, `resume` and `wants_previous`.
+    """
 
     library: str
     connector: str
@@ -144,20 +148,22 @@ def load_training(mllib: str, connector: str, parameters: Mapping[str, Any]) -> 
     loaded = _load_sections(library, taken, _sections(parameters))
     options = TrainingOptions(library.name, taken.name, **loaded.value)
     remarks = library.check(options.mllib)
-    if not options.input.label:
-        raise BadParameter(
-            name="parameters.input.label",
-            section="input",
-            message="missing label column parameter: parameters.input.label must name the column to predict",
-        )
+    taken.check_target(options.input, options.mllib.target)
     if options.mllib.iterations == 0:
         raise BadParameter(
             name="parameters.mllib.iterations",
             section="mllib",
             message="parameters.mllib.iterations is missing; give the number of rounds to train",
         )
-    _check_targets(options)
     return Loaded(options, loaded.warnings + remarks)
+
+
+def wants_previous(mllib: str, connector: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a training with these parameters needs the files that its repository holds; False when they are wrong."""
+    try:
+        return bool(load_training(mllib, connector, parameters).value.mllib.wants_previous)
+    except MlError:
+        return False  # the training itself tells what is wrong
 
 
 def load_prediction(mllib: str, connector: str, parameters: Mapping[str, Any]) -> Loaded[PredictionOptions]:
@@ -171,22 +177,6 @@ def load_prediction(mllib: str, connector: str, parameters: Mapping[str, Any]) -
     loaded = _load_sections(library, taken, sections)
     given = frozenset(key for key, value in sections["input"].items() if value is not None)
     return Loaded(PredictionOptions(library.name, taken.name, **loaded.value, given_input=given), loaded.warnings)
-
-
-def _check_targets(options: TrainingOptions) -> None:
-    labels = len(options.input.label)
-    wanted = options.mllib.ntargets if options.mllib.is_regression else 1
-    if labels != wanted:
-        raise BadParameter(
-            name="parameters.input.label",
-            section="input",
-            message=f"parameters.input.label names {labels} columns, but "
-            + (
-                f"parameters.mllib.ntargets is {wanted}"
-                if options.mllib.is_regression
-                else "a classification has one label column"
-            ),
-        )
 
 
 def _sections(parameters: Any) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from ml.errors import BadParameter
 from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Text, Warning, Whole, option
+from ml.options.target import Target
 
 #: Objectives of classification and of regression; the old name of squared error is kept for its users.
 CLASSIFICATION = ("multi:softprob", "binary:logistic")
@@ -156,6 +157,11 @@ class XGBoostOptions:
         default=1,
         unit="rounds",
     )
+    resume: bool = option(
+        Flag(),
+        "Whether to go on with the model in the repository, up to `iterations` rounds in all, and not to start anew.",
+        default=False,
+    )
     seed: int = option(Whole(validate=Range(0, 2**31 - 1)), "Seed of row and column sampling.", default=0)
     save_period: int = option(
         Whole(validate=Range(0)),
@@ -191,6 +197,23 @@ class XGBoostOptions:
         return self.regression or self.objective in REGRESSION or (self.ntargets > 0 and self.nclasses == 0)
 
     @property
+    def target(self) -> Target:
+        """What the labels are."""
+        if self.is_regression:
+            return Target("regression", targets=self.ntargets)
+        return Target("classification", classes=self.nclasses)
+
+    @property
+    def wants_previous(self) -> bool:
+        """Whether the training needs the files that the repository holds."""
+        return self.resume
+
+    @property
+    def test_initialization(self) -> bool:
+        """Whether to test before the first round: never, as there is no model yet."""
+        return False
+
+    @property
     def effective_objective(self) -> str:
         """The objective in the words of xgboost 3."""
         if not self.objective:
@@ -206,7 +229,6 @@ ELSEWHERE = dict.fromkeys(
         "solver",
         "finetuning",
         "db",
-        "resume",
         "class_weights",
         "dropout",
         "layers",

@@ -14,11 +14,11 @@ from typing import Any
 from ml.backends.base import Trainer
 from ml.errors import ModelUnusable
 from ml.measures import Best
-from ml.training.history import History
+from ml.training.history import History, Steps
 
 #: A checkpoint may cost this share of the time between two of them.
 COST_MAX = 0.02
-_FILE = "training.json"
+PROGRESS_FILE = "training.json"
 
 
 @dataclass
@@ -27,17 +27,59 @@ class Progress:
 
     seed : seed of the data order that was really used.
     elapsed_s : seconds of training before this process.
-    measures : those of the last test.
+    best : the best test by the mean over all test sets; `bests` of each set, when there are several.
+    measures : those of the last test; `each` of every set.
     """
 
     done: int = 0
     seed: int = 0
     elapsed_s: float = 0.0
     history: History = field(default_factory=History)
+    steps: Steps = field(default_factory=Steps)
     best: Best | None = None
+    bests: list[Best | None] = field(default_factory=list)
     measures: dict[str, Any] = field(default_factory=dict)
+    each: list[dict[str, Any]] = field(default_factory=list)
     threads: int = 0
     device: str = ""
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """At how many iterations done the best tests were made."""
+        return frozenset(best.iteration for best in (self.best, *self.bests) if best is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `from_json` takes."""
+        return {
+            "done": self.done,
+            "seed": self.seed,
+            "elapsed_s": self.elapsed_s,
+            "history": self.history.as_json(),
+            "steps": self.steps.as_json(),
+            "best": None if self.best is None else asdict(self.best),
+            "bests": [None if best is None else asdict(best) for best in self.bests],
+            "measures": self.measures,
+            "each": self.each,
+            "threads": self.threads,
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Progress:
+        """The progress that `as_json` came from. Raises KeyError or TypeError for anything else."""
+        return cls(
+            done=facts["done"],
+            seed=facts["seed"],
+            elapsed_s=facts["elapsed_s"],
+            history=History(facts["history"]),
+            steps=Steps.from_json(facts["steps"]),
+            best=None if facts["best"] is None else Best(**facts["best"]),
+            bests=[None if best is None else Best(**best) for best in facts["bests"]],
+            measures=facts["measures"],
+            each=facts["each"],
+            threads=facts["threads"],
+            device=facts["device"],
+        )
 
 
 class Checkpoints:
@@ -66,17 +108,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         trainer.save_state(partial)
-        facts = {
-            "done": progress.done,
-            "seed": progress.seed,
-            "elapsed_s": progress.elapsed_s,
-            "history": progress.history.as_json(),
-            "best": None if progress.best is None else asdict(progress.best),
-            "measures": progress.measures,
-            "threads": progress.threads,
-            "device": progress.device,
-        }
-        (partial / _FILE).write_text(json.dumps(facts))
+        write_progress(partial, progress)
         sync_folder(partial)
         if final.exists():
             shutil.rmtree(final)
@@ -88,20 +120,15 @@ class Checkpoints:
         return final, ended - started
 
 
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Write what `read_progress` reads."""
+    (folder / PROGRESS_FILE).write_text(json.dumps(progress.as_json()))
+
+
 def read_progress(folder: Path) -> Progress:
     """What a checkpoint remembers. Raises ModelUnusable when the folder holds no checkpoint."""
     try:
-        facts = json.loads((folder / _FILE).read_text())
-        return Progress(
-            done=facts["done"],
-            seed=facts["seed"],
-            elapsed_s=facts["elapsed_s"],
-            history=History(facts["history"]),
-            best=None if facts["best"] is None else Best(**facts["best"]),
-            measures=facts["measures"],
-            threads=facts["threads"],
-            device=facts["device"],
-        )
+        return Progress.from_json(json.loads((folder / PROGRESS_FILE).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelUnusable(f"{folder.name} is no checkpoint of a training") from None
 

@@ -6,27 +6,40 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ml import measures as measuring
 from ml import registry, serving
-from ml.connectors import csv as csv_connector
+from ml.backends.base import Backend, Previous, Trainer
 from ml.connectors import source
 from ml.errors import BadInput
+from ml.measures import Best
 from ml.options import Warning, load_training
 from ml.options.loading import as_json
 from ml.options.requests import TrainingOptions
-from ml.training.checkpoints import Checkpoints, Progress, read_progress, sync_folder
+from ml.tables import Target, TrainingData
+from ml.training.checkpoints import (
+    PROGRESS_FILE,
+    Checkpoints,
+    Progress,
+    read_progress,
+    sync_folder,
+    write_progress,
+)
+from ml.training.history import Steps
 from ml.training.hooks import Stop
 from ml.training.loop import Plan, train
 
 Emit = Callable[[dict[str, Any]], None]
 
-#: Shortest time between two progress events.
+#: Shortest time between two progress events, and between two views of the values of every iteration.
 PROGRESS_INTERVAL_S = 0.2
+STEPS_INTERVAL_S = 2.0
+#: Most points of such a view; the report at the end has more.
+STEPS_POINTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Specification:
 
     scratch : folder that the training may write to; `model` and `checkpoints` appear in it.
     resume : folder of a checkpoint to go on from.
+    previous : what the repository holds already.
     """
 
     task: str
@@ -47,6 +61,7 @@ class Specification:
     threads: int
     device: str
     checkpoint_s: float
+    previous: Previous = field(default_factory=Previous)
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Specification:
@@ -62,14 +77,26 @@ class Specification:
             threads=max(1, int(given["threads"])),
             device=given.get("device") or "cpu",
             checkpoint_s=float(given["checkpoint_s"]),
+            previous=_previous(given.get("previous") or {}),
         )
+
+
+def _previous(given: Mapping[str, Any]) -> Previous:
+    folder = given.get("folder")
+    return Previous(tuple(given.get("files", ())), Path(folder) if folder else None, given.get("description"))
 
 
 class Reporter:
     """The hooks of the loop, turned into events."""
 
     def __init__(
-        self, emit: Emit, plan: Plan, progress: Progress, stop: Callable[[], Stop | None], clock: Callable[[], float]
+        self,
+        emit: Emit,
+        plan: Plan,
+        progress: Progress,
+        running: Callable[[], dict[str, float]],
+        stop: Callable[[], Stop | None],
+        clock: Callable[[], float],
     ) -> None:
         self._emit = emit
         self._plan = plan
@@ -78,21 +105,28 @@ class Reporter:
         self._began = clock() - progress.elapsed_s
         self._start = (clock(), progress.done)
         self._next_at = 0.0
+        self._steps_at = 0.0
+        self._running = running
         self.should_stop = stop
 
     def on_step(self, done: int) -> None:
         """Tell where the training is, at most five times a second, and always after the first and last iteration."""
         now = self._clock()
-        if now >= self._next_at or done == self._plan.iterations:
+        is_last = done >= self._plan.iterations
+        if now >= self._next_at or is_last:
             self._next_at = now + PROGRESS_INTERVAL_S
             self._emit(
                 {
                     "event": "progress",
-                    "iteration": done - 1,
+                    "iteration": self._plan.number(done),
+                    "done": done,
                     "iterations": self._plan.iterations,
-                    "measure": {**self._progress.measures, **self._times(now, done)},
+                    "measure": {**self._progress.measures, **self._running(), **self._times(now, done)},
                 }
             )
+        if self._progress.steps.count and (now >= self._steps_at or is_last):
+            self._steps_at = now + STEPS_INTERVAL_S
+            self._emit({"event": "steps", **self._progress.steps.sampled(STEPS_POINTS)})
 
     def on_measures(self, iteration: int, measures: dict[str, Any]) -> None:
         """Hand on every test."""
@@ -106,9 +140,9 @@ class Reporter:
     def _times(self, now: float, done: int) -> dict[str, Any]:
         began, before = self._start
         each_s = (now - began) / max(1, done - before)
-        remain_s = each_s * (self._plan.iterations - done)
+        remain_s = each_s * max(0, self._plan.iterations - done)
         return {
-            "iteration": done - 1,
+            "iteration": self._plan.number(done),
             "elapsed_time_ms": (now - self._began) * 1e3,
             "iter_time": each_s * 1e3,
             "remain_time": remain_s,
@@ -167,98 +201,167 @@ def _run(
     options = loaded.value
     backend = registry.find(specification.backend)
     backend.warm()
-    progress = Progress() if specification.resume is None else read_progress(specification.resume)
-    seed = options.input.seed if options.input.seed >= 0 else secrets.randbits(31)
-    if specification.resume is None:
-        progress.seed, progress.threads, progress.device = seed, specification.threads, specification.device
+    progress = _progress(specification, options)
     # The order of additions, and so the last digits, depend on the number of threads: a resumed training keeps it.
     threads = progress.threads
     options = replace(options, input=replace(options.input, seed=progress.seed))
-    if len(specification.data) - 1 > backend.INFO.test_sets_max:
+    tests_max = backend.INFO.test_sets_max
+    if tests_max is not None and len(specification.data) - 1 > tests_max:
         raise BadInput(
             f"data names {len(specification.data) - 1} test sets; {backend.INFO.name} takes "
-            f"{backend.INFO.test_sets_max} besides the training set"
+            f"{tests_max} besides the training set"
         )
-    target = backend.target(options.mllib)
-    data = csv_connector.read_training(specification.data, options.input, target, threads=threads)
-    is_regression = not target.classes
-    plan = Plan(options.mllib.iterations, options.mllib.test_interval, options.output.measure, is_regression)
+    target = options.mllib.target
+    tables = specification.scratch / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    connector = registry.connector(options.connector)
+    data = connector.read_training(specification.data, options.input, target, threads=threads, scratch=tables)
     resumed = _resume_warnings(specification, progress)
     for warning in loaded.warnings + data.warnings + resumed + _measure_warnings(options, target, bool(data.tests)):
         emit({"event": "warning", **warning.as_json()})
-    if specification.resume is not None:
+    if len(progress.history) or progress.steps.count:
         emit({"event": "history", "hist": progress.history.as_json()})
     if stop():
         # Nothing was trained here: a pause keeps what there was before, a cancel leaves no model behind.
-        done = progress.done - 1
+        done = progress.done - 1 + backend.INFO.first_iteration
         if stop() == "pause":
             emit({"event": "paused", "iteration": done, "folder": None})
         else:
             emit({"event": "cancelled", "iteration": done, "model_folder": None, "description": None, "report": None})
         return
+    work = specification.scratch / "work"
+    work.mkdir(parents=True, exist_ok=True)
     trainer, remarks = backend.start(
-        options, data, threads=threads, device=specification.device, resume=specification.resume
+        options,
+        data,
+        threads=threads,
+        device=specification.device,
+        seed=progress.seed,
+        scratch=work,
+        resume=specification.resume,
+        previous=specification.previous,
     )
     for parameter, message in remarks:
         emit({"event": "warning", "parameter": parameter, "message": message})
 
     phases.enter("training")
+    plan = Plan(
+        options.mllib.iterations,
+        options.mllib.test_interval,
+        options.output.measure,
+        target,
+        labels=data.fitted.words if backend.INFO.keeps_best else None,  # xgboost names classes by their numbers
+        test_initialization=options.mllib.test_initialization,
+        first_iteration=backend.INFO.first_iteration,
+    )
     checkpoints = Checkpoints(specification.scratch / "checkpoints", specification.checkpoint_s, clock)
-    reporter = Reporter(emit, plan, progress, stop, clock)
+    reporter = Reporter(emit, plan, progress, trainer.running, stop, clock)
     outcome = train(trainer, data.tests, plan, progress, checkpoints, reporter, clock)
     if outcome == "pause":
         # What was told of already belongs to the listener: writing it again would pull it from under its hands.
         is_new = trainer.done not in (0, checkpoints.saved_done)
         folder = str(checkpoints.save(trainer, progress)[0]) if is_new else None
-        emit({"event": "paused", "iteration": trainer.done - 1, "folder": folder})
+        emit({"event": "paused", "iteration": plan.number(trainer.done), "folder": folder})
         return
 
     phases.enter("saving")
     model_folder = specification.scratch / "model"
-    model_folder.mkdir(parents=True, exist_ok=True)
-    for leftover in model_folder.iterdir():
-        leftover.unlink()
-    file = trainer.save_model(model_folder, plan.iterations)
-    description = {
-        "backend": backend.INFO.name,
-        "connector": options.connector,
-        "mltype": "regression" if is_regression else "classification",
-        "is_regression": is_regression,
-        "nclasses": target.classes,
-        "ntargets": target.targets,
-        "labels": data.fitted.words,
-        "file": file,
-        "rounds": trainer.done,
-        "csv": data.fitted.as_json(),
-        "parameters": {name: as_json(getattr(options, name)) for name in ("input", "mllib", "output")},
-    }
-    serving.write_repository_files(model_folder, description)
-    sync_folder(model_folder)
+    description = _save(model_folder, backend, options, data, trainer, plan, progress)
     phases.leave()
-    tests = [
-        {**progress.measures, "test_id": position, "test_name": test.name}
-        for position, test in enumerate(data.tests)
-        if progress.measures
-    ]
-    final = {**(tests[0] if tests else {}), "iteration": trainer.done - 1}
     emit(
         {
             "event": "finished" if outcome == "finished" else "cancelled",
-            "iteration": trainer.done - 1,
+            "iteration": plan.number(trainer.done),
             "model_folder": str(model_folder),
             "description": description,
-            "report": {
-                "measure": final,
-                "measures": tests,
-                "measure_hist": progress.history.as_json(),
-                "best": None if progress.best is None else progress.best.__dict__,
-                "parameters": {"input": data.report},
-                "mltype": description["mltype"],
-            },
+            "report": _report(data, trainer, plan, progress),
             "seconds": {name: phases.seconds.get(name, 0.0) for name in ("reading", "training", "saving")},
             "peak_bytes": peak_bytes(),
         }
     )
+
+
+def _progress(specification: Specification, options: TrainingOptions) -> Progress:
+    """Where to go on: at a recovery checkpoint, at the end of the training to be resumed, or at the beginning."""
+    if specification.resume is not None:
+        return read_progress(specification.resume)
+    previous = specification.previous.folder
+    progress = Progress()
+    if options.mllib.resume and previous is not None and (previous / PROGRESS_FILE).exists():
+        progress = read_progress(previous)
+    given = options.input.seed
+    if given >= 0 or progress.done == 0:
+        progress.seed = given if given >= 0 else secrets.randbits(31)
+    progress.threads, progress.device = specification.threads, specification.device
+    return progress
+
+
+def _save(
+    folder: Path,
+    backend: Backend,
+    options: TrainingOptions,
+    data: TrainingData,
+    trainer: Trainer,
+    plan: Plan,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the files of the repository; returns the description of the model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.iterdir():
+        leftover.unlink()
+    file = trainer.save_model(folder, plan.iterations)
+    description = {
+        "backend": backend.INFO.name,
+        "connector": options.connector,
+        "mltype": plan.target.mltype,
+        "target": plan.target.as_json(),
+        "labels": data.fitted.words,
+        "file": file,
+        "rounds": trainer.done,
+        "fitted": data.fitted.as_json(),
+        "parameters": {name: as_json(getattr(options, name)) for name in ("input", "mllib", "output")},
+        **trainer.facts(),
+    }
+    serving.write_repository_files(folder, description)
+    data.fitted.write_files(folder)
+    if backend.INFO.keeps_best:
+        write_best(folder, progress, [test.name for test in data.tests])
+    # A later training with `resume` goes on from here.
+    write_progress(folder, progress)
+    sync_folder(folder)
+    return description
+
+
+def write_best(folder: Path, progress: Progress, names: Sequence[str]) -> None:
+    """Write best_model.txt, and best_model_test_<i>.txt of each test set when there are several."""
+
+    def write(name: str, best: Best | None, *more: str) -> None:
+        if best is not None:
+            lines = [f"iteration:{best.iteration}", f"{best.name}:{best.value!r}", *more]
+            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    write("best_model.txt", progress.best)
+    for position, best in enumerate(progress.bests):
+        write(f"best_model_test_{position}.txt", best, f"test_name: {names[position]}")
+
+
+def _report(data: TrainingData, trainer: Trainer, plan: Plan, progress: Progress) -> dict[str, Any]:
+    tests = [
+        {**measures, "test_id": position, "test_name": test.name}
+        for position, (test, measures) in enumerate(zip(data.tests, progress.each, strict=False))
+        if measures
+    ]
+    final = {**(tests[0] if tests else {}), **progress.measures, **trainer.running()}
+    steps = progress.steps.sampled(Steps.POINTS_MAX)
+    return {
+        "measure": {**final, "iteration": plan.number(trainer.done)},
+        "measures": tests,
+        "measure_hist": {**steps["series"], **progress.history.as_json()},
+        "stride": steps["stride"],
+        "best": None if progress.best is None else progress.best.__dict__,
+        "parameters": {"input": data.report},
+        "mltype": plan.target.mltype,
+    }
 
 
 def _resume_warnings(specification: Specification, progress: Progress) -> list[Warning]:
@@ -270,12 +373,11 @@ def _resume_warnings(specification: Specification, progress: Progress) -> list[W
     return [Warning("parameters.mllib.gpu", text)]
 
 
-def _measure_warnings(options: TrainingOptions, target: csv_connector.Target, has_tests: bool) -> list[Warning]:
+def _measure_warnings(options: TrainingOptions, target: Target, has_tests: bool) -> list[Warning]:
     name = "parameters.output.measure"
     if options.output.measure and not has_tests:
         return [Warning(name, "no measures were computed: there is neither a test set nor parameters.input.test_split")]
-    refused = measuring.unknown(options.output.measure, is_regression=not target.classes, classes=target.classes)
-    return [Warning(name, text) for text in refused.values()]
+    return [Warning(name, text) for text in measuring.unknown(options.output.measure, target).values()]
 
 
 def peak_bytes() -> int:

@@ -60,6 +60,17 @@ class Progress:
             values = cast("list[str]", self._server.redis.lrange(f"history:{task_id}:{attempt}", 0, -1))
         return [json.loads(value) for value in values]
 
+    def put_steps(self, task_id: int, attempt: int, steps: dict[str, Any]) -> None:
+        """Replace the values of every iteration of an attempt: `series` by name, and the `stride` between two."""
+        with self._server.errors():
+            self._server.redis.set(f"steps:{task_id}:{attempt}", json.dumps(steps), ex=_LIFETIME_S)
+
+    def steps(self, task_id: int, attempt: int) -> dict[str, Any]:
+        """What `put_steps` kept last; empty when there is nothing."""
+        with self._server.errors():
+            value = cast("str | None", self._server.redis.get(f"steps:{task_id}:{attempt}"))
+        return {} if value is None else cast("dict[str, Any]", json.loads(value))
+
     def hint_cancel(self, task_id: int) -> None:
         """Tell the worker of a task to look at its row now."""
         with self._server.errors():

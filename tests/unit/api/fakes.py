@@ -39,6 +39,7 @@ class FakeProgress:
         self._live = live
         self.told: dict[int, Json] = {}
         self.points: dict[tuple[int, int], list[Json]] = {}
+        self.of_steps: dict[tuple[int, int], Json] = {}
         self.hinted: list[int] = []
 
     def get_many(self, task_ids: Sequence[int]) -> dict[int, Json]:
@@ -50,6 +51,10 @@ class FakeProgress:
     def history(self, task_id: int, attempt: int) -> list[Json]:
         self._live.answer()
         return self.points.get((task_id, attempt), [])
+
+    def steps(self, task_id: int, attempt: int) -> Json:
+        self._live.answer()
+        return self.of_steps.get((task_id, attempt), {})
 
     def hint_cancel(self, task_id: int) -> None:
         self._live.answer()

@@ -83,7 +83,8 @@ def test_running_job_tells_measures_and_histories(yard: Yard, client: FlaskClien
         "measure": {"iteration": 1.0, "acc": 0.5, "train_loss": float("nan")},
     }
     live.progress.points[task_id, 1] = [{"iteration": 0, "acc": 0.4}, {"iteration": 1, "acc": float("inf")}]
-    answer = client.get("/train?service=iris&job=1&timeout=0")
+    live.progress.of_steps[task_id, 1] = {"series": {"train_loss_hist": [3.0, 2.0, 1.0]}, "stride": 5}
+    answer = client.get("/train?service=iris&job=1&timeout=0&parameters.output.max_hist_points=2")
     assert b"NaN" not in answer.data
     assert b"Infinity" not in answer.data
     assert answer.json["head"] == {
@@ -95,8 +96,8 @@ def test_running_job_tells_measures_and_histories(yard: Yard, client: FlaskClien
     }
     assert answer.json["body"] == {
         "measure": {"iteration": 1.0, "acc": 0.5},
-        "measure_hist": {"iteration_hist": [0, 1], "acc_hist": [0.4, None]},
-        "measure_sampling": {},
+        "measure_hist": {"iteration_hist": [0, 1], "acc_hist": [0.4, None], "train_loss_hist": [3.0, 1.0]},
+        "measure_sampling": {"train_loss_sampling": 10},
         "model": {"repository": str(yard.data / "model")},
         "mltype": "classification",
         "sname": "iris",

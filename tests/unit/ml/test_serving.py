@@ -151,7 +151,7 @@ def service(mllib=None, **input_options):
 def test_the_repository_holds_the_files_of_the_reference(flowers):
     folder, _ = flowers
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["0010.model", "corresp.txt", "model.fmap", "modelyard.json"]
+    assert names == ["0010.model", "corresp.txt", "model.fmap", "modelyard.json", "training.json"]
     assert (folder / "corresp.txt").read_text() == "0 small\n1 large flower\n"
     assert (folder / "model.fmap").read_text() == "0 length q\n1 width q\n"
 
@@ -159,7 +159,7 @@ def test_the_repository_holds_the_files_of_the_reference(flowers):
 def test_a_copied_repository_still_knows_everything(flowers):
     folder, description = flowers
     found = serving.describe_folder(folder, service())
-    assert found["csv"] == description["csv"]
+    assert found["fitted"] == description["fitted"]
     assert predict((folder, found), ["5,0"]).predictions == predict(flowers, ["5,0"]).predictions
 
 
@@ -184,12 +184,12 @@ def test_a_description_of_another_model_is_not_believed(flowers, bare):
     for changes in (
         {"digest": "0"},
         {"backend": "torch"},
-        {"csv": 3},
+        {"fitted": 3},
         {"labels": [1, 2]},
-        {"csv": {**text["csv"], "id": 3}},
+        {"fitted": {**text["fitted"], "id": 3}},
     ):
         (bare / "modelyard.json").write_text(json.dumps({**text, **changes}))
-        assert serving.describe_folder(bare, service())["csv"]["features"] == ["f0", "f1"]
+        assert serving.describe_folder(bare, service())["fitted"]["features"] == ["f0", "f1"]
     (bare / "modelyard.json").write_text(json.dumps({**text, "file": "../../else"}))
     assert serving.describe_folder(bare, service())["file"] == "0010.model"
 

@@ -1,6 +1,7 @@
 """The XGBoost backend: the numbers of xgboost itself, and exact resume."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import xgboost
 from sklearn import datasets
 
 from ml.backends import xgboost as backend
-from ml.connectors.csv import Fitted, Table, Target, TrainingData
+from ml.backends.base import Previous
+from ml.connectors.csv import Fitted
 from ml.errors import BadInput, BadParameter, MissingExtra, ModelUnusable
 from ml.options import load_service, load_training
+from ml.options.target import Target
+from ml.tables import DenseTable, TrainingData
 
 DATA = {
     "iris": (datasets.load_iris, {"nclasses": 3}),
@@ -40,8 +44,8 @@ def tables(features, labels, target, test_share=0.2):
     cut = int(len(features) * (1 - test_share))
     names = [f"f{each}" for each in range(features.shape[1])]
     return TrainingData(
-        Table(features[:cut], labels[:cut], None, "train"),
-        [Table(features[cut:], labels[cut:], None, "split")],
+        DenseTable(features[:cut], labels[:cut], None, "train"),
+        [DenseTable(features[cut:], labels[cut:], None, "split")],
         Fitted([*names, "y0"], names, ["y0"], "", [], [0], ",", '"'),
         {},
         [],
@@ -51,11 +55,20 @@ def tables(features, labels, target, test_share=0.2):
 def data_of(name):
     loader, mllib = DATA[name]
     features, labels = loader(return_X_y=True)
-    return tables(features, labels, backend.target(options(mllib).mllib)), mllib
+    return tables(features, labels, options(mllib).mllib.target), mllib
 
 
 def begin(wanted, data, threads=1, resume=None):
-    return backend.start(wanted, data, threads=threads, device="cpu", resume=resume)[0]
+    return backend.start(
+        wanted,
+        data,
+        threads=threads,
+        device="cpu",
+        seed=0,
+        scratch=Path(),
+        resume=resume,
+        previous=Previous(),
+    )[0]
 
 
 def run(trainer, rounds=ROUNDS):
@@ -250,7 +263,7 @@ def test_several_targets_are_learned_at_once(tmp_path):
     features = random.normal(size=(200, 3))
     labels = np.stack([features[:, 0], -features[:, 1]], axis=1)
     mllib = {"ntargets": 2, "regression": True}
-    data = tables(features, labels, Target(targets=2))
+    data = tables(features, labels, Target("regression", targets=2))
     trainer = begin(options(mllib, iterations=20), data)
     outputs = run(trainer, 20)[-1]
     assert outputs.shape == (40, 2)
@@ -283,7 +296,16 @@ def test_a_gpu_that_this_build_cannot_use_is_a_warning():
     data, mllib = data_of("iris")
     if xgboost.build_info()["USE_CUDA"]:
         pytest.skip("this build has GPU support")
-    trainer, warnings = backend.start(options(mllib), data, threads=1, device="cuda", resume=None)
+    trainer, warnings = backend.start(
+        options(mllib),
+        data,
+        threads=1,
+        device="cuda",
+        seed=0,
+        scratch=Path(),
+        resume=None,
+        previous=Previous(),
+    )
     assert [parameter for parameter, _ in warnings] == ["parameters.mllib.gpu"]
     trainer.step()
 
@@ -317,8 +339,8 @@ def test_a_model_file_put_there_by_hand_is_described_by_itself(tmp_path, name):
     trainer.save_model(tmp_path, 12)
     facts = backend.describe(tmp_path, service(**mllib))
     assert facts["file"] == "0012.model"
-    assert facts["nclasses"] == mllib.get("nclasses", 0)
-    assert facts["ntargets"] == mllib.get("ntargets", 0)
+    assert facts["target"]["classes"] == mllib.get("nclasses", 0)
+    assert facts["target"]["targets"] == mllib.get("ntargets", 0)
     assert len(facts["inputs"]) == data.train.features.shape[1]
     engine = backend.load(tmp_path, facts, device="cpu", threads=1)
     assert np.array_equal(engine.predict(data.tests[0].features), expected)

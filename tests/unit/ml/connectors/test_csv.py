@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.connectors.csv import Fitted, Target, read_prediction, read_training, resolve
+from ml.connectors.csv import Fitted, read_prediction, read_training, resolve
 from ml.connectors.source import FileSource, LinesSource, from_json, to_json
 from ml.errors import BadInput
 from ml.options.csv import CsvOptions
+from ml.options.target import Target
 
-TWO = Target(classes=2)
+TWO = Target("classification", classes=2)
 HEAD = "a,b,y\n"
 ROWS = "1,2,0\n3,4,1\n"
 
@@ -100,13 +101,13 @@ def test_another_quote_character_or_none(file):
 
 
 def test_words_as_labels_are_numbered_in_order_of_appearance(file):
-    data = read(file("a,y\n1,pear\n2,apple\n3,pear\n4,fig\n"), Target(classes=3))
+    data = read(file("a,y\n1,pear\n2,apple\n3,pear\n4,fig\n"), Target("classification", classes=3))
     assert data.fitted.words == ["pear", "apple", "fig"]
     assert data.train.labels.tolist() == [0, 1, 0, 2]
 
 
 def test_the_label_offset_is_added(file):
-    data = read(file("a,y\n1,1\n2,2\n3,3\n"), Target(classes=3), label_offset=(-1,))
+    data = read(file("a,y\n1,1\n2,2\n3,3\n"), Target("classification", classes=3), label_offset=(-1,))
     assert data.train.labels.tolist() == [0, 1, 2]
 
 
@@ -121,7 +122,7 @@ def test_the_id_column_is_no_feature(file):
 
 
 def test_several_targets_keep_the_order_of_the_option(file):
-    data = read(file("p,a,q\n1,5,10\n2,6,20\n"), Target(targets=2), label=("q", "p"))
+    data = read(file("p,a,q\n1,5,10\n2,6,20\n"), Target("regression", targets=2), label=("q", "p"))
     assert data.train.labels.tolist() == [[10, 1], [20, 2]]
     assert data.train.features.tolist() == [[5], [6]]
 
@@ -142,7 +143,7 @@ def numbered(rows):
 )
 def test_the_train_part_has_the_floor_of_its_share(file, rows, share, train):
     # With one row to train on there is one class: use a regression.
-    data = read(file(numbered(rows)), Target(targets=1), test_split=share)
+    data = read(file(numbered(rows)), Target("regression", targets=1), test_split=share)
     assert (len(data.train), len(data.tests[0])) == (train, rows - train)
     assert data.tests[0].name == "split"
 
@@ -336,9 +337,9 @@ def test_no_data_is_missing_data():
 
 def test_a_regression_needs_finite_numbers():
     with pytest.raises(BadInput, match="label column y of in-memory data has no finite value in row 2"):
-        read(lines("a,y\n1,2\n2,\n"), Target(targets=1))
+        read(lines("a,y\n1,2\n2,\n"), Target("regression", targets=1))
     with pytest.raises(BadInput, match="column y is not a number"):
-        read(lines("a,y\n1,2\n2,x\n"), Target(targets=1))
+        read(lines("a,y\n1,2\n2,x\n"), Target("regression", targets=1))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from ml.measures import classification, unknown
+from ml.options.target import Target
 
 ALL = ("acc", "acc-2", "f1", "f1full", "cmdiag", "cmfull", "mcll", "auc", "mcc", "gini")
 
@@ -124,6 +125,6 @@ def test_every_value_is_plain_json():
 
 
 def test_measures_that_will_not_be_computed_are_named():
-    assert unknown(ALL, is_regression=False, classes=2) == {}
-    assert set(unknown(("auc", "mcc", "acc"), is_regression=False, classes=3)) == {"auc", "mcc"}
-    assert set(unknown(("acc", "eucll", "zzz"), is_regression=True, classes=0)) == {"acc", "zzz"}
+    assert unknown(ALL, Target("classification", classes=2)) == {}
+    assert set(unknown(("auc", "mcc", "acc"), Target("classification", classes=3))) == {"auc", "mcc"}
+    assert set(unknown(("acc", "eucll", "zzz"), Target("regression", targets=1))) == {"acc", "zzz"}

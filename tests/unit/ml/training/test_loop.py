@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ml.connectors.csv import Table
 from ml.errors import ModelUnusable
+from ml.tables import DenseTable, Target
 from ml.training.checkpoints import COST_MAX, Checkpoints, Progress, read_progress
 from ml.training.loop import Plan, train
 
@@ -27,6 +27,7 @@ class CountingTrainer:
     def __init__(self, clock, done=0, step_s=1.0, save_s=0.0):
         self.clock, self.done, self.step_s, self.save_s = clock, done, step_s, save_s
         self.block = 1
+        self.kept = []
 
     @property
     def can_save(self):
@@ -39,6 +40,12 @@ class CountingTrainer:
     def test(self, position):
         guessed = (np.arange(4) < self.done).astype(int)
         return np.eye(2)[guessed], {"own": float(self.done)}
+
+    def running(self):
+        return {"train_loss": 1.0 / self.done}
+
+    def keep(self, wanted):
+        self.kept.append(sorted(wanted))
 
     def save_state(self, folder):
         self.clock.now += self.save_s
@@ -68,7 +75,8 @@ class Recorder:
         self.checkpoints.append((iteration, folder.name, seconds))
 
 
-ROWS = Table(np.zeros((4, 1), np.float32), np.ones(4, np.int32), None, "split")
+TWO = Target("classification", classes=2)
+ROWS = DenseTable(np.zeros((4, 1), np.float32), np.ones(4, np.int32), None, "split")
 
 
 @pytest.fixture
@@ -76,11 +84,23 @@ def clock():
     return Clock()
 
 
-def go(tmp_path, clock, hooks, iterations=5, interval=1, tests=(ROWS,), trainer=None, checkpoint_s=1e9, progress=None):
+def go(
+    tmp_path,
+    clock,
+    hooks,
+    iterations=5,
+    interval=1,
+    tests=(ROWS,),
+    trainer=None,
+    checkpoint_s=1e9,
+    progress=None,
+    plan=None,
+):
     trainer = trainer or CountingTrainer(clock)
     progress = progress or Progress()
     checkpoints = Checkpoints(tmp_path / "checkpoints", checkpoint_s, clock)
-    outcome = train(trainer, tests, Plan(iterations, interval, ("acc",), False), progress, checkpoints, hooks, clock)
+    plan = plan or Plan(iterations, interval, ("acc",), TWO)
+    outcome = train(trainer, tests, plan, progress, checkpoints, hooks, clock)
     return outcome, trainer, progress
 
 
@@ -104,7 +124,7 @@ def test_every_step_is_told_and_measures_come_from_the_trainer(tmp_path, clock):
     assert hooks.steps == [1, 2, 3, 4]
     assert hooks.measures == [(1, 0.5), (2, 0.75), (3, 1.0)]
     assert progress.history.as_json()["own_hist"] == [2, 3, 4]
-    assert progress.best.iteration == 3
+    assert progress.best.iteration == 4  # iterations done
     assert progress.elapsed_s == 4.0
 
 
@@ -151,11 +171,52 @@ def test_a_resumed_training_does_only_what_is_left(tmp_path, clock):
     assert progress.elapsed_s == 32.0
 
 
-def test_a_finished_checkpoint_of_the_last_iteration_is_not_trained_further(tmp_path, clock):
+def test_a_trainer_that_has_done_all_iterations_is_tested_and_not_trained_further(tmp_path, clock):
     hooks = Recorder()
-    outcome, _, _ = go(tmp_path, clock, hooks, 5, trainer=CountingTrainer(clock, done=5))
+    outcome, trainer, progress = go(tmp_path, clock, hooks, 5, trainer=CountingTrainer(clock, done=5))
     assert outcome == "finished"
-    assert hooks.steps == []
+    assert trainer.done == 5
+    assert hooks.steps == [5]
+    assert hooks.measures == [(4, 1.0)]
+    assert progress.measures["acc"] == 1.0
+
+
+def test_a_test_before_the_first_iteration_keeps_no_model(tmp_path, clock):
+    hooks = Recorder()
+    plan = Plan(2, 1, ("acc",), TWO, test_initialization=True, first_iteration=1)
+    _, trainer, progress = go(tmp_path, clock, hooks, plan=plan)
+    assert hooks.measures == [(0, 0.0), (1, 0.25), (2, 0.5)]
+    assert progress.history.as_json()["iteration_hist"] == [0, 1, 2]
+    assert trainer.kept == [[1], [2]]
+
+
+def test_each_test_set_has_its_own_best_and_the_mean_has_one_too(tmp_path, clock):
+    class Changing(CountingTrainer):
+        """Is right about the first set after one iteration, and about the second after three."""
+
+        def test(self, position):
+            right = self.done == (1, 3)[position]
+            return np.eye(2)[np.full(4, int(right))], {}
+
+    _, trainer, progress = go(
+        tmp_path,
+        clock,
+        Recorder(),
+        tests=(ROWS, ROWS),
+        trainer=Changing(clock),
+        plan=Plan(4, 1, ("acc",), TWO, first_iteration=1),
+    )
+    assert [best.iteration for best in progress.bests] == [1, 3]
+    assert progress.best.iteration == 1  # the mean is as good at 3, and no better
+    assert trainer.kept[-1] == [1, 3]
+    assert [measures["acc"] for measures in progress.each] == [0.0, 0.0]
+
+
+def test_what_every_iteration_tells_becomes_a_series_of_its_own(tmp_path, clock):
+    _, _, progress = go(tmp_path, clock, Recorder(), 3)
+    series = progress.steps.sampled(10)["series"]
+    assert series["train_loss_hist"] == [1.0, 1 / 2, 1 / 3]
+    assert series["elapsed_time_ms_hist"] == [1000.0, 2000.0, 3000.0]
 
 
 def test_checkpoints_come_at_their_interval_but_not_after_the_last_iteration(tmp_path, clock):
