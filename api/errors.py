@@ -68,6 +68,8 @@ STORAGE: dict[str, Code] = {
     "checksum_mismatch": _INTERNAL,
     "outside_data_roots": _INPUT,
     "repository_unusable": _REQUEST,
+    "fetch_failed": _REQUEST,
+    "fetch_forbidden": _REQUEST,
 }
 """Kinds of `storage.errors`."""
 

@@ -138,3 +138,15 @@ class RepositoryUnusable(StorageError):
     """A model repository is missing, is a file, or cannot be written."""
 
     kind = "repository_unusable"
+
+
+class FetchFailed(StorageError):
+    """Another host could not be reached, did not answer in time, or not with what was wanted."""
+
+    kind = "fetch_failed"
+
+
+class FetchForbidden(FetchFailed):
+    """A URL that is not to be used: not http(s), or at an address that is neither public nor allowed."""
+
+    kind = "fetch_forbidden"

@@ -1,0 +1,371 @@
+"""Connections to other hosts for clients' sake: the one place that opens them.
+
+Whoever names a URL in a request could make this machine speak to its own network. So an address is used only when it
+is public, or when the operator has named its host or its network. What is checked is the address that is connected to,
+not the name: the name is resolved once, here, and may lead elsewhere the next time. After a redirect all begins anew.
+Proxies of the environment are not used, as they would resolve the name themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urljoin
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.response import HTTPResponse
+from urllib3.util import Url, connection, make_headers, parse_url
+
+from storage.errors import FetchFailed, FetchForbidden
+from storage.landing import landing, local_errors
+
+REDIRECTS_MAX = 5
+URL_LIMIT = 8192
+
+_CHUNK = 1 << 16
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
+_ALLOW = "MODELYARD_FETCH_ALLOW"
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Where a network that speaks IPv6 only shows the hosts of IPv4: RFC 6052, section 2.1."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What another host answered.
+
+    status : 200 to 599.
+    content_type : its Content-Type, as it came; empty when there was none.
+    """
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+def check_url(url: str) -> None:
+    """Refuse what can be refused without asking anybody: no http(s), no host, unreadable. Raises FetchForbidden."""
+    _parsed(url)
+
+
+def fetch_file(
+    url: str,
+    path: Path,
+    *,
+    allow: Sequence[str] = (),
+    limit_bytes: int,
+    timeout_s: float,
+    redirects: int = REDIRECTS_MAX,
+) -> int:
+    """Fetch what is at `url` into the file `path`, which is there when all of it has come, else not; returns its bytes.
+
+    The content is kept as it comes: one that is announced as packed stays packed.
+    allow : hosts and networks that may be used although their addresses are not public.
+    limit_bytes : most bytes of the file. timeout_s : for all of it, redirects included; only the time in which the
+        system's resolver gives up is its own.
+    redirects : how many are followed.
+    Raises FetchForbidden, FetchFailed (also for any status but 200), StorageFull, StoreUnavailable (`path` cannot be
+    written).
+    """
+    clock = _Clock(timeout_s)
+    for _ in range(redirects + 1):
+        with _exchange("GET", url, None, {}, allow, clock) as exchange:
+            response = exchange.response
+            where = response.headers.get("Location")
+            if response.status in _REDIRECTS and where is not None:
+                url = urljoin(url, where)
+                continue
+            if response.status != 200:
+                raise FetchFailed(f"{exchange.host} answered with status {response.status}, not with the file")
+            size = 0
+            with local_errors(f"{path.name} cannot be written"), landing(path, durable=False) as file:
+                for chunk in exchange.content(limit_bytes):
+                    file.write(chunk)
+                    size += len(chunk)
+            return size
+    raise FetchFailed(f"{exchange.host} redirects once more after {redirects} redirects; give the final address")
+
+
+def send(
+    url: str,
+    method: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    allow: Sequence[str] = (),
+    limit_bytes: int,
+    timeout_s: float,
+) -> Answer:
+    """Send `body` to `url` and return the answer, whatever its status; redirects are not followed.
+
+    allow : hosts and networks that may be used although their addresses are not public.
+    limit_bytes : most bytes of the answer. timeout_s : for all of it, the answer included; only the time in which the
+        system's resolver gives up is its own.
+    Raises FetchForbidden, FetchFailed.
+    """
+    with _exchange(method, url, body, headers, allow, _Clock(timeout_s)) as exchange:
+        response = exchange.response
+        if not 200 <= response.status < 600:
+            raise FetchFailed(f"{exchange.host} answered with status {response.status}, which ends no request")
+        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise FetchFailed(f"{exchange.host} answered with packed content, for which it was not asked")
+        content = b"".join(exchange.content(limit_bytes))
+        return Answer(response.status, content, response.headers.get("Content-Type", ""))
+
+
+# One request and its answer
+
+
+class _Clock:
+    """How long all that belongs to one call may take."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """Never below a millisecond: zero would mean something else to a socket."""
+        return max(0.001, self._deadline - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """An answer whose head has come. host : as it stands in messages."""
+
+    response: HTTPResponse
+    host: str
+    clock: _Clock
+
+    def content(self, limit_bytes: int) -> Iterator[bytes]:
+        """The body in pieces, unpacked by nobody. Raises FetchFailed."""
+        too_large = f"the answer of {self.host} is larger than {limit_bytes} bytes"
+        length = self.response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length[:20]) > limit_bytes:
+            raise FetchFailed(too_large)
+        size = 0
+        while True:
+            with _told(self.host, self.clock):
+                # Not stream(): it reads the lines between chunks whole, however long they are.
+                chunk = self.response.read(_CHUNK, decode_content=False)
+            if not chunk:
+                return
+            size += len(chunk)
+            if size > limit_bytes:
+                raise FetchFailed(too_large)
+            yield chunk
+
+
+@contextlib.contextmanager
+def _exchange(
+    method: str,
+    url: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    allow: Sequence[str],
+    clock: _Clock,
+) -> Iterator[_Exchange]:
+    target = _parsed(url)
+    host = f"{target.host}:{_port(target)}"  # a whole URL may hold credentials
+    opened = _opened(target, _Guard(_allowed(tuple(allow)), clock))
+    # Credentials of the URL go to its own host only: a redirect brings its own, or none.
+    own = {**make_headers(user_agent="modelyard", basic_auth=target.auth), "connection": "close"}
+    try:
+        with _told(host, clock):
+            opened.connect()
+        with _cut(opened.sock, clock):
+            with _told(host, clock):
+                opened.request(method, target.request_uri, body, {**own, **headers}, preload_content=False)
+                response = opened.getresponse()
+            with contextlib.closing(response):
+                yield _Exchange(response, host, clock)
+    finally:
+        opened.close()
+
+
+@contextlib.contextmanager
+def _told(host: str, clock: _Clock) -> Iterator[None]:
+    """Turn what goes wrong on the way to `host`, and time that is over, into FetchFailed."""
+    late = f"{host} did not answer in full within {clock.timeout_s:g} seconds"
+    try:
+        yield
+    except (HTTPError, http.client.HTTPException, OSError, UnicodeError) as error:
+        is_late = clock.is_over or isinstance(error, TimeoutError)
+        raise FetchFailed(late if is_late else f"{host} {_reason(error)}") from error
+    if clock.is_over:  # an answer without announced length looks whole when it is cut
+        raise FetchFailed(late)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return "cannot be resolved: there is no such name, or the name server does not answer"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has a certificate that cannot be trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"does not speak TLS as it should: {error.reason or error}"
+    if isinstance(error, ConnectionRefusedError):
+        return "refuses the connection"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be reached: {error.strerror or type(error).__name__}"
+    return "broke off, or answered what is no HTTP"
+
+
+@contextlib.contextmanager
+def _cut(held: socket.socket, clock: _Clock) -> Iterator[None]:
+    """End a connection when the time is over: a timeout of the socket begins anew with every byte that comes."""
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            # Past TLS, whose own shutdown must not run beside a read of another thread.
+            socket.socket.shutdown(held, socket.SHUT_RDWR)
+
+    timer = threading.Timer(clock.left_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+# Addresses
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    """Hosts and networks that the operator has named."""
+
+    hosts: frozenset[str]
+    networks: tuple[_Network, ...]
+
+    def permits(self, host: str, address: str) -> bool:
+        if host in self.hosts:
+            return True
+        forms = _forms(ipaddress.ip_address(address))
+        return all(map(_is_public, forms)) or any(form in network for form in forms for network in self.networks)
+
+
+@cache
+def _allowed(entries: tuple[str, ...]) -> _Allowed:
+    hosts, networks = [], []
+    for entry in entries:
+        try:
+            networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
+        except ValueError:
+            hosts.append(entry.lower().rstrip("."))
+    return _Allowed(frozenset(hosts), tuple(networks))
+
+
+def _forms(address: _Address) -> list[_Address]:
+    """An address, and the IPv4 address that packets to it end at when it carries one."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped is not None:  # for the system this is the IPv4 address, written otherwise
+        return [address.ipv4_mapped]
+    if address in _NAT64:
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+    return [address] if address.sixtofour is None else [address, address.sixtofour]
+
+
+def _is_public(address: _Address) -> bool:
+    return address.is_global and not (
+        address.is_multicast or address.is_reserved or getattr(address, "is_site_local", False)
+    )
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """Connects to permitted addresses only."""
+
+    allowed: _Allowed
+    clock: _Clock
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to the first permitted address of `host` that takes it. Raises FetchForbidden, OSError."""
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+        permitted = [each for each in addresses if self.allowed.permits(host.lower(), each)]
+        if not permitted:
+            # Without the address: it could tell a client how names of the inner network resolve.
+            raise FetchForbidden(f"{host} has no public address; it can be used when {_ALLOW} names it or its network")
+        problem: OSError = TimeoutError()
+        for tried, address in enumerate(permitted):
+            if self.clock.is_over:
+                break
+            share_s = self.clock.left_s / (len(permitted) - tried)  # one that is silent leaves time for the next
+            try:
+                opened = connection.create_connection(
+                    (address, port), share_s, socket_options=HTTPConnection.default_socket_options
+                )
+            except OSError as error:
+                problem = error
+                continue
+            opened.settimeout(self.clock.left_s)  # TLS has yet to be agreed on
+            return opened
+        raise problem
+
+
+class _Http(HTTPConnection):
+    guard: _Guard
+
+    def _new_conn(self) -> socket.socket:
+        return self.guard.connect(self.host, self.port)
+
+
+class _Https(HTTPSConnection):
+    guard: _Guard
+
+    def _new_conn(self) -> socket.socket:
+        return self.guard.connect(self.host, self.port)
+
+
+def _opened(target: Url, guard: _Guard) -> _Http | _Https:
+    """A connection that is yet to be made."""
+    host, port, timeout_s = (target.host or "").strip("[]"), _port(target), guard.clock.left_s
+    made: _Http | _Https
+    if target.scheme == "https":
+        made = _Https(host, port, timeout=timeout_s, ssl_context=_tls())
+    else:
+        made = _Http(host, port, timeout=timeout_s)
+    made.guard = guard
+    return made
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Certificates and names are checked, against the authorities that the machine trusts."""
+    return ssl.create_default_context()
+
+
+def _parsed(url: str) -> Url:
+    if len(url) > URL_LIMIT:
+        raise FetchForbidden(f"the URL is longer than {URL_LIMIT} characters")
+    try:
+        parsed = parse_url(url)
+    except LocationParseError:
+        parsed = Url()
+    if parsed.scheme not in _PORTS or not parsed.host:
+        raise FetchForbidden(f"{url[:80]!r} is no URL to use; it must begin with http:// or https:// and a host")
+    return parsed
+
+
+def _port(target: Url) -> int:
+    return target.port or _PORTS[target.scheme or "http"]
