@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -41,6 +42,16 @@ def _paths(value: str) -> tuple[Path, ...]:
 
 def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    names = _names(value)
+    for name in names:
+        if "/" in name:
+            ipaddress.ip_network(name, strict=False)  # its own error says what is wrong
+        elif not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:.]+\]?", name):
+            raise ValueError(f"{name!r} is no host, no address and no network")
+    return names
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -129,9 +140,28 @@ class Settings:
     )
     fetch_allow: tuple[str, ...] = _setting(
         "MODELYARD_FETCH_ALLOW",
-        "Hosts or networks, separated by commas, that data may be fetched from although they are private.",
-        _names,
+        "Hosts, addresses or networks, separated by commas, that archives may be fetched from and predictions sent to "
+        "although they are not public, e.g. files.local,10.0.0.0/8. What a name listed here leads to is not looked at.",
+        _hosts,
         (),
+    )
+    fetch_limit_bytes: int = _setting(
+        "MODELYARD_FETCH_LIMIT_BYTES",
+        "Largest file in bytes that is fetched from another host.",
+        _whole(1024, 2**50),
+        10 * 2**30,
+    )
+    fetch_timeout_s: float = _setting(
+        "MODELYARD_FETCH_TIMEOUT_S",
+        "Seconds that fetching a file from another host may take.",
+        _seconds(0.1),
+        600.0,
+    )
+    push_timeout_s: float = _setting(
+        "MODELYARD_PUSH_TIMEOUT_S",
+        "Seconds that a host to which a prediction is sent (`output.network`) has to take it and answer.",
+        _seconds(0.1),
+        30.0,
     )
     lease_s: float = _setting(
         "MODELYARD_LEASE_S",

@@ -52,8 +52,6 @@ def up() -> None:
     from cli.stack import Stack, StackError
 
     settings = _settings()
-    if settings.fetch_allow:
-        _say("MODELYARD_FETCH_ALLOW has no effect: this version fetches no data from other hosts")
     try:
         stack = Stack(settings, report=_say)
         with _stopped_by_signals(stack):

@@ -33,14 +33,14 @@ def test_settings_go_through_the_environment_unchanged() -> None:
             "MODELYARD_HOME": "/srv/yard",
             "MODELYARD_DATA_ROOTS": "/a:/b",
             "MODELYARD_REDIS_URL": "rediss://:secret@redis:6380/2",
-            "MODELYARD_FETCH_ALLOW": "10.0.0.0/8, files.local",
+            "MODELYARD_FETCH_ALLOW": "10.0.0.0/8, files.local, ::1,[fd00::1],fd00::/8",
             "MODELYARD_LEASE_S": "12.5",
             "MODELYARD_HOST": "0.0.0.0",
             "MODELYARD_PORT": "9000",
         }
     )
     assert settings.data_roots == (Path("/a"), Path("/b"))
-    assert settings.fetch_allow == ("10.0.0.0/8", "files.local")
+    assert settings.fetch_allow == ("10.0.0.0/8", "files.local", "::1", "[fd00::1]", "fd00::/8")
     assert settings.live_url == "rediss://:secret@redis:6380/2"
     assert settings.broker_url == "rediss://:secret@redis:6380/2?ssl_cert_reqs=required"
     assert not settings.is_loopback
@@ -56,6 +56,10 @@ def test_settings_go_through_the_environment_unchanged() -> None:
         ("MODELYARD_LEASE_S", "nan"),
         ("MODELYARD_CHECKPOINT_S", "inf"),
         ("MODELYARD_TRAIN_WORKERS", "1.5"),
+        ("MODELYARD_FETCH_ALLOW", "10.0.0.0/33"),
+        ("MODELYARD_FETCH_ALLOW", "files.local/data"),
+        ("MODELYARD_FETCH_ALLOW", "http://files.local"),
+        ("MODELYARD_FETCH_ALLOW", "files.local 10.0.0.1"),
     ],
 )
 def test_wrong_value_names_its_variable(variable: str, value: str) -> None:
