@@ -1,60 +1,74 @@
-"""Measures of classifiers."""
+"""Measures of classifiers that choose one class of several."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from ml.measures import asked
 
 #: Keeps means over absent classes defined, as DeepDetect does.
 EPSILON = 1e-8
 #: Smallest probability whose logarithm is taken.
 SMALLEST = 1e-15
 
-_TOP = re.compile(r"acc-(\d+)$")
 
-
-def classification(names: Sequence[str], probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def classification(
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    *,
+    labels: Sequence[str] | None = None,
+    logits: np.ndarray | None = None,
+) -> dict[str, Any]:
     """The measures asked for by name, as a JSON object.
 
-    probabilities : float array, shape (samples, classes).
+    probabilities : finite float array, shape (samples, classes).
     truth : int array, shape (samples,), class indices.
-    A measure that is not defined for the data (auc or mcc of other than two classes, no samples) is left out.
+    labels : names of the classes, from the first one on; those without a name are called by their index.
+    logits : float array, shape (samples, classes), what the probabilities were made of; goes into `raw`.
+
+    DeepDetect gives `cmdiag` and `cmfull` only together with `f1`; here they stand alone as well. Among equal
+    probabilities the class of lower index is the guess. Left out: everything when there are no samples, auc and gini
+    when only one class occurs, and auc, gini and mcc of other than two classes.
     """
     made: dict[str, Any] = {}
     if len(truth) == 0:
         return made
     classes = probabilities.shape[1]
+    called = class_names(labels, classes)
     guessed = probabilities.argmax(axis=1)
-    for name in names:
-        top = _TOP.match(name)
-        if top and int(top[1]) > 1:
-            made[name] = top_k(probabilities, truth, int(top[1]))
-        elif "acc" in name:
-            made["acc"] = float(np.mean(guessed == truth))
-    if {"f1", "f1full", "cmdiag", "cmfull"} & set(names):
-        counts = confusion(guessed, truth, classes)
-        if {"f1", "f1full"} & set(names):
-            made |= f1(counts, full="f1full" in names)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        if {"f1full", "cmdiag"} & set(names):
-            made["labels"] = [str(each) for each in range(classes)]
-        if "cmdiag" in names:
-            made["cmdiag"] = np.diag(shares).tolist()
-        if "cmfull" in names:
-            made["cmfull"] = [{str(each): shares[each].tolist()} for each in range(classes)]
+    tops = asked.accuracies(names)
+    if 1 in tops:
+        made["acc"] = float(np.mean(guessed == truth))
+    if tops and tops[-1] > 1:
+        places = ranks(probabilities, truth)
+        made |= {f"acc-{k}": top_k(places, k, classes) for k in tops if k > 1}
+    if {"f1", "f1full", "cmdiag", "cmfull", "mcc"} & set(names):
+        made |= _of_counts(names, confusion(guessed, truth, classes), called)
     if "mcll" in names:
         made["mcll"] = log_loss(probabilities, truth)
-    if classes == 2:
-        if "auc" in names and len(np.unique(truth)) == 2:
-            made["auc"] = auc(probabilities[:, 1], truth)
-        if "gini" in names and len(np.unique(truth)) == 2:
-            made["gini"] = 2 * auc(probabilities[:, 1], truth) - 1
-        if "mcc" in names:
-            made["mcc"] = matthews(confusion(guessed, truth, 2))
+    if classes == 2 and {"auc", "gini"} & set(names) and truth.min() != truth.max():
+        area = auc(probabilities[:, 1], truth)
+        made |= {name: value for name, value in (("auc", area), ("gini", 2 * area - 1)) if name in names}
+    if "raw" in names:
+        words = np.array(called, dtype=object)
+        made["raw"] = {
+            "truths": words[truth].tolist(),
+            "estimations": words[guessed].tolist(),
+            "confidences": probabilities.max(axis=1).astype(np.float64).tolist(),
+        }
+        if logits is not None:
+            made["raw"]["all_logits"] = [{"logits": row} for row in logits.astype(np.float64).tolist()]
     return made
+
+
+def class_names(labels: Sequence[str] | None, classes: int) -> list[str]:
+    """A name for every class: the given one, else its index."""
+    given = list(labels or ())[:classes]
+    return given + [str(each) for each in range(len(given), classes)]
 
 
 def confusion(guessed: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -64,15 +78,16 @@ def confusion(guessed: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarra
     )
 
 
-def top_k(probabilities: np.ndarray, truth: np.ndarray, k: int) -> float:
-    """Share of samples whose true class is among the k most probable; 0 when k exceeds the number of classes.
+def ranks(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How many classes come before the true one of each sample: the more probable, and equals of lower index."""
+    chosen = np.take_along_axis(probabilities, truth[:, None], axis=1)
+    equal_before = (probabilities == chosen) & (np.arange(probabilities.shape[1]) < truth[:, None])
+    return np.count_nonzero((probabilities > chosen) | equal_before, axis=1)
 
-    Among equal probabilities the class of lower index comes first, as it does for k = 1.
-    """
-    if k > probabilities.shape[1]:
-        return 0.0
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float(np.mean((best == truth[:, None]).any(axis=1)))
+
+def top_k(places: np.ndarray, k: int, classes: int) -> float:
+    """Share of samples whose true class is among the k most probable; 0 when k exceeds the number of classes."""
+    return float(np.mean(places < k)) if k <= classes else 0.0
 
 
 def f1(counts: np.ndarray, *, full: bool = False) -> dict[str, Any]:
@@ -107,10 +122,10 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
     Source: Mann & Whitney 1947: the share of pairs (one of each class) that the scores order rightly, ties half.
     """
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # mean rank of each distinct score, from 1
-    positives = int(np.sum(truth == 1))
+    mean_ranks = np.cumsum(counts) - (counts - 1) / 2  # of each distinct score, from 1
+    positives = int(np.count_nonzero(truth == 1))
     negatives = len(truth) - positives
-    total = ranks[places][truth == 1].sum()
+    total = mean_ranks[places][truth == 1].sum()
     return float((total - positives * (positives + 1) / 2) / (positives * negatives))
 
 
@@ -122,3 +137,19 @@ def matthews(counts: np.ndarray) -> float:
     (tn, fp), (fn, tp) = counts.astype(np.float64)
     below = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     return float((tp * tn - fp * fn) / np.sqrt(below)) if below > 0 else 0.0
+
+
+def _of_counts(names: Sequence[str], counts: np.ndarray, called: list[str]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    if {"f1", "f1full"} & set(names):
+        made |= f1(counts, full="f1full" in names)
+    if {"f1full", "cmdiag"} & set(names):
+        made["labels"] = called
+    if "cmdiag" in names:
+        made["cmdiag"] = np.diag(shares).tolist()
+    if "cmfull" in names:
+        made["cmfull"] = [{name: row} for name, row in zip(called, shares.tolist(), strict=True)]
+    if "mcc" in names and len(counts) == 2:
+        made["mcc"] = matthews(counts)
+    return made

@@ -1,15 +1,12 @@
-"""How measures are named, flattened for histories, and compared."""
+"""How measures of a test are joined over test sets, made into histories, and compared."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CLASSIFICATION = ("acc", "f1", "f1full", "cmdiag", "cmfull", "mcll", "auc", "mcc", "gini")
-REGRESSION = ("eucll", "l1", "percent", "gini")
 #: What a model is judged by: the first of these that is there; lower is better for those in LOWER.
 JUDGES = (
     "map",
@@ -23,23 +20,10 @@ JUDGES = (
     "L1_mean_error",
     "eucll",
 )
+#: DeepDetect takes delta_score_0.1 for an error although it grows as a model gets better; clients rely on its choice.
 LOWER = frozenset({"eucll", "delta_score_0.1", "L1_mean_error"})
-#: Values that describe others and have no history.
-_WITHOUT_HISTORY = frozenset({"labels", "cmfull", "test_id", "test_name", "precisions", "recalls", "f1s"})
-
-
-def unknown(names: Sequence[str], *, is_regression: bool, classes: int) -> dict[str, str]:
-    """Measures asked for that will not be computed, each with the reason."""
-    known = REGRESSION if is_regression else CLASSIFICATION
-    made = {}
-    for name in names:
-        if name in ("auc", "mcc", "gini") and not is_regression and classes != 2:
-            made[name] = f"measure {name!r} is defined for two classes only and was ignored"
-        elif name in ("cmdiag", "cmfull") and not {"f1", "f1full"} & set(names):
-            continue  # computed all the same: asking for f1 as well is only needed elsewhere
-        elif name not in known and not (not is_regression and re.search(r"^acc-\d+$|acc", name)):
-            made[name] = f"measure {name!r} is unknown here and was ignored; use one of {', '.join(known)}"
-    return made
+#: Values that describe others, or tell of one test set only, and so have no history.
+_WITHOUT_HISTORY = frozenset({"test_id", "precisions", "recalls", "f1s"})
 
 
 def flat(measures: Mapping[str, Any]) -> dict[str, float]:
@@ -48,12 +32,49 @@ def flat(measures: Mapping[str, Any]) -> dict[str, float]:
     for name, value in measures.items():
         if name in _WITHOUT_HISTORY:
             continue
-        if isinstance(value, list):
+        if _is_number(value):
+            made[name] = value
+        elif isinstance(value, list) and value and all(map(_is_number, value)):
             labels = measures.get("labels", [str(each) for each in range(len(value))])
             made |= {f"{name}_{label}": each for label, each in zip(labels, value, strict=True)}
-        else:
-            made[name] = value
     return made
+
+
+def several(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The measures of a test on several sets as one: under the plain name the mean over the sets that have it.
+
+    Arrays (cmdiag, cmfull, …) are averaged number by number where their lengths agree and are left out elsewhere.
+    When there is more than one set, the numbers of each follow as `<measure>_test0`, `<measure>_test1`, …, per-class
+    values as `cmdiag_<label>_test0`. `raw` lists samples, not measures, and belongs to its own set only.
+    """
+    made: dict[str, Any] = {}
+    for name in dict.fromkeys(name for measures in sets for name in measures):
+        if name not in ("raw", "test_id", "test_name"):
+            value = _mean([measures[name] for measures in sets if name in measures])
+            if value is not None:
+                made[name] = value
+    if len(sets) > 1:
+        for position, measures in enumerate(sets):
+            made |= {f"{name}_test{position}": value for name, value in flat(measures).items()}
+    return made
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers, or of arrays and objects of numbers; None where they differ in shape or in words."""
+    first = values[0]
+    if all(map(_is_number, values)):
+        return math.fsum(values) / len(values) if len(values) > 1 else first
+    if all(isinstance(each, list) and len(each) == len(first) for each in values):
+        means: Any = [_mean(each) for each in zip(*values, strict=True)]
+        return None if None in means else means
+    if all(isinstance(each, Mapping) and each.keys() == first.keys() for each in values):
+        means = {key: _mean([each[key] for each in values]) for key in first}
+        return None if None in means.values() else means
+    return first if all(each == first for each in values) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
