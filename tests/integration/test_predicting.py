@@ -315,7 +315,7 @@ def test_errors_become_answers_with_their_kind(parts: Parts, service: Service, l
 def test_unexpected_error_is_told_without_its_details(
     parts: Parts, service: Service, long: Made, caplog: pytest.LogCaptureFixture
 ):
-    version = publish(parts, service, long, csv=None)
+    version = publish(parts, service, long, labels=3)
     error = asked(parts, Predictor(parts), question(version))["error"]
     assert error["kind"] == "internal"
     assert "Traceback" not in error["message"]

@@ -105,10 +105,10 @@ class Worker:
 
     def _run(self, task: Task) -> None:
         scratch = Scratch(self.parts.settings.scratch)
-        standby = Standby(scratch.folder, 1, (), TOY)
+        standby = Standby(scratch.folder, 1, ("xgboost",), TOY)
         standby.prepare()
-        assert standby._child is not None
-        self.child_pid = standby._child.pid
+        child = standby._children["xgboost"]
+        self.child_pid = child.pid
         try:
             self.ended = run_task(task.id, self.parts, Training(self.parts, scratch, standby, self.stopping.is_set))
         except BaseException as error:

@@ -71,6 +71,7 @@ def main() -> None:
         tell(
             event="progress",
             iteration=iteration,
+            done=iteration + 1,
             iterations=total,
             measure={"iteration": iteration, "remain_time": 1.0},
         )
