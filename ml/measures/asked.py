@@ -35,8 +35,9 @@ _THRESHOLDED: dict[Kind, tuple[str, ...]] = {
 #: Defined for two classes only.
 BINARY = frozenset({"auc", "mcc", "gini"})
 
-_TOP = re.compile(r"acc-(\d+)")
-_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+# Python refuses to make a number of thousands of digits.
+_TOP = re.compile(r"acc-([0-9]{1,100})")
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def unknown(names: Sequence[str], target: Target) -> dict[str, str]:

@@ -117,7 +117,9 @@ def compute(
     target: Target, names: Sequence[str], outputs: np.ndarray, table: Table, labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """The measures called `names` of outputs against the truth of a table; rows that do not count are left out."""
-    truth = table.labels if target.kind != "autoencoder" else next(table.chunks()).features
+    if target.kind == "autoencoder":
+        return measuring.compute(target, names, outputs, (chunk.features for chunk in table.chunks()))
+    truth = table.labels
     assert truth is not None
     if target.ignored is not None and target.kind == "classification":
         counts = truth != target.ignored

@@ -1,8 +1,9 @@
 """Names of measures: which ones are known for which target, and what is said of the others."""
 
+import numpy as np
 import pytest
 
-from ml.measures import unknown
+from ml.measures import compute, unknown
 from ml.options.target import Target
 
 TARGETS = {
@@ -53,3 +54,11 @@ def test_gini_of_several_targets_is_named():
 
 def test_confusion_without_f1_is_no_mistake():
     assert unknown(("cmdiag", "cmfull"), TARGETS["classification"]) == {}
+
+
+@pytest.mark.parametrize("name", ["acc-" + "9" * 5000, "eucll-" + "9" * 5000, "kl-1e" + "9" * 5000, "acc-\u0663"])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_no_name_is_too_strange_to_be_refused_or_taken(kind, name):
+    refused = unknown((name,), TARGETS[kind])
+    truth = np.zeros(2, np.int32) if kind == "classification" else np.zeros((2, 3))
+    assert bool(compute(TARGETS[kind], (name,), np.zeros((2, 3)), truth)) == (name not in refused)

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from ml.errors import ModelUnusable
-from ml.tables import DenseTable, Target
+from ml.tables import Chunk, DenseTable, SparseTable, Target
 from ml.training.checkpoints import COST_MAX, Checkpoints, Progress, read_progress
-from ml.training.loop import Plan, train
+from ml.training.loop import Plan, compute, train
 
 
 class Clock:
@@ -256,3 +257,32 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "training.json").write_text('{"done": 1}')
     with pytest.raises(ModelUnusable, match="is no checkpoint"):
         read_progress(tmp_path)
+
+
+class InPieces(DenseTable):
+    """A table that never has more than two rows in memory."""
+
+    def chunks(self, generator=None, start=0):
+        for first in range(0, len(self), 2):
+            yield Chunk(self.features[first : first + 2], None)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda features: DenseTable(features, None, None, "test"),
+        lambda features: SparseTable(csr_matrix(features), None, None, "test"),
+        lambda features: InPieces(features, None, None, "test"),
+    ],
+)
+def test_an_autoencoder_is_measured_on_every_row_however_the_features_are_held(table):
+    features = np.array([[0, 3], [0, 0], [1, 0]], dtype=np.float32)
+    made = compute(Target("autoencoder"), ("eucll",), np.zeros((3, 2), np.float32), table(features))
+    assert made == pytest.approx({"eucll": (3 + 0 + 1) / 2 / 3})  # lengths, divided by two dimensions
+
+
+def test_rows_with_the_ignored_label_are_not_measured():
+    labels = np.array([0, 9, 1], dtype=np.int32)
+    table = DenseTable(np.zeros((3, 1), np.float32), labels, None, "test")
+    outputs = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]], dtype=np.float32)
+    assert compute(Target("classification", classes=2, ignored=9), ("acc",), outputs, table) == {"acc": 0.5}
