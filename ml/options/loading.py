@@ -186,13 +186,13 @@ class Json(fields.Field[Any]):
 
 
 class Group(fields.Field[Any]):
-    """A JSON object with options of its own, loaded into a dataclass."""
+    """A JSON object with options of its own, loaded into a dataclass; `elsewhere` as in `load`."""
 
     allowed = "an object"
 
-    def __init__(self, into: type, **kwargs: Any) -> None:
+    def __init__(self, into: type, elsewhere: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.into = into
+        self.into, self.elsewhere = into, elsewhere
 
 
 def option(
@@ -301,7 +301,9 @@ def load(
             continue
         kind = schema.fields[field]
         if isinstance(kind, Group):
-            inner: Loaded[Any] = load(kind.into, value, path=name, section=section, owner=owner)
+            inner: Loaded[Any] = load(
+                kind.into, value, path=name, section=section, owner=owner, elsewhere=kind.elsewhere
+            )
             values[field] = inner.value
             warnings.extend(inner.warnings)
         else:
