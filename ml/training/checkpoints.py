@@ -59,7 +59,8 @@ class Progress:
             "best": None if self.best is None else asdict(self.best),
             "bests": [None if best is None else asdict(best) for best in self.bests],
             "measures": self.measures,
-            "each": self.each,
+            # Truths and guesses of every row are for the report alone: a later test makes them anew.
+            "each": [{name: value for name, value in one.items() if name != "raw"} for one in self.each],
             "threads": self.threads,
             "device": self.device,
         }

@@ -40,6 +40,8 @@ PROGRESS_INTERVAL_S = 0.2
 STEPS_INTERVAL_S = 2.0
 #: Most points of such a view; the report at the end has more.
 STEPS_POINTS = 1_000
+#: Measures that grow with the rows, or with the square of the classes: they are in the report only.
+_LONG = frozenset({"raw", "cmfull"})
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Reporter:
         plan: Plan,
         progress: Progress,
         running: Callable[[], dict[str, float]],
+        names: Sequence[str],
         stop: Callable[[], Stop | None],
         clock: Callable[[], float],
     ) -> None:
@@ -107,6 +110,7 @@ class Reporter:
         self._next_at = 0.0
         self._steps_at = 0.0
         self._running = running
+        self._names = {str(position): name for position, name in enumerate(names)} if len(names) > 1 else {}
         self.should_stop = stop
 
     def on_step(self, done: int) -> None:
@@ -121,12 +125,17 @@ class Reporter:
                     "iteration": self._plan.number(done),
                     "done": done,
                     "iterations": self._plan.iterations,
-                    "measure": {**self._progress.measures, **self._running(), **self._times(now, done)},
+                    "measure": {**self._measures(), **self._running(), **self._times(now, done)},
                 }
             )
         if self._progress.steps.count and (now >= self._steps_at or is_last):
             self._steps_at = now + STEPS_INTERVAL_S
             self._emit({"event": "steps", **self._progress.steps.sampled(STEPS_POINTS)})
+
+    def _measures(self) -> dict[str, Any]:
+        """What the last test found, short enough to be told five times a second."""
+        found = {name: value for name, value in self._progress.measures.items() if name not in _LONG}
+        return {**found, "test_names": self._names} if self._names else found
 
     def on_measures(self, iteration: int, measures: dict[str, Any]) -> None:
         """Hand on every test."""
@@ -255,7 +264,8 @@ def _run(
         first_iteration=backend.INFO.first_iteration,
     )
     checkpoints = Checkpoints(specification.scratch / "checkpoints", specification.checkpoint_s, clock)
-    reporter = Reporter(emit, plan, progress, trainer.running, stop, clock)
+    names = [test.name for test in data.tests]
+    reporter = Reporter(emit, plan, progress, trainer.running, names, stop, clock)
     outcome = train(trainer, data.tests, plan, progress, checkpoints, reporter, clock)
     if outcome == "pause":
         # What was told of already belongs to the listener: writing it again would pull it from under its hands.
