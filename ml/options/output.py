@@ -2,9 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from ml.options.loading import Flag, Range, Real, Several, Text, Whole, option
+from marshmallow import ValidationError
+
+from ml.errors import BadParameter
+from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Text, Warning, Whole, option
+
+#: How the values of a prediction that has `vals` are written: as 0.0 and 1.0, as booleans, or as one text of digits.
+Binary = Literal["numbers", "booleans", "text"]
+
+# A type and its parameters in printable ASCII: no line break could begin a header of its own.
+_CONTENT_TYPE = re.compile(r"(?:content-type[ \t]*:)?[ \t]*([!-.0-~]+/[!-~]+(?:[ \t]*;[ -~]*)?)", re.IGNORECASE)
+
+
+class _Method(Text):
+    """An HTTP method, in any case; loads in capitals."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        return super()._deserialize(value, attr, data, **kwargs).upper()
+
+
+class _ContentType(Text):
+    """A whole header line, or its value alone; loads as the line."""
+
+    allowed = "one header line of printable characters, as in 'Content-Type: application/json'"
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        found = _CONTENT_TYPE.fullmatch(super()._deserialize(value, attr, data, **kwargs).strip(" "))
+        if found is None:
+            raise ValidationError(self.allowed)
+        return f"Content-Type: {found[1]}"
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Where the answer to a prediction is sent."""
+
+    url: str = option(
+        Text(),
+        "Address, http:// or https://, that gets the answer; what it answers, status and body, is what the client "
+        "gets. It must be public, or named by MODELYARD_FETCH_ALLOW.",
+        default="",
+    )
+    http_method: str = option(
+        _Method(validate=Choice("POST", "PUT", "PATCH", "GET", "DELETE")),
+        "Method of the request that carries the answer.",
+        default="POST",
+    )
+    content_type: str = option(
+        _ContentType(),
+        "Header line that says what the answer is, for one that a template makes into something else than JSON.",
+        default="Content-Type: application/json",
+    )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header as a dictionary."""
+        name, _, value = self.content_type.partition(": ")
+        return {name: value}
 
 
 @dataclass(frozen=True)
@@ -13,8 +71,9 @@ class OutputOptions:
 
     measure: tuple[str, ...] = option(
         Several(Text()),
-        "Measures of the test sets: acc, acc-k, f1, f1full, cmdiag, cmfull, mcll, auc, mcc, gini, eucll, l1, percent. "
-        "Given with a prediction, the data must have labels and the measures are the answer.",
+        "Measures of the test sets, e.g. acc, f1, mcll, auc for classes, eucll, l1 for numbers; one that does not "
+        "apply is named in a warning with those that do. Given with a prediction, the data must have labels and the "
+        "measures are the answer.",
         default=(),
     )
     measure_hist: bool = option(
@@ -26,12 +85,40 @@ class OutputOptions:
         default=10000,
         unit="points",
     )
+    target_repository: str = option(
+        Text(),
+        "Folder inside a data root that gets a copy of the best model, and of the files that belong to it, when a "
+        "training has ended well.",
+        default="",
+    )
     best: int | None = option(
         Whole(validate=Range(-1)),
-        "How many classes a prediction holds, most probable first; -1 for all. Default: 1 with xgboost.",
+        "How many classes a prediction holds, most probable first; -1 for all, 0 for none. Default: 1, with torch all.",
     )
     confidence_threshold: float = option(
         Real(validate=Range(0.0, 1.0)), "Smallest probability of a class in a prediction.", default=0.0
+    )
+    template: str = option(
+        Text(),
+        "Mustache template that is given the whole answer to a prediction, `status`, `head` and `body`, and makes "
+        "what is answered instead; not used for errors and measures.",
+        default="",
+    )
+    network: NetworkOptions | None = option(  # noqa: RUF009  # None, not an object that all would share
+        Group(NetworkOptions), "Sends the answer to a prediction to another host, whose answer the client gets."
+    )
+    binarized: bool = option(
+        Flag(), "Whether each of the values `vals` of a prediction is 1.0 where it is above 0, else 0.0.", default=False
+    )
+    bool_binarized: bool = option(
+        Flag(),
+        "Whether each of the values `vals` of a prediction is true where it is above 0, else false.",
+        default=False,
+    )
+    string_binarized: bool = option(
+        Flag(),
+        "Whether the values `vals` of a prediction are one text, 1 for each that is above 0 and 0 for each other.",
+        default=False,
     )
     regression: bool = option(
         Flag(),
@@ -44,30 +131,62 @@ class OutputOptions:
         default=False,
     )
 
+    @property
+    def binary(self) -> Binary | None:
+        """How `vals` are written when only their signs are wanted; None for the values themselves."""
+        if self.binarized:
+            return "numbers"
+        if self.bool_binarized:
+            return "booleans"
+        return "text" if self.string_binarized else None
 
-#: Known names of the output that have no effect here yet, with the reason.
-ELSEWHERE = dict.fromkeys(
-    (
-        "template",
-        "network",
-        "index",
-        "build_index",
-        "search",
-        "search_nn",
-        "multibox_rois",
-        "binarized",
-        "bool_binarized",
-        "string_binarized",
-        "bbox",
-        "best_bbox",
-        "rois",
-        "ctc",
-        "blank_label",
-        "mask",
-        "logits",
-        "logits_blob",
-        "target_repository",
-        "test_predictions",
+
+_IMAGES = "it comes later, with models of images"
+_SIMILARITY = "it comes later, with similarity search"
+
+#: Known names of the output that have no effect yet, with the reason.
+ELSEWHERE = {
+    **dict.fromkeys(
+        (
+            "bbox",
+            "best_bbox",
+            "rois",
+            "ctc",
+            "blank_label",
+            "confidences",
+            "mask",
+            "logits",
+            "logits_blob",
+            "test_predictions",
+        ),
+        _IMAGES,
     ),
-    "this server does not offer it for this library",
-)
+    **dict.fromkeys(
+        (
+            "index",
+            "build_index",
+            "search",
+            "search_nn",
+            "multibox_rois",
+            "index_type",
+            "index_gpu",
+            "index_gpuid",
+            "train_samples",
+            "ondisk",
+            "nprobe",
+        ),
+        _SIMILARITY,
+    ),
+}
+
+
+def check(options: OutputOptions) -> list[Warning]:
+    """Refuse combinations that cannot work. Raises BadParameter (section "output")."""
+    forms = [name for name in ("binarized", "bool_binarized", "string_binarized") if getattr(options, name)]
+    if len(forms) > 1:
+        raise BadParameter(
+            name=f"parameters.output.{forms[1]}",
+            section="output",
+            message=f"parameters.output.{' and '.join(forms)} say different things; set one of them only",
+        )
+    return []

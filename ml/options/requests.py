@@ -240,6 +240,7 @@ def _load_sections(
         ),
     }
     warnings.extend(taken.check(loaded["input"].value))
+    warnings.extend(output.check(loaded["output"].value))
     for each in loaded.values():
         warnings.extend(each.warnings)
     return Loaded({name: each.value for name, each in loaded.items()}, warnings)
