@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import listing, requests, start, training
+from benchmarks import costs, listing, memory, requests, start, training
 
-ALL = {"training": training.main, "start": start.main, "requests": requests.main, "listing": listing.main}
+ALL = {
+    "training": training.main,
+    "costs": costs.main,
+    "memory": memory.main,
+    "start": start.main,
+    "requests": requests.main,
+    "listing": listing.main,
+}
 
 
 def main() -> None:
