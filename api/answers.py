@@ -46,17 +46,27 @@ def dump(value: Any) -> bytes:
 
 def plain(value: Any, http: int = 200) -> Response:
     """An answer of our own routes."""
-    return Response(dump(value), http, mimetype="application/json")
+    return written(dump(value), http)
 
 
-def envelope(http: int = 200, head: Json | None = None, body: Json | None = None) -> Response:
-    """An answer in DeepDetect's envelope; `head` and `body` are left out when None."""
+def document(http: int = 200, head: Json | None = None, body: Json | None = None) -> Json:
+    """What DeepDetect's envelope holds; `head` and `body` are left out when None."""
     answer: Json = {"status": {"code": http, "msg": PHRASES[http]}}
     if head is not None:
         answer["head"] = head
     if body is not None:
         answer["body"] = body
-    return plain(answer, http)
+    return answer
+
+
+def envelope(http: int = 200, head: Json | None = None, body: Json | None = None) -> Response:
+    """An answer in DeepDetect's envelope; `head` and `body` are left out when None."""
+    return plain(document(http, head, body), http)
+
+
+def written(content: bytes, http: int = 200) -> Response:
+    """An answer that somebody else has made. It is called JSON, as all answers are, whatever it is."""
+    return Response(content, http, mimetype="application/json")
 
 
 def with_warnings(head: Json, warnings: Iterable[Mapping[str, str]]) -> Json:

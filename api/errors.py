@@ -113,6 +113,8 @@ OWN: dict[str, Code] = {
     "report_not_found": Code(404),
     "busy": Code(503, retry_after_s=1),
     "goes_on": Code(503, retry_after_s=5),
+    "push_target_missing": Code(400),
+    "push_failed": Code(404, 1009, "Output Connector Network Error"),
 }
 """Kinds of `api.refusals`."""
 

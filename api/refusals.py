@@ -105,3 +105,15 @@ class GoesOn(Refusal):
     """Something that the call waited for takes longer than the call may."""
 
     kind = "goes_on"
+
+
+class PushTargetMissing(Refusal):
+    """The answer to a prediction is to be sent to another host, and none is named."""
+
+    kind = "push_target_missing"
+
+
+class PushFailed(Refusal):
+    """The host that was to get the answer to a prediction did not take it, or did not answer as it should."""
+
+    kind = "push_failed"

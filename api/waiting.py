@@ -25,7 +25,7 @@ class Slots:
     def held(self) -> Iterator[None]:
         """Hold a thread for as long as the block takes. Raises Busy when too many do."""
         if not self._free.acquire(blocking=False):
-            raise Busy(f"{self.count} calls wait for the end of trainings already; poll, or try again later")
+            raise Busy(f"{self.count} calls wait for trainings or for other hosts already; poll, or try again later")
         try:
             yield
         finally:

@@ -16,6 +16,7 @@ Answering = Callable[[socket.socket], None]
 class Receiver:
     """What came in, first one first: heads and bodies of requests."""
 
+    host: str
     port: int
     heads: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -23,7 +24,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
 
 def answer(status: str, body: bytes = b"", *headers: str) -> Answering:
@@ -34,16 +35,15 @@ def answer(status: str, body: bytes = b"", *headers: str) -> Answering:
 
 @contextlib.contextmanager
 def receiving(
-    answering: Answering, *, family: int = socket.AF_INET, tls: ssl.SSLContext | None = None, listens: bool = True
+    answering: Answering, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, listens: bool = True
 ) -> Iterator[Receiver]:
     """Run a server that answers every connection with `answering` and then closes it.
 
-    listens : whether it reads the request before it answers.
+    host : an address of this machine. listens : whether it reads the request before it answers.
     """
-    address = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-    listening = socket.create_server((address, 0), family=family)
+    listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.settimeout(0.05)
-    receiver = Receiver(listening.getsockname()[1])
+    receiver = Receiver(host, listening.getsockname()[1])
     receiver.open.set()
 
     def serve() -> None:

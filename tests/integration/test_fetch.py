@@ -193,7 +193,7 @@ def test_permitted_addresses_of_a_name_are_tried_in_turn(tmp_path: Path, monkeyp
 
 def test_ipv6_is_spoken(tmp_path: Path):
     try:
-        with receiving(answer("200 OK", b"six"), family=socket.AF_INET6) as server:
+        with receiving(answer("200 OK", b"six"), host="::1") as server:
             assert fetched(f"http://[::1]:{server.port}/", tmp_path / "a", allow=("::1",)) == 3
             with pytest.raises(FetchForbidden):
                 fetched(f"http://[::1]:{server.port}/", tmp_path / "a")

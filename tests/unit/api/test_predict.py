@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from settings import Settings
+from storage import fetch
+from storage.errors import FetchFailed, FetchForbidden
 from storage.objects.base import Objects
 from tests.unit.api.conftest import Yard
 from tests.unit.api.fakes import FakeLive, FakeQueue
@@ -161,3 +167,217 @@ def test_only_post_predicts(client: FlaskClient):
     answer = client.get("/predict")
     assert answer.status_code == 404
     assert answer.json["status"]["msg"].startswith("Not Found: ")
+
+
+# Templates
+
+
+def shaped(client: FlaskClient, data: list[str] | None = None, **output: Any):
+    return ask(client, data=data or ["1,2"], parameters={"output": output})
+
+
+def test_template_is_given_the_whole_answer_and_makes_what_is_answered(trained: Yard, client: FlaskClient):
+    answer = shaped(
+        client,
+        template="{{status.code}} {{status.msg}} {{head.service}}: {{#body.predictions}}{{uri}}="
+        "{{#classes}}{{cat}} {{prob}}{{^last}},{{/last}}{{/classes}};{{/body.predictions}}",
+    )
+    assert (answer.status_code, answer.text) == (200, "200 OK iris: 1=setosa 0.9;")
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_template_sees_the_warnings(trained: Yard, client: FlaskClient):
+    answer = shaped(client, template="{{#head.warnings}}{{parameter}};{{/head.warnings}}", odd=1)
+    assert answer.text == "parameters.output.odd;"
+
+
+def test_template_of_the_service_is_used_and_an_empty_one_of_the_call_takes_it_away(yard: Yard, client: FlaskClient):
+    parameters = {"input": {"connector": "csv"}, "mllib": {"nclasses": 3}, "output": {"template": "{{head.method}}"}}
+    yard.create(parameters=parameters)
+    yard.finish(yard.train())
+    assert ask(client).text == "/predict"
+    assert shaped(client, template="").json["body"]["predictions"]
+
+
+def test_bad_template_is_refused_before_anything_is_computed(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    answer = shaped(client, template="{{#body}}\n{{/head}}")
+    assert (answer.status_code, answer.json["status"]["dd_code"]) == (400, 1006)
+    assert "parameters.output.template is no template: line 2 column 1" in answer.json["status"]["dd_msg"]
+    answer = shaped(client, template=["{{body}}"])
+    assert "parameters.output.template is ['{{body}}']; it must be a text" in answer.json["status"]["dd_msg"]
+    assert queue.asked == []
+
+
+def test_template_that_writes_too_much_is_told_so(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    queue.reply = lambda request: {"predictions": [{"uri": "x" * 10_000_000}]}
+    answer = shaped(client, template="{{#body.predictions}}" + "{{uri}}" * 7 + "{{/body.predictions}}")
+    assert (answer.status_code, answer.json["status"]["dd_code"]) == (400, 1006)
+    assert "it writes more than 67108864 characters" in answer.json["status"]["dd_msg"]
+
+
+def test_errors_and_measures_are_answered_as_they_are(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    queue.reply = lambda request: {"error": {"kind": "bad_input", "message": "no"}}
+    assert shaped(client, template="mine").json["status"]["dd_code"] == 1005
+    queue.reply = lambda request: {"measure": {"acc": 1.0}}
+    answer = shaped(client, template="mine", measure=["acc"])
+    assert answer.json["body"] == {"measure": {"acc": 1.0}}
+    [warning] = answer.json["head"]["warnings"]
+    assert warning["parameter"] == "parameters.output.template"
+
+
+def test_texts_of_clients_cannot_write_tags(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    queue.reply = lambda request: {"predictions": [{"uri": "{{head.service}}", "classes": []}]}
+    assert shaped(client, template="{{#body.predictions}}{{uri}}{{/body.predictions}}").text == "{{head.service}}"
+
+
+# Other hosts
+
+
+@dataclass
+class Remote:
+    """Another host that answers what the test says, and remembers what it was sent."""
+
+    answer: fetch.Answer | Exception = field(default_factory=lambda: fetch.Answer(200, b"{}", "application/json"))
+    sent: list[tuple[str, str, bytes, dict[str, str]]] = field(default_factory=list)
+    limits: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, url: str, method: str, body: bytes, headers: dict[str, str], **limits: Any) -> fetch.Answer:
+        self.sent.append((url, method, body, headers))
+        self.limits.append(limits)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> Remote:
+    made = Remote()
+    monkeypatch.setattr(fetch, "send", made.send)
+    return made
+
+
+URL = "https://me:secret@hook.example/in?x=1"
+
+
+def test_answer_goes_to_the_other_host_and_its_answer_to_the_client(trained: Yard, client: FlaskClient, remote: Remote):
+    remote.answer = fetch.Answer(202, b"<b>thanks</b>", "text/html")
+    answer = shaped(client, network={"url": URL})
+    assert (answer.status_code, answer.data) == (202, b"<b>thanks</b>")
+    assert answer.headers["Content-Type"] == "application/json", "what a browser would run is not handed on as such"
+    [(url, method, body, headers)] = remote.sent
+    assert (url, method, headers) == (URL, "POST", {"Content-Type": "application/json"})
+    sent = json.loads(body)
+    assert sent["network"] == {"url": URL, "http_method": "POST", "content_type": "Content-Type: application/json"}
+    assert sent["status"] == {"code": 200, "msg": "OK"}
+    assert sent["head"]["service"] == "iris"
+    assert sent["body"]["predictions"][0]["uri"] == "1"
+
+
+def test_template_makes_what_is_sent(trained: Yard, client: FlaskClient, remote: Remote):
+    network = {"url": URL, "http_method": "put", "content_type": "Content-Type: text/csv"}
+    shaped(
+        client, template="{{#body.predictions}}{{uri}},{{/body.predictions}}{{network.http_method}}", network=network
+    )
+    assert remote.sent == [(URL, "PUT", b"1,PUT", {"Content-Type": "text/csv"})]
+
+
+def test_measures_are_sent_too(trained: Yard, client: FlaskClient, queue: FakeQueue, remote: Remote):
+    queue.reply = lambda request: {"measure": {"acc": 1.0}}
+    shaped(client, measure=["acc"], network={"url": URL})
+    assert json.loads(remote.sent[0][2])["body"] == {"measure": {"acc": 1.0}}
+
+
+def test_errors_are_sent_to_the_client_only(trained: Yard, client: FlaskClient, queue: FakeQueue, remote: Remote):
+    queue.reply = lambda request: {"error": {"kind": "bad_input", "message": "no"}}
+    assert shaped(client, network={"url": URL}).json["status"]["dd_code"] == 1005
+    assert remote.sent == []
+
+
+@pytest.mark.parametrize("status", [204, 304, 302, 401, 404, 500])
+def test_status_of_the_other_host_is_the_status(trained: Yard, client: FlaskClient, remote: Remote, status: int):
+    remote.answer = fetch.Answer(status, b"" if status in (204, 304) else b"no", "text/plain")
+    answer = shaped(client, network={"url": URL})
+    assert answer.status_code == status
+    assert not {"Location", "Set-Cookie", "WWW-Authenticate"} & set(answer.headers.keys())
+
+
+@pytest.mark.parametrize("error", [FetchFailed("hook.example:443 is silent"), FetchForbidden("10.0.0.1 is private")])
+def test_host_that_cannot_be_reached_is_1009(trained: Yard, client: FlaskClient, remote: Remote, error: FetchFailed):
+    remote.answer = error
+    answer = shaped(client, network={"url": URL})
+    assert answer.status_code == 404
+    assert answer.json["status"] == {
+        "code": 404,
+        "msg": "NotFound",
+        "dd_code": 1009,
+        "dd_msg": "Output Connector Network Error",
+        "message": f"the answer could not be sent: {error}",
+    }
+    stats = client.get("/services/iris").json["body"]["service_stats"]
+    assert stats["predict_success"] == 1, "the prediction itself succeeded"
+
+
+@pytest.mark.parametrize("network", [{}, {"url": ""}, {"url": None}, {"http_method": "POST"}])
+def test_missing_address_is_400_without_a_code(trained: Yard, client: FlaskClient, queue: FakeQueue, network: dict):
+    answer = shaped(client, network=network)
+    assert answer.status_code == 400
+    assert answer.json == {
+        "status": {
+            "code": 400,
+            "msg": "BadRequest",
+            "message": "parameters.output.network.url is missing; give the address that the answer is sent to",
+        }
+    }
+    assert queue.asked == []
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        ({"url": "ftp://hook.example/"}, "must begin with http:// or https://"),
+        ({"url": "hook.example/in"}, "must begin with http:// or https://"),
+        ({"url": "http://" + "a" * 9000}, "longer than 8192 characters"),
+        ({"url": URL, "http_method": "TRACE"}, "one of POST, PUT, PATCH, GET, DELETE"),
+        ({"url": URL, "content_type": "Content-Type: a/b\r\nX-Evil: 1"}, "one header line of printable characters"),
+        ("https://hook.example", "must be an object"),
+    ],
+)
+def test_bad_network_is_refused_before_anything_is_computed(
+    trained: Yard, client: FlaskClient, queue: FakeQueue, remote: Remote, network: Any, text: str
+):
+    answer = shaped(client, network=network)
+    assert (answer.status_code, answer.json["status"]["dd_code"]) == (400, 1006)
+    assert text in answer.json["status"]["dd_msg"]
+    assert (queue.asked, remote.sent) == ([], [])
+
+
+def test_limits_are_those_of_the_settings(
+    trained: Yard, app: Flask, client: FlaskClient, remote: Remote, settings: Settings
+):
+    app.extensions["modelyard"].settings = replace(settings, fetch_allow=("10.0.0.0/8",), push_timeout_s=3.0)
+    shaped(client, network={"url": URL})
+    assert remote.limits == [{"allow": ("10.0.0.0/8",), "limit_bytes": 64 * 2**20, "timeout_s": 3.0}]
+
+
+def test_workers_learn_neither_template_nor_address(
+    trained: Yard, client: FlaskClient, queue: FakeQueue, remote: Remote
+):
+    shaped(client, network={"url": URL}, template="x", best=2)
+    assert queue.asked[0][0]["parameters"]["output"] == {"best": 2}
+
+
+def test_calls_that_wait_for_other_hosts_leave_threads_for_the_rest(
+    trained: Yard, app: Flask, client: FlaskClient, queue: FakeQueue, remote: Remote, objects: Objects
+):
+    slots = app.extensions["modelyard"].slots
+    held = [slots.held() for _ in range(slots.count)]
+    for each in held:
+        each.__enter__()
+    answer = shaped(client, ["1,2"] * 400_000, network={"url": URL})
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    assert (queue.asked, list(objects.list("inputs"))) == ([], [])
+    assert shaped(client).status_code == 200
+    for each in held:
+        each.__exit__(None, None, None)
+    assert shaped(client, network={"url": URL}).status_code == 200
