@@ -71,9 +71,17 @@ class Model:
             data, fitted, self.target, labelled=labelled, threads=self._threads
         )
         read = time.perf_counter()
-        outputs = np.concatenate([self._engine.predict(chunk.features) for chunk in table.chunks()])
+        layer = "" if labelled else getattr(options.mllib, "extract_layer", "")
+        compute = (lambda features: self._engine.extract(features, layer)) if layer else self._engine.predict
+        outputs = np.concatenate([compute(chunk.features) for chunk in table.chunks()])
         computed = time.perf_counter()
-        made = self._measured(outputs, table, wanted) if labelled else self._shaped(outputs, table, wanted)
+        if labelled:
+            made = self._measured(outputs, table, wanted)
+        elif layer or options.type == "unsupervised":
+            assert table.uris is not None
+            made = Prediction(features(outputs, table.uris, wanted))
+        else:
+            made = self._shaped(outputs, table, wanted)
         made.warnings = warnings + made.warnings
         made.seconds = {"input": read - began, "compute": computed - read, "output": time.perf_counter() - computed}
         return made
@@ -156,6 +164,28 @@ def vectors(values: np.ndarray, uris: Sequence[str]) -> list[dict[str, Any]]:
         ]
         vector[-1]["last"] = True
         made.append({"uri": uri, "vector": vector})
+    return made
+
+
+def features(outputs: np.ndarray, uris: Sequence[str], wanted: OutputOptions) -> list[dict[str, Any]]:
+    """Predictions that are values rather than classes: numbers, or whether each is above 0 in the form asked for.
+
+    The last prediction of the answer is marked, as in DeepDetect.
+    """
+    flat = outputs.reshape(len(outputs), -1)
+    rows: list[Any]
+    match wanted.binary:
+        case "text":
+            rows = ["".join(row) for row in np.where(flat > 0, "1", "0").tolist()]
+        case "booleans":
+            rows = (flat > 0).tolist()
+        case "numbers":
+            rows = (flat > 0).astype(np.float64).tolist()
+        case None:
+            rows = flat.astype(np.float64).tolist()
+    made: list[dict[str, Any]] = [{"uri": uri, "vals": row} for uri, row in zip(uris, rows, strict=True)]
+    if made:
+        made[-1]["last"] = True
     return made
 
 

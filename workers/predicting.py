@@ -52,7 +52,9 @@ class Predictor:
     def predict(self, request: Json) -> Json:
         """The answer to a request: `predictions` or `measure`, `timings` in milliseconds, and `warnings` if any."""
         began = time.perf_counter()
-        options = load_prediction(request["mllib"], request["connector"], request["parameters"]).value
+        options = load_prediction(
+            request["mllib"], request["connector"], request["parameters"], type=request["type"]
+        ).value
         model = self._model(request["version_id"], request["device"])
         loaded = time.perf_counter()
         data = [

@@ -103,6 +103,12 @@ class Engine(Protocol):
     def predict(self, features: Any) -> np.ndarray:
         """Outputs, as described at `Target`, for features as in `Chunk`. Raises BadInput."""
 
+    def extract(self, features: Any, layer: str) -> np.ndarray:
+        """What a layer of a network gives, shape (rows, …). Raises BadParameter for a layer that is not there.
+
+        Asked only of backends whose options have `extract_layer`.
+        """
+
 
 class Backend(Protocol):
     """The functions of a backend's module."""

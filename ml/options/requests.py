@@ -60,6 +60,7 @@ class PredictionOptions:
     """Everything a prediction obeys.
 
     given_input : names of the input options the request set; the others follow the training of the model.
+    type : of the service, "supervised" or "unsupervised".
     """
 
     library: str
@@ -68,6 +69,7 @@ class PredictionOptions:
     mllib: Any
     output: OutputOptions
     given_input: frozenset[str] = frozenset()
+    type: str = "supervised"
 
 
 def merge(service_parameters: Mapping[str, Any] | None, call_parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -166,7 +168,9 @@ def wants_previous(mllib: str, connector: str, parameters: Mapping[str, Any]) ->
         return False  # the training itself tells what is wrong
 
 
-def load_prediction(mllib: str, connector: str, parameters: Mapping[str, Any]) -> Loaded[PredictionOptions]:
+def load_prediction(
+    mllib: str, connector: str, parameters: Mapping[str, Any], *, type: str = "supervised"
+) -> Loaded[PredictionOptions]:
     """Read the parameters of a prediction, already merged with those of its service.
 
     Raises UnknownLibrary, UnknownConnector, BadParameter.
@@ -176,7 +180,8 @@ def load_prediction(mllib: str, connector: str, parameters: Mapping[str, Any]) -
     sections = _sections(parameters)
     loaded = _load_sections(library, taken, sections)
     given = frozenset(key for key, value in sections["input"].items() if value is not None)
-    return Loaded(PredictionOptions(library.name, taken.name, **loaded.value, given_input=given), loaded.warnings)
+    options = PredictionOptions(library.name, taken.name, **loaded.value, given_input=given, type=type)
+    return Loaded(options, loaded.warnings)
 
 
 def _sections(parameters: Any) -> dict[str, dict[str, Any]]:

@@ -135,6 +135,7 @@ def question(version: Version, data: list[str] | None = None, **output: Any) -> 
         "repository_id": version.repository_id,
         "version_id": version.id,
         "mllib": "xgboost",
+        "type": "supervised",
         "connector": "csv",
         "parameters": {
             "input": {"connector": "csv", "label": "kind"},

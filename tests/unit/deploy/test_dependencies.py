@@ -56,7 +56,7 @@ def imported(package: str) -> set[str]:
     [
         ("api", ("api",)),
         ("workers", ("worker",)),
-        ("ml", ("worker", "xgboost")),
+        ("ml", ("worker", "xgboost", "torch")),
         ("storage", ("s3", "postgres")),
         ("cli", ("api",)),
         ("deploy", ()),

@@ -18,11 +18,13 @@ import yaml
 import settings
 from cli.main import main
 from cli.services import stopping_s
+from ml.options.catalog import engines
 from settings import Settings
 
 ROOT = Path(settings.__file__).parent
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
-OURS = ("api", "train", "predict", "control", "flower", "migrate")
+PREDICTING = tuple(f"predict-{engine}" for engine in engines())
+OURS = ("api", "train", *PREDICTING, "control", "flower", "migrate")
 VARIABLES = {each.metadata["variable"] for each in fields(Settings)}
 
 
@@ -129,14 +131,14 @@ def test_every_part_but_the_migration_tells_its_health(composed: dict[str, Any])
 
 
 def test_worker_gets_longer_to_stop_than_it_may_need(composed: dict[str, Any]):
-    for name in ("train", "predict", "control"):
+    for name in ("train", *PREDICTING, "control"):
         service = composed["services"][name]
         environment = {key: value for key, value in service["environment"].items() if key.startswith("MODELYARD_")}
         assert seconds(service["stop_grace_period"]) > stopping_s(Settings.from_env(environment))
 
 
 def test_parts_that_share_files_mount_the_same_roots(composed: dict[str, Any]):
-    for name in ("api", "train", "predict", "control"):
+    for name in ("api", "train", *PREDICTING, "control"):
         service = composed["services"][name]
         assert "data:/data" in service["volumes"]
         assert service["environment"]["MODELYARD_DATA_ROOTS"] == "/data"
@@ -145,10 +147,10 @@ def test_parts_that_share_files_mount_the_same_roots(composed: dict[str, Any]):
 def test_every_queue_of_one_machine_has_a_worker(composed: dict[str, Any]):
     served = {
         queue
-        for name in ("train", "predict", "control")
+        for name in ("train", *PREDICTING, "control")
         for queue in composed["services"][name]["command"][3].split(",")
     }
-    assert served == {"train.cpu", "predict.xgboost.cpu", "control"}
+    assert served == {"train.cpu", "control", *(f"predict.{engine}.cpu" for engine in engines())}
 
 
 def test_only_the_api_is_open_to_the_network(composed: dict[str, Any]):

@@ -10,6 +10,8 @@ from ml.backends import xgboost as backend
 from ml.connectors.source import FileSource, LinesSource
 from ml.errors import BadInput, ModelUnusable
 from ml.options import load_prediction, load_service
+from ml.options.output import OutputOptions
+from ml.tables import DenseTable
 from ml.training.session import Specification, run
 
 IRIS = (
@@ -199,3 +201,27 @@ def test_a_broken_corresp_file_is_refused(bare, content):
     (bare / "corresp.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ModelUnusable, match=r"corresp\.txt"):
         serving.describe_folder(bare, service())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "second"),
+    [
+        ({}, [0.5, -1.0, 0.0], [2.0, 0.0, -3.0]),
+        ({"binarized": True}, [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]),
+        ({"bool_binarized": True}, [True, False, False], [True, False, False]),
+        ({"string_binarized": True}, "100", "100"),
+    ],
+)
+def test_values_are_numbers_or_say_what_is_above_zero_and_the_last_row_is_marked(wanted, first, second):
+    outputs = np.array([[[0.5], [-1.0], [0.0]], [[2.0], [0.0], [-3.0]]], np.float32)
+    made = serving.features(outputs, ["a", "b"], OutputOptions(**wanted))
+    assert made == [{"uri": "a", "vals": first}, {"uri": "b", "vals": second, "last": True}]
+
+
+def test_the_loss_of_an_autoencoder_is_the_mean_squared_difference_of_a_row():
+    table = DenseTable(np.array([[1.0, 2.0], [0.0, 0.0]], np.float32), None, ["a", "b"], "rows")
+    outputs = np.array([[1.0, 4.0], [0.0, 0.0]], np.float32)
+    assert serving.losses(outputs, table) == [
+        {"uri": "a", "losses": [{"loss": 2.0, "last": True}]},
+        {"uri": "b", "losses": [{"loss": 0.0, "last": True}]},
+    ]
