@@ -72,8 +72,13 @@ class Model:
         )
         read = time.perf_counter()
         layer = "" if labelled else getattr(options.mllib, "extract_layer", "")
-        compute = (lambda features: self._engine.extract(features, layer)) if layer else self._engine.predict
-        outputs = np.concatenate([compute(chunk.features) for chunk in table.chunks()])
+        engine = self._engine
+        outputs = np.concatenate(
+            [
+                engine.extract(chunk.features, layer) if layer else engine.predict(chunk.features)
+                for chunk in table.chunks()
+            ]
+        )
         computed = time.perf_counter()
         if labelled:
             made = self._measured(outputs, table, wanted)
