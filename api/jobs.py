@@ -9,10 +9,8 @@ from api.answers import Json, with_warnings
 from api.errors import status_of
 from api.parts import Parts
 from storage.errors import LiveUnavailable
+from storage.live.series import POINTS, as_series, sampled
 from storage.records import Service, State, Task
-
-HIST_POINTS = 10_000
-"""Most points of a history in an answer, unless the request says otherwise."""
 
 _STATUS = {
     State.QUEUED: "running",
@@ -43,7 +41,7 @@ def progress_of(parts: Parts, task: Task) -> Json:
     return found if found.get("attempt", task.attempt) == task.attempt else {}
 
 
-def status_answer(parts: Parts, service: Service, task: Task, hist_points: int = HIST_POINTS) -> tuple[Json, Json]:
+def status_answer(parts: Parts, service: Service, task: Task, hist_points: int = POINTS) -> tuple[Json, Json]:
     """`head` and `body` of GET /train."""
     if task.state is State.FAILED:
         failure = task.failure or {}
@@ -78,26 +76,6 @@ def about(parts: Parts, service: Service) -> Json:
     }
 
 
-STEP_SERIES = frozenset({"train_loss_hist", "learning_rate_hist", "elapsed_time_ms_hist"})
-"""Histories with a point per iteration; the others have one per test."""
-
-
-def sampled(hist: dict[str, list[Any]], points: int, stride: int = 1) -> tuple[Json, Json]:
-    """Histories of at most `points` points, every k-th one of longer ones, and each such k.
-
-    stride : iterations between two points of the series that have one per iteration, thinned out before already.
-    """
-    cut: Json = {}
-    steps: Json = {}
-    for name, values in hist.items():
-        step = max(1, -(-len(values) // points))
-        cut[name] = values[::step] if step > 1 else values
-        total = step * (stride if name in STEP_SERIES else 1)
-        if total > 1:
-            steps[f"{name.removesuffix('_hist')}_sampling"] = total
-    return cut, steps
-
-
 def _live_history(parts: Parts, task: Task) -> tuple[dict[str, list[Any]], int]:
     """The series of a running attempt, and the stride of those with a point per iteration."""
     if task.attempt == 0:
@@ -107,8 +85,4 @@ def _live_history(parts: Parts, task: Task) -> tuple[dict[str, list[Any]], int]:
         steps = parts.live.progress.steps(task.id, task.attempt)
     except LiveUnavailable:
         return {}, 1
-    hist: dict[str, list[Any]] = {}
-    for point in points:
-        for name, value in point.items():
-            hist.setdefault(f"{name}_hist", []).append(value)
-    return {**(steps.get("series") or {}), **hist}, int(steps.get("stride") or 1)
+    return as_series(points, steps)

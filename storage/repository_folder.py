@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
+import hashlib
 import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +29,43 @@ FOLDER_MODE = 0o775
 _FILE_MODE = 0o664
 _MARKER_LIMIT_BYTES = 2**20
 _LEFTOVER_S = 3600.0
+_APART_NS = 10**9
 
-Mode = Literal["lib", "full", "dir"]
+Mode = Literal["lib", "index", "full", "dir"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A plain file as it lies in a folder: its bytes, and when it was written."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file as an export left it."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+    def is_still(self, seen: Seen | None) -> bool:
+        """Whether the file looks as it did then; its content is not read."""
+        return seen == Seen(self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a folder holds, against what is known of it.
+
+    present : the files that were asked for. changed : those of them that are new or have another content.
+    removed : names of known files that an export wrote and that are gone.
+    """
+
+    present: dict[str, Seen]
+    changed: frozenset[str]
+    removed: frozenset[str]
 
 
 def prepare(folder: Path, create: bool) -> None:
@@ -51,17 +89,18 @@ def prepare(folder: Path, create: bool) -> None:
                 probe.unlink()
 
 
-def write_file(folder: Path, name: str, content: bytes | Path) -> None:
-    """Give `folder` a file that appears whole, in place of one of that name, and survives a power cut.
+def write_file(folder: Path, name: str, content: bytes | Path, *, durable: bool = True) -> None:
+    """Give `folder` a file that appears whole, in place of one of that name.
 
     name : one name, not a path. content : the bytes, or a local file to copy.
+    durable : whether it must survive a power cut, which costs two waits for the disk.
     Raises RepositoryUnusable, StorageFull; OSError when the local file cannot be read.
     """
     _check_name(name)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(content.open("rb")) if isinstance(content, Path) else None
         stack.enter_context(_errors(f"{name!r} cannot be written to the repository {folder}"))
-        with landing(folder / name, durable=True, mode=_FILE_MODE) as file:
+        with landing(folder / name, durable=durable, mode=_FILE_MODE) as file:
             if source is not None:
                 shutil.copyfileobj(source, file, 2**20)
             else:
@@ -69,19 +108,165 @@ def write_file(folder: Path, name: str, content: bytes | Path) -> None:
                 file.write(content)
 
 
-def export(folder: Path, files: Mapping[str, bytes | Path], marker: Mapping[str, Any]) -> None:
-    """Write all `files`, then the marker, which says that they are the ones it speaks of.
+def export(
+    folder: Path,
+    files: Mapping[str, Path],
+    digests: Mapping[str, str],
+    about: Mapping[str, Any],
+    *,
+    spared: Collection[str] = (),
+) -> list[str]:
+    """Make `folder` hold `files`, then write the marker, which says so; return the names of files that went.
 
-    marker : JSON, kept as `.modelyard.json`. A former marker stays until the new one replaces it.
-    Doing it again after an interruption is harmless; old temporary files are removed on the way.
+    files : local files by name. Each gets a later time than the one before it, as readers of such folders take the
+        newest file of a kind; all of the times lie in the past.
+    digests : SHA-256 of each. A file that lies there since the last export with the same content is not written again.
+    about : members of the marker besides `files`. A former marker stays until the new one replaces it.
+    spared : names that stay although no file of this export has them.
+    Files of the last export that are not among `files` are removed, unless somebody changed them since. Doing it again
+    after an interruption is harmless; old temporary files are removed on the way.
     Raises what `write_file` raises.
     """
     if MARKER in files:
         raise RepositoryUnusable(f"{MARKER!r} is the name of the marker and cannot be a file of the repository")
+    former, seen = exported_files(folder), look(folder)
     _remove_leftovers(folder)
-    for name, content in files.items():
-        write_file(folder, name, content)
+    for name, path in files.items():
+        before = former.get(name)
+        if before is None or before.sha256 != digests[name] or not before.is_still(seen.get(name)):
+            write_file(folder, name, path)
+    removed = [name for name in sorted(former) if name not in files and name not in spared]
+    removed = [name for name in removed if former[name].is_still(seen.get(name))]
+    written: dict[str, Any] = {}
+    with _errors(f"the repository {folder} cannot be written"):
+        for name in removed:
+            (folder / name).unlink(missing_ok=True)
+        latest = time.time_ns()
+        for position, name in enumerate(reversed(list(files))):
+            _set_time(folder, name, latest - position * _APART_NS)
+            state = os.stat(folder / name, follow_symlinks=False)
+            written[name] = asdict(Exported(digests[name], state.st_size, state.st_mtime_ns))
+    marker = {**about, "files": written}
     write_file(folder, MARKER, json.dumps(marker, indent=1, sort_keys=True).encode())
+    return removed
+
+
+def _set_time(folder: Path, name: str, at_ns: int) -> None:
+    path = folder / name
+    try:
+        os.utime(path, ns=(at_ns, at_ns), follow_symlinks=False)
+    except PermissionError:  # another account of this machine wrote it: a copy is ours
+        with path.open("rb") as content, landing(path, durable=True, mode=_FILE_MODE) as copy:
+            shutil.copyfileobj(content, copy, 2**20)
+        os.utime(path, ns=(at_ns, at_ns), follow_symlinks=False)
+
+
+def look(folder: Path) -> dict[str, Seen]:
+    """The plain files of a folder by name; links, folders, the marker and our temporary files are left out.
+
+    A folder that is missing has none. Raises RepositoryUnusable.
+    """
+    found = {}
+    with (
+        _errors(f"the repository {folder} cannot be read"),
+        contextlib.suppress(FileNotFoundError),
+        os.scandir(folder) as entries,
+    ):
+        for entry in entries:
+            if entry.name == MARKER or is_partial_name(entry.name):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                state = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(state.st_mode):
+                    found[entry.name] = Seen(state.st_size, state.st_mtime_ns)
+    return found
+
+
+def exported_files(folder: Path) -> dict[str, Exported]:
+    """The files that the last complete export wrote; empty when there was none or its marker is spoilt.
+
+    Raises RepositoryUnusable when the marker cannot be read.
+    """
+    files = (read_marker(folder) or {}).get("files")
+    made = {}
+    for name, each in files.items() if isinstance(files, dict) else ():
+        with contextlib.suppress(TypeError):
+            made[name] = Exported(**each)
+    return made
+
+
+def compare(
+    folder: Path, known: Mapping[str, str], is_wanted: Callable[[str], bool], *, thoroughly: bool
+) -> Comparison:
+    """Set the files of a folder against those that are known of it.
+
+    known : SHA-256 by name. is_wanted : whether a name is looked at.
+    thoroughly : whether files are read that the marker does not vouch for; else they count as changed.
+    Raises RepositoryUnusable.
+    """
+    former = exported_files(folder)
+    present = {name: seen for name, seen in look(folder).items() if is_wanted(name)}
+    changed = set()
+    for name, seen in present.items():
+        vouched = former.get(name)
+        if vouched is not None and vouched.is_still(seen):
+            digest: str | None = vouched.sha256
+        else:
+            digest = sha256_in(folder, name) if thoroughly and name in known else None
+        if digest is None or digest != known.get(name):
+            changed.add(name)
+    removed = {
+        name
+        for name, digest in known.items()
+        if is_wanted(name) and name not in present and name in former and former[name].sha256 == digest
+    }
+    return Comparison(present, frozenset(changed), frozenset(removed))
+
+
+def sha256_in(folder: Path, name: str) -> str | None:
+    """SHA-256 of a plain file in hexadecimal; None when there is none of that name. Raises RepositoryUnusable."""
+    with _errors(f"{name!r} in the repository {folder} cannot be read"):
+        opened = _opened(folder / name)
+        if opened is None:
+            return None
+        with opened as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_out(folder: Path, names: Collection[str], target: Path) -> list[str]:
+    """Copy plain files into a local folder, with their times; return the names of those that were there.
+
+    Raises RepositoryUnusable; StorageFull when the local disk is full.
+    """
+    copied = []
+    for name in sorted(names):
+        _check_name(name)
+        with _errors(f"{name!r} in the repository {folder} cannot be copied"):
+            opened = _opened(folder / name)
+            if opened is None:
+                continue
+            with opened as file, (target / name).open("wb") as copy:
+                shutil.copyfileobj(file, copy, 2**20)
+                state = os.fstat(file.fileno())
+            os.utime(target / name, ns=(state.st_atime_ns, state.st_mtime_ns))
+        copied.append(name)
+    return copied
+
+
+def _opened(path: Path) -> BufferedReader | None:
+    """A plain file, opened; None for anything else: a link could lead anywhere, a pipe would block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return open(descriptor, "rb")
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -90,18 +275,10 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     Raises RepositoryUnusable when it cannot be read.
     """
     with _errors(f"the marker of the repository {folder} cannot be read"):
-        try:
-            descriptor = os.open(folder / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
+        opened = _opened(folder / MARKER)
+        if opened is None:
             return None
-        except OSError as error:
-            if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:  # a link, a file for a folder, a pipe
-                return None
-            raise
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return None
-        with open(descriptor, "rb") as file:
+        with opened as file:
             data = file.read(_MARKER_LIMIT_BYTES + 1)
     try:
         marker = json.loads(data) if len(data) <= _MARKER_LIMIT_BYTES else None
@@ -113,8 +290,8 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 def clear(folder: Path, mode: Mode, patterns: Sequence[str] = ()) -> list[str]:
     """Remove files of a repository; return the names removed from `folder`, sorted.
 
-    mode : "lib" removes what matches `patterns` (shell patterns such as `*.model`, a folder with all in it);
-        "full" removes everything, the folder stays; "dir" removes the folder as well.
+    mode : "lib" and "index" remove what matches `patterns` (shell patterns such as `*.model`, a folder with all in
+        it); "full" removes everything, the folder stays; "dir" removes the folder as well.
     A missing folder is cleared already. Links are removed, what they point to stays.
     Raises RepositoryUnusable when something cannot be removed; what could be removed is gone then.
     """
@@ -127,7 +304,7 @@ def clear(folder: Path, mode: Mode, patterns: Sequence[str] = ()) -> list[str]:
             return []
         try:
             for name in sorted(os.listdir(opened)):
-                if mode == "lib" and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+                if mode in {"lib", "index"} and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
                     continue
                 _remove(name, opened)
                 removed.append(name)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
-from typing import Any
 
+from ml.repository_files import REPORTS, in_order
 from storage import repository_folder
 from storage.errors import VersionNotFound
-from storage.records import Version
+from storage.records import Kind, Repository, State, Version
+from workers.folders import Turn, folder_of, writing
+from workers.metrics import answer_of, write_metrics
 from workers.parts import Parts
 from workers.version_files import manifest_of
-
-_LEASE_S = 300.0
-_log = logging.getLogger(__name__)
 
 
 def export_newest(parts: Parts, repository_id: int) -> bool:
@@ -23,45 +20,37 @@ def export_newest(parts: Parts, repository_id: int) -> bool:
     The records decide which version counts, so a copy that was cut off is simply made again. Returns whether this call
     brought the folder up to date.
     """
-    repositories = parts.records.repositories
-    repository = repositories.get(repository_id)
-    if not repository.is_folder or not repositories.lock_export(repository_id, _LEASE_S):
+    if not parts.records.repositories.get(repository_id).is_folder:
         return False
-    exported: int | None = None
+    with writing(parts, repository_id) as turn:
+        return turn is not None and export_held(parts, parts.records.repositories.get(repository_id), turn)
+
+
+def export_held(parts: Parts, repository: Repository, turn: Turn) -> bool:
+    """`export_newest` for whoever has the right to write the folder."""
     try:
-        try:
-            version = parts.records.versions.newest(repository_id)
-        except VersionNotFound:
-            exported = repository.version_counter  # all were removed: nothing to copy
-            return False
-        folder = parts.data_roots.resolve(repository.location)
-        repository_folder.prepare(folder, create=True)
-        _copy(parts, version, folder)
-        exported = version.number
-    finally:
-        repositories.unlock_export(repository_id, exported)
+        version = parts.records.versions.newest(repository.id)
+    except VersionNotFound:
+        turn.note_exported(repository.version_counter)  # all were removed: nothing to copy
+        return False
+    folder = folder_of(parts, repository)
+    repository_folder.prepare(folder, create=True)
+    _write_metrics(parts, version, folder)
+    _copy(parts, version, folder)
+    turn.note_exported(version.number)
     return True
 
 
 def _copy(parts: Parts, version: Version, folder: Path) -> None:
-    report = parts.records.tasks.report(version.task_id)
-    if report is not None:
-        repository_folder.write_file(folder, "metrics.json", json.dumps(_metrics(version, report)).encode())
-    marker = {
-        "version": version.number,
-        "task_id": version.task_id,
-        "description": version.description,
-        "files": {each.name: each.sha256 for each in version.artifacts},
-    }
+    digests = {each.name: each.sha256 for each in version.artifacts}
+    about = {"version": version.number, "task_id": version.task_id}
+    names = in_order(digests, version.description.get("file"))
     with parts.cache.folder(parts.objects, manifest_of(version)) as copy:
-        repository_folder.export(folder, {each.name: copy / each.name for each in version.artifacts}, marker)
+        files = {name: copy / name for name in names}
+        repository_folder.export(folder, files, digests, about, spared=REPORTS)
 
 
-def _metrics(version: Version, report: dict[str, Any]) -> dict[str, Any]:
-    """What the web interface of DeepDetect reads: the last status answer of the training."""
-    return {
-        "status": {"code": 200, "msg": "OK"},
-        "head": {"method": "/train", "status": "finished", "task_id": version.task_id},
-        "body": {key: report.get(key, {}) for key in ("measure", "measure_hist", "parameters")}
-        | {"mltype": report.get("mltype", "")},
-    }
+def _write_metrics(parts: Parts, version: Version, folder: Path) -> None:
+    task = parts.records.tasks.get(version.task_id)
+    if task.kind is Kind.TRAIN and task.state in (State.FINISHED, State.CANCELLED):
+        write_metrics(folder, answer_of(parts, task))

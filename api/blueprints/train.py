@@ -18,6 +18,7 @@ from api.schemas.train import TrainRequest
 from api.waiting import wait_for_end
 from ml.options.loading import shown
 from storage.errors import JobNotFound
+from storage.live.series import POINTS
 from storage.records import Service, State, Task
 
 blueprint = Blueprint("train", __name__)
@@ -119,7 +120,7 @@ def _timeout_of(query: Json) -> float:
 def _points_of(query: Json) -> int:
     output: Any = query.get("parameters", {})
     output = output.get("output", {}) if isinstance(output, dict) else {}
-    value = output.get("max_hist_points", jobs.HIST_POINTS) if isinstance(output, dict) else jobs.HIST_POINTS
+    value = output.get("max_hist_points", POINTS) if isinstance(output, dict) else POINTS
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadQuery(f"parameters.output.max_hist_points is {shown(value)}; it must be a whole number of at least 1")
     return value

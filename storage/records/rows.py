@@ -81,7 +81,10 @@ class Repository:
 
 @dataclass(frozen=True)
 class Service:
-    """A named configuration that clients talk to."""
+    """A named configuration that clients talk to.
+
+    model : what trainings need of the `model` object of its creation request, besides the repository.
+    """
 
     id: int
     account_id: int
@@ -92,7 +95,19 @@ class Service:
     description: str
     repository_id: int
     parameters: Json
+    model: Json
     created_at: float
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task to be accepted together with something else."""
+
+    kind: Kind
+    queue: str
+    spec: Json
+    service_id: int | None = None
+    repository_id: int | None = None
 
 
 @dataclass(frozen=True)

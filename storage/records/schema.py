@@ -40,7 +40,7 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
 
 
-REVISION = "0001"
+REVISION = "0002"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -102,6 +102,8 @@ services = Table(
     Column("description", Text, nullable=False),
     Column("repository_id", ForeignKey("repositories.id"), nullable=False),
     Column("parameters", JSON, nullable=False),
+    # What trainings need of the `model` object of the creation request, besides the repository.
+    Column("model", JSON, nullable=False, server_default="{}"),
     Column("job_counter", Integer, nullable=False, default=0),
     Column("created_at", Double, nullable=False, default=now()),
     Column("deleted_at", Double),

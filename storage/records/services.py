@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
@@ -22,6 +23,7 @@ _COLUMNS = (
     services.c.description,
     services.c.repository_id,
     services.c.parameters,
+    services.c.model,
     services.c.created_at,
 )
 
@@ -43,6 +45,7 @@ class Services:
         description: str,
         repository_id: int,
         parameters: Json,
+        model: Json | None = None,
     ) -> Service:
         """Create a service; raises ServiceExists, also when another call was faster."""
         try:
@@ -58,12 +61,20 @@ class Services:
                         description=description,
                         repository_id=repository_id,
                         parameters=parameters,
+                        model=model or {},
                     )
                     .returning(*_COLUMNS)
                 ).one()
         except IntegrityError:
             raise ServiceExists(name) from None
         return Service(**row._mapping)
+
+    def configure(self, service_id: int, *, mltype: str, parameters: Json) -> None:
+        """Replace the parameters of a service, and what it predicts."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(services).where(services.c.id == service_id).values(mltype=mltype, parameters=parameters)
+            )
 
     def find(self, account_id: int, name: str) -> Service:
         """The service of that name; raises ServiceNotFound."""
@@ -117,8 +128,11 @@ class Services:
         return [Service(**row._mapping) for row in rows]
 
 
+_NESTING_LOCK = 7_305_119  # beside that of the migrations
+
+
 class Repositories:
-    """Where versions belong. A location has one owner."""
+    """Where versions belong. A location has one owner, and so has all that lies below a folder."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -126,19 +140,47 @@ class Repositories:
     def ensure(self, account_id: int, location: str) -> Repository:
         """The repository at `location`, made when there is none.
 
-        Raises RepositoryUnusable when it belongs to another account.
+        Raises RepositoryUnusable when it belongs to another account, or lies inside or around a folder that does.
         """
         row = self._row(location)
         if row is None:
             try:
                 with self._database.write() as connection:
+                    if location.startswith("/") and not self._database.is_sqlite:
+                        # Two accounts at one moment must not both find the other's folder missing.
+                        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _NESTING_LOCK})
+                    _refuse_foreign(connection, account_id, location)
                     connection.execute(insert(repositories).values(account_id=account_id, location=location))
             except IntegrityError:
                 pass  # another process was faster
             row = self._row(location)
         if row is None or row.account_id != account_id:
-            raise RepositoryUnusable(f"destination model directory {location} is not writable or does not exist.")
+            raise _not_free(location)
         return row
+
+    def check_free(self, account_id: int, location: str) -> None:
+        """Raises RepositoryUnusable when `ensure` would; nothing is made."""
+        with self._database.read() as connection:
+            _refuse_foreign(connection, account_id, location)
+
+    def found_at(self, account_id: int, location: str) -> Repository | None:
+        """The repository at `location` if the account has one there."""
+        row = self._row(location)
+        return row if row is not None and row.account_id == account_id else None
+
+    def check_alone(self, repository: Repository) -> None:
+        """Raises RepositoryUnusable when a repository of another account lies inside the folder of this one."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(repositories.c.id)
+                .where(repositories.c.account_id != repository.account_id, _is_inside(repository.location))
+                .limit(1)
+            ).first()
+        if repository.is_folder and found is not None:
+            raise RepositoryUnusable(
+                f"the repository {repository.location} holds a repository of another account and cannot be emptied; "
+                "remove your own files one by one"
+            )
 
     def get(self, repository_id: int) -> Repository:
         """The repository of that number."""
@@ -175,27 +217,54 @@ class Repositories:
             ).all()
         return [_repository(row) for row in rows]
 
-    def lock_export(self, repository_id: int, lease_s: float) -> bool:
-        """Take the right to write the folder for `lease_s` seconds; False when another has it."""
+    def lock_export(self, repository_id: int, lease_s: float) -> float | None:
+        """Take the right to write the folder for `lease_s` seconds; None when another has it.
+
+        Returns what gives the right back.
+        """
         with self._database.write() as connection:
-            return bool(
-                connection.execute(
-                    update(repositories)
-                    .where(
-                        repositories.c.id == repository_id,
-                        or_(repositories.c.export_until.is_(None), repositories.c.export_until < now()),
-                    )
-                    .values(export_until=now() + lease_s)
-                ).rowcount
+            until: float | None = connection.execute(
+                update(repositories)
+                .where(
+                    repositories.c.id == repository_id,
+                    or_(repositories.c.export_until.is_(None), repositories.c.export_until < now()),
+                )
+                .values(export_until=now() + lease_s)
+                .returning(repositories.c.export_until)
+            ).scalar_one_or_none()
+        return until
+
+    def renew_export(self, repository_id: int, until: float, lease_s: float) -> float | None:
+        """Keep the right for `lease_s` seconds from now; None when it ran out and is another's by now.
+
+        Returns what gives the right back from now on.
+        """
+        with self._database.write() as connection:
+            renewed: float | None = connection.execute(
+                update(repositories)
+                .where(repositories.c.id == repository_id, repositories.c.export_until == until)
+                .values(export_until=now() + lease_s)
+                .returning(repositories.c.export_until)
+            ).scalar_one_or_none()
+        return renewed
+
+    def note_exported(self, repository_id: int, until: float, version: int) -> None:
+        """Note the number of the version that lies in the folder now, if the right to write it is still held."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(repositories)
+                .where(repositories.c.id == repository_id, repositories.c.export_until == until)
+                .values(exported_version=version)
             )
 
-    def unlock_export(self, repository_id: int, exported_version: int | None) -> None:
-        """Give the right back, with the number of the version that lies there now (None: it did not come to that)."""
-        values: dict[str, Any] = {"export_until": None}
-        if exported_version is not None:
-            values["exported_version"] = exported_version
+    def unlock_export(self, repository_id: int, until: float) -> None:
+        """Give the right back that `lock_export` gave, unless it ran out and is another's by now."""
         with self._database.write() as connection:
-            connection.execute(update(repositories).where(repositories.c.id == repository_id).values(**values))
+            connection.execute(
+                update(repositories)
+                .where(repositories.c.id == repository_id, repositories.c.export_until == until)
+                .values(export_until=None)
+            )
 
 
 _REPOSITORIES = select(
@@ -209,3 +278,26 @@ _REPOSITORIES = select(
 
 def _repository(row: Any) -> Repository:
     return Repository(**row._mapping)
+
+
+def _is_inside(location: str) -> ColumnElement[bool]:
+    """Whether a repository lies below a folder. Not LIKE: SQLite's takes capitals for small letters."""
+    below = location.rstrip("/") + "/"
+    return func.substr(repositories.c.location, 1, len(below)) == below
+
+
+def _refuse_foreign(connection: Connection, account_id: int, location: str) -> None:
+    places = [repositories.c.location == location]
+    if location.startswith("/"):
+        above = [str(folder) for folder in PurePosixPath(location).parents]
+        places += [repositories.c.location.in_(above), _is_inside(location)]
+    taken = select(repositories.c.id).where(repositories.c.account_id != account_id, or_(*places)).limit(1)
+    if connection.execute(taken).first() is not None:
+        raise _not_free(location)
+
+
+def _not_free(location: str) -> RepositoryUnusable:
+    return RepositoryUnusable(
+        f"destination model directory {location} is not writable or does not exist. "
+        "(This account cannot use it; choose another one.)"
+    )

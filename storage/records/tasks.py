@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import IdempotencyConflict, JobNotFound, ServiceNotFound, Superseded, TaskNotFound
 from storage.records.database import Database
-from storage.records.rows import MOVES, Attempt, AttemptRow, Json, Kind, NewVersion, State, Task
+from storage.records.rows import MOVES, Attempt, AttemptRow, Json, Kind, NewTask, NewVersion, State, Task
 from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
 
 _COLUMNS = (
@@ -59,10 +59,11 @@ _OPEN = (State.QUEUED, State.RUNNING)
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended: the state that was really written, and the version it published, if any."""
+    """How an attempt ended: the state that was really written, the version it published, and the task it left."""
 
     state: State
     version: int | None = None
+    following: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,24 @@ def _task(row: Any) -> Task:
     values["kind"] = Kind(values["kind"])
     values["state"] = State(values["state"])
     return Task(**values)
+
+
+def _accept(connection: Connection, account_id: int, new: NewTask) -> Task:
+    row = connection.execute(
+        insert(tasks)
+        .values(
+            account_id=account_id,
+            kind=new.kind,
+            queue=new.queue,
+            state=State.QUEUED,
+            service_id=new.service_id,
+            repository_id=new.repository_id,
+            spec=new.spec,
+            warnings=[],
+        )
+        .returning(*_COLUMNS)
+    ).one()
+    return _task(row)
 
 
 def _held_by(attempt: Attempt) -> ColumnElement[bool]:
@@ -450,11 +469,13 @@ class Tasks:
         report: Json | None = None,
         version: NewVersion | None = None,
         failure: Json | None = None,
+        following: NewTask | None = None,
     ) -> Ended:
         """Write the final state, the report and the version in one transaction. Raises Superseded.
 
         A task whose cancelling was asked for ends cancelled, whatever `state` says. A finished task always publishes
         its version, a cancelled one only when its repository has none yet.
+        following : accepted in the same transaction when the task ends finished.
         """
         with self._database.write() as connection:
             row = connection.execute(
@@ -480,8 +501,57 @@ class Tasks:
                 written is State.FINISHED
                 or (written is State.CANCELLED and not self._has_version(connection, row.repository_id))
             ):
-                number = self._publish(connection, attempt, row.repository_id, version)
-        return Ended(written, number)
+                number = self._publish(connection, attempt.task.id, attempt.number, row.repository_id, version)
+            left = None
+            if following is not None and written is State.FINISHED:
+                left = _accept(connection, attempt.task.account_id, following)
+        return Ended(written, number, left)
+
+    def adopt(self, attempt: Attempt, spec: Json, version: NewVersion, report: Json) -> int:
+        """Publish files that a running attempt found in its repository, as an import that is over already.
+
+        Returns the number of the version. Raises Superseded.
+        """
+        with self._database.write() as connection:
+            repository_id = connection.execute(
+                # Not a SELECT: the row stays locked until all of this is written.
+                update(tasks)
+                .where(_held_by(attempt))
+                .values(lease_owner=attempt.owner)
+                .returning(tasks.c.repository_id)
+            ).scalar_one_or_none()
+            if repository_id is None:
+                raise Superseded(f"{attempt.name} was taken over")
+            task_id: int = connection.execute(
+                insert(tasks)
+                .values(
+                    account_id=attempt.task.account_id,
+                    kind=Kind.IMPORT,
+                    queue=attempt.task.queue,
+                    state=State.FINISHED,
+                    service_id=attempt.task.service_id,
+                    repository_id=repository_id,
+                    spec=spec,
+                    warnings=[],
+                    attempt=1,
+                    started_at=now(),
+                    finished_at=now(),
+                )
+                .returning(tasks.c.id)
+            ).scalar_one()
+            connection.execute(
+                insert(attempts).values(
+                    task_id=task_id,
+                    number=1,
+                    owner=attempt.owner,
+                    started_at=now(),
+                    ended_at=now(),
+                    outcome=str(State.FINISHED),
+                    phases={},
+                )
+            )
+            connection.execute(insert(reports).values(task_id=task_id, report=report))
+            return self._publish(connection, task_id, 1, repository_id, version)
 
     @staticmethod
     def _close(connection: Connection, attempt: Attempt, outcome: str, phases: Json, failure: Json | None) -> None:
@@ -503,7 +573,7 @@ class Tasks:
         )
 
     @staticmethod
-    def _publish(connection: Connection, attempt: Attempt, repository_id: int, version: NewVersion) -> int:
+    def _publish(connection: Connection, task_id: int, attempt: int, repository_id: int, version: NewVersion) -> int:
         number: int = connection.execute(
             update(repositories)
             .where(repositories.c.id == repository_id)
@@ -515,8 +585,8 @@ class Tasks:
             .values(
                 repository_id=repository_id,
                 number=number,
-                task_id=attempt.task.id,
-                attempt=attempt.number,
+                task_id=task_id,
+                attempt=attempt,
                 prefix=version.prefix,
                 description=version.description,
                 size_bytes=sum(each.size_bytes for each in version.artifacts),

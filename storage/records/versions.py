@@ -70,6 +70,18 @@ class Versions:
             row = connection.execute(select(*_COLUMNS).where(versions.c.task_id == task_id)).one_or_none()
         return None if row is None else self._with_artifacts(row)
 
+    def stored_under(self, repository_id: int, prefix: str) -> list[Version]:
+        """The versions of a repository, removed or not, whose files lie below a prefix of the object store."""
+        below = prefix.rstrip("/") + "/"
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS).where(
+                    versions.c.repository_id == repository_id,
+                    func.substr(versions.c.prefix, 1, len(below)) == below,
+                )
+            ).all()
+        return [self._with_artifacts(row) for row in rows]
+
     def repositories_with(self, repository_ids: Collection[int]) -> set[int]:
         """Those of the repositories that hold a version."""
         with self._database.read() as connection:

@@ -26,7 +26,7 @@ from storage.errors import (
     TaskNotFound,
     VersionNotFound,
 )
-from storage.records import Artifact, Attempt, Kind, NewVersion, Records, Service, State, Task
+from storage.records import Artifact, Attempt, Kind, NewTask, NewVersion, Records, Service, State, Task
 from storage.records.migration import newest
 from storage.records.schema import REVISION, metadata
 
@@ -504,11 +504,191 @@ def test_folder_of_a_repository_is_written_by_one_at_a_time_and_remembers_the_ve
     assert records.repositories.unexported() == []
     finish(records, claim(records, add_training(records, service)))
     assert [repository.id for repository in records.repositories.unexported()] == [service.repository_id]
-    assert records.repositories.lock_export(service.repository_id, 60)
-    assert not records.repositories.lock_export(service.repository_id, 60)
+    held = records.repositories.lock_export(service.repository_id, 60)
+    assert held is not None
+    assert records.repositories.lock_export(service.repository_id, 60) is None
     assert records.repositories.unexported() == []
-    records.repositories.unlock_export(service.repository_id, 1)
+    records.repositories.note_exported(service.repository_id, held, 1)
+    records.repositories.unlock_export(service.repository_id, held)
     assert records.repositories.unexported() == []
+
+
+def test_right_to_write_a_folder_that_ran_out_gives_nothing_back_and_notes_nothing(records: Records) -> None:
+    service = make_service(records, "folder", "/data/iris")
+    finish(records, claim(records, add_training(records, service)))
+    late = records.repositories.lock_export(service.repository_id, 0.0)
+    assert late is not None
+    time.sleep(0.02)
+    held = records.repositories.lock_export(service.repository_id, 60)
+    assert held is not None
+    records.repositories.note_exported(service.repository_id, late, 1)
+    records.repositories.unlock_export(service.repository_id, late)
+    assert records.repositories.lock_export(service.repository_id, 60) is None
+    assert records.repositories.get(service.repository_id).exported_version == 0
+    assert records.repositories.renew_export(service.repository_id, late, 60) is None
+    renewed = records.repositories.renew_export(service.repository_id, held, 90)
+    assert renewed is not None
+    assert renewed > held + 20
+    records.repositories.unlock_export(service.repository_id, held)
+    assert records.repositories.lock_export(service.repository_id, 60) is None
+    records.repositories.unlock_export(service.repository_id, renewed)
+    assert records.repositories.lock_export(service.repository_id, 60) is not None
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted"),
+    [
+        ("/data/ann", "/data/ann"),
+        ("/data/ann", "/data/ann/models/iris"),
+        ("/data/ann/models/iris", "/data/ann"),
+        ("/data/ann/models/iris", "/"),
+    ],
+)
+def test_folder_inside_or_around_that_of_another_account_is_refused(records: Records, taken: str, wanted: str) -> None:
+    ann, bob = records.accounts.ensure("ann"), records.accounts.ensure("bob")
+    records.repositories.ensure(ann.id, taken)
+    with pytest.raises(RepositoryUnusable, match="is not writable or does not exist"):
+        records.repositories.check_free(bob.id, wanted)
+    with pytest.raises(RepositoryUnusable, match="is not writable or does not exist"):
+        records.repositories.ensure(bob.id, wanted)
+    assert records.repositories.found_at(bob.id, wanted) is None
+    own = records.repositories.ensure(ann.id, wanted)
+    assert records.repositories.found_at(ann.id, wanted) == own
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted"),
+    [
+        ("/data/ann", "/data/anna"),
+        ("/data/ann", "/data/Ann/iris"),
+        ("/data/a_n", "/data/abn/iris"),
+        ("/data/a%", "/data/ann"),
+        ("objects:1/iris", "objects:2/iris"),
+        ("objects:1/iris", "objects:1/iris/more"),
+    ],
+)
+def test_folders_that_only_look_alike_do_not_nest(records: Records, taken: str, wanted: str) -> None:
+    records.repositories.ensure(records.accounts.ensure("ann").id, taken)
+    assert records.repositories.ensure(records.accounts.ensure("bob").id, wanted).location == wanted
+
+
+def test_of_two_accounts_that_nest_at_one_moment_one_wins(url: str, records: Records) -> None:
+    owners = [records.accounts.ensure(name).id for name in ("ann", "bob")]
+    connections = [Records.connect(url) for _ in owners]
+    for attempt in range(10):
+        places = [f"/data/{attempt}", f"/data/{attempt}/inside"]
+        start = threading.Barrier(2)
+
+        def claim_place(at: int, start: threading.Barrier = start, places: list[str] = places) -> bool:
+            start.wait()
+            try:
+                connections[at].repositories.ensure(owners[at], places[at])
+            except RepositoryUnusable:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(claim_place, (0, 1))) == [False, True]
+    for each in connections:
+        each.close()
+
+
+def test_folder_around_another_accounts_repository_is_not_to_be_emptied(records: Records) -> None:
+    ann, bob = records.accounts.ensure("ann"), records.accounts.ensure("bob")
+    inner = records.repositories.ensure(bob.id, "/data/ann/inside")
+    with records.database.write() as connection:  # as records of an earlier version may hold it
+        connection.exec_driver_sql(
+            f"INSERT INTO repositories (account_id, location, version_counter, exported_version, created_at) "
+            f"VALUES ({ann.id}, '/data/ann', 0, 0, 0)"
+        )
+    outer = records.repositories.found_at(ann.id, "/data/ann")
+    assert outer is not None
+    with pytest.raises(RepositoryUnusable, match="repository of another account"):
+        records.repositories.check_alone(outer)
+    records.repositories.check_alone(inner)
+
+
+def test_service_keeps_what_its_creation_said_of_the_model_and_can_be_configured(records: Records) -> None:
+    account = records.accounts.ensure("local")
+    service = records.services.add(
+        account.id,
+        "iris",
+        mllib="xgboost",
+        mltype="classification",
+        type="supervised",
+        description="",
+        repository_id=records.repositories.ensure(account.id, "objects:1/iris").id,
+        parameters={},
+        model={"weights": "0100.model"},
+    )
+    assert service.model == {"weights": "0100.model"}
+    records.services.configure(service.id, mltype="regression", parameters={"input": {"connector": "csv"}})
+    found = records.services.get(service.id)
+    assert (found.mltype, found.parameters, found.model) == (
+        "regression",
+        {"input": {"connector": "csv"}},
+        {"weights": "0100.model"},
+    )
+
+
+def test_services_of_the_first_form_get_an_empty_model(url: str) -> None:
+    records = Records.connect(url)
+    records.upgrade()
+    service = make_service(records)
+    with records.database.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE services DROP COLUMN model")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    with pytest.raises(RecordsUnavailable, match="db upgrade"):
+        records.check()
+    records.upgrade()
+    assert records.services.get(service.id).model == {}
+    records.close()
+
+
+def test_found_files_become_a_version_of_their_own_while_the_training_runs(records: Records, service: Service) -> None:
+    attempt = claim(records, add_training(records, service))
+    found = NewVersion(f"{attempt.prefix}/found", {"backend": "xgboost"}, version_of(attempt).artifacts)
+    assert records.tasks.adopt(attempt, {"from": "folder"}, found, {"mltype": "classification"}) == 1
+    version = records.versions.newest(service.repository_id)
+    adopted = records.tasks.get(version.task_id)
+    assert (adopted.kind, adopted.state, adopted.service_id) == (Kind.IMPORT, State.FINISHED, service.id)
+    assert [row.outcome for row in records.tasks.attempts(adopted.id)] == ["finished"]
+    assert records.tasks.report(adopted.id) == {"mltype": "classification"}
+    assert finish(records, attempt) == 2
+    under = records.versions.stored_under(service.repository_id, f"attempts/{attempt.task.id}")
+    assert sorted(each.number for each in under) == [1, 2]
+    assert records.versions.stored_under(service.repository_id, f"attempts/{attempt.task.id}0") == []
+    with pytest.raises(Superseded):
+        records.tasks.adopt(attempt, {}, found, {})
+
+
+def test_task_that_follows_is_accepted_with_the_end_or_not_at_all(records: Records, service: Service) -> None:
+    target = records.repositories.ensure(service.account_id, "objects:1/target")
+    following = NewTask(Kind.IMPORT, "control", {"source": {}}, service.id, target.id)
+
+    def end(attempt: Attempt, state: State) -> Task | None:
+        return records.tasks.end(attempt, state, phases={}, version=version_of(attempt), following=following).following
+
+    left = end(claim(records, add_training(records, service)), State.FINISHED)
+    assert left is not None
+    assert (left.state, left.repository_id, left.queue) == (State.QUEUED, target.id, "control")
+    assert records.tasks.spec(left.id) == {"source": {}}
+    assert end(claim(records, add_training(records, service)), State.FAILED) is None
+    cancelled = claim(records, add_training(records, service))
+    records.tasks.request_cancel(cancelled.task.id)
+    assert end(cancelled, State.FINISHED) is None
+    superseded = claim(records, add_training(records, service))
+    lose_to_another(records, superseded)
+    with pytest.raises(Superseded):
+        end(superseded, State.FINISHED)
+    assert [task.id for task in records.tasks.page(service.account_id, limit=100, kind=Kind.IMPORT)] == [left.id]
+
+
+def lose_to_another(records: Records, attempt: Attempt) -> None:
+    """As if the lease had run out and another worker had begun."""
+    with records.database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE tasks SET lease_until = 0 WHERE id = {attempt.task.id}")
+    assert records.tasks.claim(attempt.task.id, "another", 60) is not None
 
 
 def test_ended_tasks_are_cleaned_once_and_open_inputs_are_known(records: Records, service: Service) -> None:

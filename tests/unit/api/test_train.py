@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from api.jobs import sampled
+from storage.live.series import sampled
 from storage.objects.base import Objects
 from storage.records import Records, State
 from tests.unit.api.conftest import REPORT, Yard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -13,7 +14,18 @@ import pytest
 from storage import repository_folder
 from storage.errors import RepositoryUnusable, StorageFull
 from storage.landing import is_partial_name, partial_name
-from storage.repository_folder import clear, export, prepare, read_marker, write_file
+from storage.repository_folder import (
+    Comparison,
+    clear,
+    compare,
+    copy_out,
+    export,
+    exported_files,
+    look,
+    prepare,
+    read_marker,
+    write_file,
+)
 
 
 @pytest.fixture
@@ -185,7 +197,36 @@ def test_a_missing_local_file_is_the_callers_error(folder: Path) -> None:
 # Exporting
 
 
-def test_an_export_ends_with_its_marker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class Exporter:
+    """Writes files as the newest version of a repository holds them."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.folder = folder
+        self.source = source
+        source.mkdir()
+
+    def __call__(self, *, version: int = 1, spared: tuple[str, ...] = (), **files: bytes) -> list[str]:
+        """Export `files`, named with `__` for a dot and `_` for a dash, in this order."""
+        contents = {name.replace("__", ".").replace("_", "-"): content for name, content in files.items()}
+        for name, content in contents.items():
+            (self.source / name).write_bytes(content)
+        paths = {name: self.source / name for name in contents}
+        digests = {name: digest(content) for name, content in contents.items()}
+        return export(self.folder, paths, digests, {"version": version}, spared=spared)
+
+
+@pytest.fixture
+def exported(folder: Path, tmp_path: Path) -> Exporter:
+    return Exporter(folder, tmp_path / "source")
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that were written, in order."""
     order: list[str] = []
     real = write_file
 
@@ -194,34 +235,144 @@ def test_an_export_ends_with_its_marker(folder: Path, monkeypatch: pytest.Monkey
         real(target, name, content)
 
     monkeypatch.setattr(repository_folder, "write_file", write_and_note)
-    export(folder, {"z.model": b"z", "corresp.txt": b"c"}, {"version": 7})
-    assert order == ["z.model", "corresp.txt", ".modelyard.json"]
-    assert read_marker(folder) == {"version": 7}
-    assert json.loads((folder / ".modelyard.json").read_text()) == {"version": 7}
+    return order
 
 
-def test_an_interrupted_export_keeps_the_former_marker_and_can_be_done_again(folder: Path) -> None:
-    export(folder, {"a": b"1"}, {"version": 1})
-    with pytest.raises(RepositoryUnusable):
-        export(folder, {"a": b"2", "bad/name": b"2"}, {"version": 2})
-    assert read_marker(folder) == {"version": 1}
-    export(folder, {"a": b"2"}, {"version": 2})
-    assert read_marker(folder) == {"version": 2}
-    assert (folder / "a").read_bytes() == b"2"
+def test_an_export_ends_with_its_marker(folder: Path, exported: Exporter, written: list[str]) -> None:
+    exported(version=7, z__model=b"z", corresp__txt=b"c")
+    assert written == ["z.model", "corresp.txt", ".modelyard.json"]
+    marker = read_marker(folder)
+    assert marker is not None
+    assert marker["version"] == 7
+    assert marker["files"]["z.model"]["sha256"] == digest(b"z")
+    assert marker == json.loads((folder / ".modelyard.json").read_text())
 
 
-def test_an_export_removes_what_a_killed_one_left_long_ago(folder: Path) -> None:
+def test_each_exported_file_is_newer_than_the_one_before_whatever_their_names(folder: Path, exported: Exporter) -> None:
+    exported(checkpoint_900__npt=b"9", checkpoint_1000__npt=b"10")
+    times = [(folder / name).stat().st_mtime for name in ("checkpoint-900.npt", "checkpoint-1000.npt")]
+    assert times[0] + 0.9 < times[1] <= time.time()
+
+
+def test_a_file_that_lies_there_already_is_not_written_again(
+    folder: Path, exported: Exporter, written: list[str]
+) -> None:
+    exported(a__model=b"1", vocab__dat=b"words")
+    written.clear()
+    exported(version=2, a__model=b"2", vocab__dat=b"words")
+    assert written == ["a.model", ".modelyard.json"]
+    (folder / "vocab.dat").write_bytes(b"changed by hand")
+    written.clear()
+    exported(version=3, a__model=b"2", vocab__dat=b"words")
+    assert written == ["vocab.dat", ".modelyard.json"]
+    assert (folder / "vocab.dat").read_bytes() == b"words"
+
+
+def test_files_of_the_version_before_go_unless_somebody_changed_or_spared_them(
+    folder: Path, exported: Exporter
+) -> None:
+    exported(a__model=b"1", b__model=b"2", c__model=b"3", config__json=b"{}")
+    (folder / "b.model").write_bytes(b"my own weights")
+    (folder / "mine.model").write_bytes(b"mine")
+    assert exported(version=2, spared=("config.json",), c__model=b"3") == ["a.model"]
+    assert names(folder) == [".modelyard.json", "b.model", "c.model", "config.json", "mine.model"]
+
+
+def test_an_interrupted_export_keeps_the_former_marker_and_can_be_done_again(
+    folder: Path, exported: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(a__model=b"1", b__model=b"2")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "utime", lambda *given, **named: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(RepositoryUnusable):
+            exported(version=2, a__model=b"2")
+    assert (read_marker(folder) or {})["version"] == 1
+    exported(version=2, a__model=b"2")
+    assert (read_marker(folder) or {})["version"] == 2
+    assert (folder / "a.model").read_bytes() == b"2"
+    assert names(folder) == [".modelyard.json", "a.model"]
+
+
+def test_an_export_removes_what_a_killed_one_left_long_ago(folder: Path, exported: Exporter) -> None:
     old, new = folder / partial_name(), folder / partial_name()
     old.touch()
     new.touch()
     os.utime(old, (time.time() - 7200, time.time() - 7200))
-    export(folder, {"a": b"1"}, {})
+    exported(a=b"1")
     assert names(folder) == sorted([".modelyard.json", "a", new.name])
 
 
-def test_the_marker_is_no_file_of_the_repository(folder: Path) -> None:
+def test_the_marker_is_no_file_of_the_repository(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RepositoryUnusable, match="marker"):
-        export(folder, {".modelyard.json": b"{}"}, {})
+        export(folder, {".modelyard.json": tmp_path}, {}, {})
+
+
+# Looking
+
+
+def test_plain_files_are_seen_and_nothing_else(filled: Path) -> None:
+    (filled / partial_name()).touch()
+    os.mkfifo(filled / "pipe.model")
+    assert sorted(look(filled)) == ["0100.model", "0200.model", "config.json", "corresp.txt"]
+    assert look(filled / "missing") == {}
+
+
+def compared(folder: Path, *, thoroughly: bool = True, **known: bytes) -> Comparison:
+    contents = {name.replace("__", "."): digest(content) for name, content in known.items()}
+    return compare(folder, contents, lambda name: name.endswith(".model"), thoroughly=thoroughly)
+
+
+def test_an_exported_folder_is_unchanged_without_reading_its_files(
+    folder: Path, exported: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(a__model=b"1", b__model=b"2", notes__txt=b"n")
+    monkeypatch.setattr(repository_folder, "sha256_in", lambda folder, name: pytest.fail(f"{name} was read"))
+    found = compared(folder, a__model=b"1", b__model=b"2", notes__txt=b"n")
+    assert (sorted(found.present), found.changed, found.removed) == (["a.model", "b.model"], frozenset(), frozenset())
+
+
+def test_new_changed_and_removed_files_are_told_apart(folder: Path, exported: Exporter) -> None:
+    exported(a__model=b"1", b__model=b"2", c__model=b"3")
+    (folder / "a.model").write_bytes(b"other")
+    (folder / "b.model").unlink()
+    (folder / "d.model").write_bytes(b"4")
+    (folder / "notes.txt").write_bytes(b"no model")
+    found = compared(folder, a__model=b"1", b__model=b"2", c__model=b"3")
+    assert found.changed == {"a.model", "d.model"}
+    assert found.removed == {"b.model"}
+
+
+def test_a_touched_file_is_unchanged_when_it_is_read(folder: Path, exported: Exporter) -> None:
+    exported(a__model=b"1")
+    os.utime(folder / "a.model", (1, 1))
+    assert compared(folder, thoroughly=False, a__model=b"1").changed == {"a.model"}
+    assert compared(folder, a__model=b"1").changed == frozenset()
+
+
+def test_what_no_export_wrote_is_not_missed(folder: Path) -> None:
+    assert compared(folder, a__model=b"1") == Comparison({}, frozenset(), frozenset())
+
+
+def test_a_file_that_an_export_wrote_for_another_version_is_changed(folder: Path, exported: Exporter) -> None:
+    exported(a__model=b"1")
+    assert compared(folder, thoroughly=False, a__model=b"2").changed == {"a.model"}
+
+
+@pytest.mark.parametrize("files", [[], None, {"a.model": 5}, {"a.model": {"sha256": "x"}}])
+def test_marker_of_another_form_vouches_for_nothing(folder: Path, files: Any) -> None:
+    (folder / ".modelyard.json").write_text(json.dumps({"version": 1, "files": files}))
+    assert exported_files(folder) == {}
+
+
+def test_files_are_copied_out_with_their_times_and_links_are_not(filled: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    target.mkdir()
+    os.utime(filled / "0100.model", (7, 7))
+    os.mkfifo(filled / "pipe.model")
+    wanted = ["0100.model", "corresp.txt", "link.model", "pipe.model", "names.bin", "missing"]
+    assert copy_out(filled, wanted, target) == ["0100.model", "corresp.txt"]
+    assert names(target) == ["0100.model", "corresp.txt"]
+    assert (target / "0100.model").stat().st_mtime == 7
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"null", b" " * (2**20 + 2)])
@@ -296,7 +447,11 @@ def test_dir_removes_the_folder_as_well(filled: Path, tmp_path: Path) -> None:
     assert kept(tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["lib", "full", "dir"])
+def test_index_removes_what_matches_and_nothing_else(filled: Path) -> None:
+    assert clear(filled, "index", ["names.bin", "index.*"]) == ["names.bin"]
+
+
+@pytest.mark.parametrize("mode", ["lib", "index", "full", "dir"])
 def test_a_missing_folder_is_cleared_already(tmp_path: Path, mode: repository_folder.Mode) -> None:
     assert clear(tmp_path / "missing", mode, ["*"]) == []
 
