@@ -20,6 +20,11 @@ Json = dict[str, Any]
 
 LIMIT_BYTES = 12 * 2**20
 
+ALLOWED = "127.0.0.2"
+"""The one address of this machine that answers may be sent to."""
+
+PUSH_TIMEOUT_S = 2.0
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -74,6 +79,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
             data_roots=(data, Path("/proc")),
             threads=1,
             request_limit_bytes=LIMIT_BYTES,
+            fetch_allow=(ALLOWED,),
+            push_timeout_s=PUSH_TIMEOUT_S,
         )
         with Stack(settings) as stack:
             stack.wait_ready(100)

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from storage import fetch
 from storage.errors import FetchFailed, FetchForbidden, StorageFull, StoreUnavailable
 from storage.fetch import fetch_file, send
-from tests.integration.receiver import Answering, answer, receiving
+from tests.receiver import Answering, answer, receiving
 
 LOOPBACK = ("127.0.0.0/8",)
 LIMIT = 1 << 20
