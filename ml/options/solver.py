@@ -340,7 +340,7 @@ class SolverOptions:
             beta2=_first(self.beta2, _BETA2),
             rms_decay=_first(self.rms_decay, _RMS_DECAY),
             delta=_first(self.delta, _DELTA.get(solver, 1e-8)),
-            decoupled_wd=self.decoupled_wd or solver in DECOUPLED,
+            decoupled_wd=solver in DECOUPLED or (self.decoupled_wd and solver in _USERS["decoupled_wd"]),
             decoupled_wd_periods=_first(self.decoupled_wd_periods, defaults.decoupled_wd_periods),
             rectified=solver in _USERS["rectified"] and _first(self.rectified, solver in RANGERS or solver == "RADAM"),
             adabelief=solver in _USERS["adabelief"] and _first(self.adabelief, solver == "RANGER_PLUS"),
@@ -398,6 +398,8 @@ _USERS: Mapping[str, frozenset[str]] = {
     # The rectification is worked out for the average of squares, not for the largest one so far.
     "rectified": ADAPTIVE - AMSGRAD,
     "adabelief": ADAPTIVE,
+    # It always draws the weights back towards where they began, so that shrunken ones would not stay so.
+    "decoupled_wd": frozenset(SOLVERS) - {"MADGRAD"},
 }
 #: Which policies use an option.
 _POLICY_USERS: Mapping[str, frozenset[str]] = {
@@ -524,7 +526,7 @@ def _reasons(options: SolverOptions, final: ResolvedOptions) -> Iterator[tuple[s
         (
             final.decoupled_wd,
             ("decoupled_wd_periods", "decoupled_wd_mult"),
-            f"the weight decay of {solver} is part of the gradients; decoupled_wd changes that",
+            f"the weight decay of {solver} is part of the gradients",
         ),
         (not final.decoupled_wd or final.decoupled_wd_periods, ("decoupled_wd_mult",), "decoupled_wd_periods is 0"),
     ):

@@ -233,6 +233,7 @@ def test_a_learning_rate_that_grows_within_bounds_is_let_through():
         ({"solver_type": "ADAM", "decoupled_wd_periods": 3}, {"decoupled_wd_periods"}),
         ({"solver_type": "ADAM", "decoupled_wd_periods": 3, "decoupled_wd": True}, set()),
         ({"solver_type": "ADAMW", "decoupled_wd_periods": 3, "decoupled_wd_mult": 3}, set()),
+        ({"solver_type": "MADGRAD", "decoupled_wd": True}, {"decoupled_wd"}),
         ({"solver_type": "ADAMW", "decoupled_wd_mult": 3}, {"decoupled_wd_mult"}),
         ({"solver_type": "SGD", "decoupled_wd_mult": 3}, {"decoupled_wd_mult"}),
         ({"gamma": 0.5, "power": 2, "stepsize": 3, "stepvalue": [4]}, {"gamma", "power", "stepsize", "stepvalue"}),
