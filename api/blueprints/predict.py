@@ -81,6 +81,7 @@ def _question(parts: Parts, service: Service, wanted: PredictRequest) -> _Questi
         "repository_id": service.repository_id,
         "version_id": version.id,
         "mllib": service.mllib,
+        "type": service.type,
         "connector": connector,
         "parameters": finite(_for_workers(parameters)),
         "device": device,

@@ -43,6 +43,7 @@ def test_newest_version_answers(trained: Yard, client: FlaskClient, queue: FakeQ
         "repository_id": 1,
         "version_id": 1,
         "mllib": "xgboost",
+        "type": "supervised",
         "connector": "csv",
         "parameters": {"input": {"connector": "csv"}, "mllib": {"nclasses": 3}, "output": {"best": 2}},
         "device": "cpu",
