@@ -87,7 +87,7 @@ def fetch_file(
             response = exchange.response
             where = response.headers.get("Location")
             if response.status in _REDIRECTS and where is not None:
-                url = urljoin(url, where)
+                url = _joined(url, where)
                 continue
             if response.status != 200:
                 raise FetchFailed(f"{exchange.host} answered with status {response.status}, not with the file")
@@ -365,6 +365,14 @@ def _parsed(url: str) -> Url:
     if parsed.scheme not in _PORTS or not parsed.host:
         raise FetchForbidden(f"{url[:80]!r} is no URL to use; it must begin with http:// or https:// and a host")
     return parsed
+
+
+def _joined(url: str, where: str) -> str:
+    """Where a redirect leads."""
+    try:
+        return urljoin(url, where)
+    except ValueError:
+        raise FetchForbidden(f"{where[:80]!r}, where a redirect leads, cannot be read as a URL") from None
 
 
 def _port(target: Url) -> int:

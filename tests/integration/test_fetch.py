@@ -108,7 +108,14 @@ def test_redirects_are_followed_to_the_file_but_without_credentials(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "target", ["http://169.254.169.254/meta-data", "http://[::1]/", "http://10.0.0.1/", "file:///etc/passwd"]
+    "target",
+    [
+        "http://169.254.169.254/meta-data",
+        "http://[::1]/",
+        "//10.0.0.1/",
+        "file:///etc/passwd",
+        "http://[odd",
+    ],
 )
 def test_redirect_to_a_forbidden_address_is_refused(target: str, tmp_path: Path):
     moved = answer("302 Found", b"", f"Location: {target}")
