@@ -72,6 +72,7 @@ class Model:
         )
         read = time.perf_counter()
         layer = "" if labelled else getattr(options.mllib, "extract_layer", "")
+        is_values = bool(layer) or options.type == "unsupervised"
         engine = self._engine
         outputs = np.concatenate(
             [
@@ -82,13 +83,27 @@ class Model:
         computed = time.perf_counter()
         if labelled:
             made = self._measured(outputs, table, wanted)
-        elif layer or options.type == "unsupervised":
+        elif is_values:
             assert table.uris is not None
             made = Prediction(features(outputs, table.uris, wanted))
         else:
             made = self._shaped(outputs, table, wanted)
-        made.warnings = warnings + made.warnings
+        made.warnings = warnings + made.warnings + self._without_effect(wanted, has_values=not labelled and is_values)
         made.seconds = {"input": read - began, "compute": computed - read, "output": time.perf_counter() - computed}
+        return made
+
+    def _without_effect(self, wanted: OutputOptions, *, has_values: bool) -> list[Warning]:
+        """Options of the output that say nothing about this answer."""
+        made = []
+        if not has_values:
+            for name in ("binarized", "bool_binarized", "string_binarized"):
+                if getattr(wanted, name):
+                    path = f"parameters.output.{name}"
+                    text = f"{path} was ignored: there are no values; they come from unsupervised services and layers"
+                    made.append(Warning(path, text))
+        if wanted.regression and self.target.kind != "regression":
+            path = "parameters.output.regression"
+            made.append(Warning(path, f"{path} was ignored: the model was trained for {self.target.kind}"))
         return made
 
     def _measured(self, outputs: np.ndarray, table: Table, wanted: OutputOptions) -> Prediction:
