@@ -1,100 +1,56 @@
-"""CSV: files or in-memory lines become tables of numbers.
-
-pyarrow parses; where it refuses, the same bytes are read once more with the standard library, slowly, only to find
-the column, the line and the value for the message.
+"""CSV: files or in-memory lines become tables of numbers, in memory or on disk.
 
 Missing values: an empty cell, NA, N/A, #N/A, NaN, nan, null or NULL in a feature column is a missing value (NaN),
 which trees route by what they learned. A missing label is an error.
+
+The text is read once, piece by piece (`csv_text.py`). What a training must learn of its columns before it can make
+features of them, i.e. bounds and words, is gathered on the way; the cells are kept until then, in the array that will
+hold the features, or with `db` in a file.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
-from ml.connectors.source import FileSource, LinesSource, Source
+from ml.connectors import csv_labels
+from ml.connectors.columnar import ColumnarTable, ColumnarWriter
+from ml.connectors.csv_columns import (
+    BOUNDS,
+    Fitted,
+    Scaling,
+    Spread,
+    columns_by_hand,
+    fit_columns,
+    given_bounds,
+    listed,
+    report,
+    spread,
+    unused_bounds,
+    with_names,
+)
+from ml.connectors.csv_labels import Classes
+from ml.connectors.csv_text import MISSING, CsvText, WrongRow, as_number
+from ml.connectors.source import Source
 from ml.errors import BadInput
-from ml.options.csv import LINE_LIMIT_BYTES, CsvOptions
+from ml.options.csv import CATEGORIES_MOST, CsvOptions
 from ml.options.loading import Warning, shown
 from ml.options.target import Target
-from ml.tables import DenseTable, TrainingData
+from ml.tables import DenseTable, Table, TrainingData
 
-MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
-SEPARATORS = (",", ";", "\t", "|", ":", " ")
+__all__ = ["Fitted", "fitted", "fitted_by_hand", "read_prediction", "read_training", "resolve"]
 
-
-@dataclass
-class Fitted:
-    """What a training learned about the columns and a prediction needs again; JSON both ways.
-
-    columns : all columns of the training file, in order.
-    features : columns that are features, before words become 0/1 columns.
-    categories : position of every word of every categorical column.
-    words : class names of text labels in order of appearance; None for numeric labels.
-    low, high : bounds (or mean and variance) of `bounded` columns, for `scale`; empty without.
-    """
-
-    columns: list[str]
-    features: list[str]
-    label: list[str]
-    id: str
-    ignore: list[str]
-    label_offset: list[int]
-    separator: str
-    quote: str
-    categories: dict[str, dict[str, int]] = field(default_factory=dict)
-    words: list[str] | None = None
-    scale_type: str = ""
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-
-    @property
-    def bounded(self) -> list[str]:
-        """The columns that bounds speak of: all that are not ignored, in file order."""
-        return [name for name in self.columns if name not in self.ignore]
-
-    @property
-    def inputs(self) -> list[str]:
-        """Names of the columns of the feature array, words already one column each."""
-        names = []
-        for name in self.features:
-            names += [f"{name}={word}" for word in self.categories[name]] if name in self.categories else [name]
-        return names
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as a JSON object."""
-        return dict(self.__dict__)
-
-    def write_files(self, folder: Path) -> None:
-        """Write what a repository holds of the columns besides our own description."""
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Fitted:
-        """The object that `as_json` came from. Raises TypeError for anything else."""
-        made = cls(**given)
-        texts = [*made.columns, *made.features, *made.label, *made.ignore, made.id, made.separator, made.quote]
-        texts += [word for words in made.categories.values() for word in words] + (made.words or [])
-        numbers = [*made.label_offset, *made.low, *made.high]
-        if (
-            not all(isinstance(text, str) for text in texts)
-            or not all(isinstance(number, int | float) for number in numbers)
-            or len(made.separator) != 1
-            or len(made.quote) > 1
-            or any(sorted(words.values()) != list(range(len(words))) for words in made.categories.values())
-        ):
-            raise TypeError("these are no columns of a training")
-        return made
+#: Bytes of features that are made of cells at a time, and rows of labels that are looked at at a time.
+_STEP_BYTES = 2**22
+_STEP_ROWS = 2**16
 
 
 def read_training(
@@ -103,39 +59,41 @@ def read_training(
     """Read the training set (first source) and the test sets (the others, else the share `test_split`).
 
     `options.seed` is used as it is, so a caller that wants a new order each time puts a fresh seed there.
-    Raises BadInput for everything that is wrong with the data, naming file, column, line and value.
+    scratch : existing folder for the tables, needed with `options.db`; otherwise they are in memory.
+    Raises BadInput for everything that is wrong with the data, naming file, column, line or row, and value.
     """
     if not sources:
         raise BadInput("missing data: data must name a training file or hold CSV lines")
-    warnings: list[Warning] = []
-    first = _Text(sources[0], options.separator[0], options.quote[:1])
-    fitted = _fit_columns(first, options)
-    columns = first.read(fitted.columns, _kinds(fitted, target), threads=threads, skip_header=True)
-    if options.categoricals or options.categoricals_mapping:
-        fitted.categories = _fit_categories(columns, options, fitted)
-    if target.kind == "classification":
-        labels, fitted.words = _fit_classes(columns[fitted.label[0]], fitted, target, warnings, first.name)
-    else:
-        labels = _numbers(columns, fitted, first.name)
-    if options.scale:
-        _fit_bounds(columns, labels, options, fitted)
-    elif options.min_vals or options.mean_vals:
-        given = "min_vals" if options.min_vals else "mean_vals"
-        warnings.append(Warning(f"parameters.input.{given}", f"parameters.input.{given} needs scale and was ignored"))
-    whole = DenseTable(_features(columns, fitted, first.name), labels, None, PurePath(first.name).name)
-    tests = [_read_test(source, fitted, options, target, threads, warnings) for source in sources[1:]]
-    train = _shuffled(whole, options)
-    if options.test_split > 0:
-        if tests:
-            text = "parameters.input.test_split was ignored: a test set was given"
-            warnings.append(Warning("parameters.input.test_split", text))
-        else:
-            train, test = _split(train, options.test_split, first.name)
-            tests = [test]
-    if target.kind == "classification" and np.count_nonzero(np.bincount(_labels(train))) < 2:
-        where = first.name if len(train) == len(whole) else f"the part of {first.name} that is trained on"
+    if options.db and scratch is None:
+        raise ValueError("a table on disk needs a folder")
+    folder = scratch if options.db else None
+    warnings = unused_bounds(options)
+    with CsvText(sources[0], options.separator[0], options.quote[:1]) as text:
+        fitted = fit_columns(text.header(), text.name, text.separator_hint(), options)
+        learning = _Learning(fitted, options, target, text)
+        cells = _store(folder, "cells", len(fitted.features), learning.dtype)
+        for piece in learning.pieces(threads):
+            cells.append(piece.cells, piece.labels)
+            cells.expect(text.share)
+    classes = learning.finish(warnings)
+    tests = [
+        _read_test(source, fitted, target, threads, None if folder is None else folder / f"test_{position}", warnings)
+        for position, source in enumerate(sources[1:])
+    ]
+    if options.test_split > 0 and tests:
+        text_ = "parameters.input.test_split was ignored: a test set was given"
+        warnings.append(Warning("parameters.input.test_split", text_))
+    rows, name = len(cells), PurePath(sources[0].name).name
+    split = 0.0 if tests else options.test_split
+    kept = _train_rows(rows, split, sources[0].name)
+    generator = np.random.default_rng(options.seed if options.seed >= 0 else None) if options.shuffle else None
+    train, test = cells.finished(_Completion(fitted, learning.is_pending, classes), name, kept, generator)
+    if test is not None:
+        tests = [test]
+    if target.kind == "classification" and np.count_nonzero(_class_counts(train, target)) < 2:
+        where = sources[0].name if kept == rows else f"the part of {sources[0].name} that is trained on"
         raise BadInput(f"label column {fitted.label[0]} holds one class only in {where}; nothing can be told apart")
-    return TrainingData(train, tests, fitted, _report(fitted), warnings)
+    return TrainingData(train, tests, fitted, report(fitted), warnings)
 
 
 def read_prediction(
@@ -148,22 +106,33 @@ def read_prediction(
     """
     if not sources:
         raise BadInput("missing data: data must name a CSV file or hold CSV lines")
-    tables: list[DenseTable] = []
-    warnings: list[Warning] = []
-    for source in sources:
-        text = _Text(source, fitted.separator, fitted.quote)
-        names, has_header = _prediction_columns(text, fitted, labelled)
-        _check_columns(names, fitted, text.name, labelled, warnings if has_header else None)
-        wanted = _kinds(fitted, target, labelled=labelled)
-        columns = text.read(
-            names, {k: v for k, v in wanted.items() if k in names}, threads=threads, skip_header=has_header
+    labelled = labelled and target.kind != "autoencoder"  # which is measured by its features
+    if labelled and len(fitted.label) != target.labels:
+        raise BadInput(
+            f"parameters.input.label names {len(fitted.label)} columns, the model was trained with {target.labels}"
+            if fitted.label
+            else "missing label column parameter: measures need the true labels, name them in parameters.input.label"
         )
-        labels = None
-        if labelled:
-            labels = _known_labels(columns, fitted, target, text.name)
-        rows = len(next(iter(columns.values())))
-        uris = _uris(columns, fitted, rows, sum(len(table) for table in tables))
-        tables.append(DenseTable(_features(columns, fitted, text.name), labels, uris, text.name))
+    tables: list[DenseTable] = []
+    warnings: list[Warning] = list(fitted.remarks) if isinstance(fitted, _Asked) else []
+    for source in sources:
+        with CsvText(source, fitted.separator, fitted.quote) as text:
+            names, has_header = _prediction_columns(text, fitted, labelled)
+            known = with_names(fitted, names, text.name) if fitted.unnamed else fitted
+            _check_columns(names, known, text.name, labelled, warnings if has_header and not fitted.unnamed else None)
+            reading = _Known(known, target, text, labelled=labelled, with_ids=bool(known.id) and known.id in names)
+            store = _InMemory(known.width, np.dtype(np.float32))
+            uris: list[str] = []
+            for piece in reading.pieces(names, threads, skip_header=has_header):
+                for block in _completed(piece.cells, known):
+                    store.append(block, None)
+                store.append(None, piece.labels)
+                uris += piece.uris
+                store.expect(text.share)
+        before = sum(len(table) for table in tables)
+        if not reading.with_ids:
+            uris = [str(row) for row in range(before + 1, before + len(store) + 1)]
+        tables.append(DenseTable(store.features.array(), store.label_array(), uris, text.name))
     return _joined(tables), warnings
 
 
@@ -173,516 +142,626 @@ def fitted(given: Mapping[str, Any]) -> Fitted:
 
 
 def fitted_by_hand(inputs: Sequence[str], options: CsvOptions, folder: Path) -> Fitted:
-    """What can be said of a model that somebody put into a folder: its inputs are columns, the rest is options."""
-    return Fitted(
-        columns=list(inputs),
-        features=list(inputs),
-        label=list(options.label),
-        id=options.id,
-        ignore=list(options.ignore),
-        label_offset=list(options.label_offset) * max(1, len(options.label)),
-        separator=options.separator[0],
-        quote=options.quote[:1],
-    )
+    """What can be said of a model that somebody put into a folder: its inputs are columns, the rest is options.
+
+    Bounds that the options do not give are read from bounds.dat in the folder. Raises ModelUnusable.
+    """
+    return columns_by_hand(inputs, options, folder)
+
+
+@dataclass
+class _Asked(Fitted):
+    """What is known of the columns, with what there is to say about the options of a prediction."""
+
+    remarks: list[Warning] = field(default_factory=list)
 
 
 def resolve(fitted: Fitted, options: CsvOptions, given: Collection[str]) -> Fitted:
-    """`fitted` with what a prediction request says otherwise; names not in `given` follow the training."""
+    """`fitted` with what a prediction request says otherwise; names not in `given` follow the training.
+
+    Raises BadInput for what a model cannot be asked any more.
+    """
     given = set(given)
+    if not given:
+        return fitted
     changed: dict[str, Any] = {}
     if "separator" in given:
         changed["separator"] = options.separator[0]
     if "quote" in given:
         changed["quote"] = options.quote[:1]
+    for option, names in (("id", [options.id]), ("ignore", options.ignore), ("label", options.label)):
+        lost = [name for name in names if name in fitted.features] if option in given else []
+        if lost:
+            raise BadInput(f"parameters.input.{option} names {lost[0]!r}, a feature that the model was trained with")
     if "id" in given:
         changed["id"] = options.id
     if "ignore" in given:
-        changed["ignore"] = [
-            *fitted.ignore,
-            *(n for n in options.ignore if n not in fitted.features + fitted.ignore),
-        ]
-        lost = [name for name in options.ignore if name in fitted.features]
-        if lost:
-            raise BadInput(f"parameters.input.ignore names {lost[0]!r}, a feature that the model was trained with")
+        # Columns of the training keep their place among the bounds, whatever is ignored now.
+        changed["ignore"] = [*fitted.ignore, *(n for n in options.ignore if n not in fitted.ignore + fitted.columns)]
     if "label" in given and options.label:
         changed["label"] = list(options.label)
-    if "label_offset" in given:
-        changed["label_offset"] = list(options.label_offset)
-    if "categoricals_mapping" in given and options.categoricals_mapping:
-        for name, words in options.categoricals_mapping.items():
-            if fitted.categories.get(name) != words:
-                raise BadInput(f"parameters.input.categoricals_mapping differs from the training for column {name!r}")
-    if "scale" in given and options.scale and not fitted.scale_type:
-        changed["scale_type"] = options.scale_type
-    if "scale" in given and not options.scale:
-        changed["scale_type"] = ""
-    result = replace(fitted, **changed)
-    if result.scale_type:
-        low, high = ("min_vals", "max_vals") if result.scale_type == "minmax" else ("mean_vals", "variance_vals")
-        if low in given and getattr(options, low):
-            result = replace(result, low=list(getattr(options, low)), high=list(getattr(options, high)))
-        if not result.low:
-            raise BadInput(f"predict: failed acquiring scaling {low} or {high}")
-        if len(result.low) != len(result.bounded):
-            raise BadInput(
-                f"parameters.input.{low} has {len(result.low)} values; the training data has {len(result.bounded)} "
-                "columns that are not ignored"
+    if "label_offset" in given or "label" in changed:
+        offsets = options.label_offset if "label_offset" in given else fitted.label_offset
+        changed["label_offset"] = spread(offsets, changed.get("label", fitted.label))
+    _check_categories(fitted, options, given)
+    changed |= _scaling(fitted, options, given)
+    remarks = []
+    result = _Asked(**{**fitted.as_json(), **changed})
+    for kind, (one, other) in BOUNDS.items():
+        if kind != result.scale_type and one in given and getattr(options, one):
+            why = (
+                f"the model was trained with scale_type {result.scale_type}" if result.scale_type else "it needs scale"
             )
+            remarks.append(
+                Warning(f"parameters.input.{one}", f"parameters.input.{one} and {other} were ignored: {why}")
+            )
+    result.remarks = remarks
     return result
 
 
-class _Text:
-    """The bytes of a source, checked, with its header."""
-
-    def __init__(self, source: Source, separator: str, quote: str) -> None:
-        self.name = source.name
-        self.separator = separator
-        self.quote = quote
-        self.is_file = isinstance(source, FileSource)
-        data = _file_bytes(source) if isinstance(source, FileSource) else _line_bytes(source)
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise BadInput(f"{self.name} is UTF-16 text; save it as UTF-8")
-        data = data.removeprefix(b"\xef\xbb\xbf")
-        if b"\0" in data:
-            raise BadInput(f"{self.name} is not a text file: it holds NUL bytes")
-        self.skipped = len(data) - len(data.lstrip(b"\r\n"))
-        data = data.lstrip(b"\r\n")
-        if not data.strip():
-            raise BadInput(f"missing data: {self.name} is empty")
-        self.data = data
-        self._check_lines()
-        self.first = self._first_line()
-
-    def _check_lines(self) -> None:
-        """Refuse lines beyond the limit, looking only at one line end per limit."""
-        position, size = 0, len(self.data)
-        while size - position > LINE_LIMIT_BYTES:
-            end = max(
-                self.data.rfind(b"\n", position, position + LINE_LIMIT_BYTES),
-                self.data.rfind(b"\r", position, position + LINE_LIMIT_BYTES),
-            )
-            if end < 0:
-                line = self.data.count(b"\n", 0, position) + 1
+def _check_categories(fitted: Fitted, options: CsvOptions, given: Collection[str]) -> None:
+    """Refuse categories other than those of the training."""
+    if "categoricals_mapping" in given:
+        for name, words in options.categoricals_mapping.items():
+            if fitted.categories.get(name) != words:
+                raise BadInput(f"parameters.input.categoricals_mapping differs from the training for column {name!r}")
+    if "categoricals" in given:
+        for name in options.categoricals:
+            if name not in fitted.categories:
                 raise BadInput(
-                    f"line {line} of {self.name} is longer than {LINE_LIMIT_BYTES // 2**20} MiB; "
-                    "is this a CSV file with one row per line?"
+                    f"parameters.input.categoricals names {name!r}, which was not categorical when the model was "
+                    "trained"
                 )
-            position = end + 1
 
-    def _first_line(self) -> list[str]:
-        text = self.data[:LINE_LIMIT_BYTES].decode("utf-8", errors="replace")
-        cells: list[str] = next(self._reader(io.StringIO(text, newline="")), [])
-        return [cell.strip() for cell in cells]
 
-    def _reader(self, lines: Iterable[str]) -> Any:
-        csv.field_size_limit(LINE_LIMIT_BYTES + 1)
-        if self.quote:
-            return csv.reader(lines, delimiter=self.separator, quotechar=self.quote, doublequote=True)
-        return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)
-
-    def header(self) -> list[str]:
-        """The names in the first line. Raises BadInput for empty or repeated ones."""
-        if any("\ufffd" in name for name in self.first):
-            raise BadInput(f"{self.name} is not UTF-8 text: its header line cannot be read; save it as UTF-8")
-        seen: set[str] = set()
-        for position, name in enumerate(self.first, start=1):
-            if name in seen:
-                raise BadInput(f"column {name} stands twice in the header line of {self.name}; names must differ")
-            if not name and position < len(self.first):
-                raise BadInput(f"column {position} of {self.name} has no name in the header line")
-            seen.add(name)
-        return list(self.first)
-
-    def separator_hint(self) -> str:
-        """What to say when a single column was found: which separator would give more."""
-        if len(self.first) > 1:
-            return ""
-        line = self.first[0] if self.first else ""
-        best = max((s for s in SEPARATORS if s != self.separator), key=line.count)
-        if line.count(best) == 0:
-            return ""
-        return (
-            f"; only one column was found with separator {self.separator!r} in {shown(line)}: "
-            f"set parameters.input.separator to {best!r}?"
-        )
-
-    def read(
-        self, names: Sequence[str], kinds: Mapping[str, pa.DataType], *, threads: int, skip_header: bool
-    ) -> dict[str, pa.ChunkedArray]:
-        """The columns in `kinds`, each of its type, of the rows below the header. Raises BadInput."""
-        has_quotes = bool(self.quote) and self.quote.encode() in self.data
-        try:
-            table = pacsv.read_csv(
-                pa.BufferReader(self.data),
-                read_options=pacsv.ReadOptions(
-                    use_threads=threads > 1,
-                    block_size=LINE_LIMIT_BYTES,
-                    column_names=list(names),
-                    skip_rows_after_names=int(skip_header),
-                ),
-                parse_options=pacsv.ParseOptions(
-                    delimiter=self.separator, quote_char=self.quote or False, newlines_in_values=has_quotes
-                ),
-                convert_options=pacsv.ConvertOptions(
-                    include_columns=list(kinds),
-                    column_types=dict(kinds),
-                    null_values=list(MISSING),
-                    strings_can_be_null=False,
-                ),
-            )
-        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError):
-            table = self._read_slowly(names, kinds, skip_header)
-        if table.num_rows == 0:
-            raise BadInput(f"missing data: {self.name} has a header line but no rows")
-        return {name: table.column(name) for name in kinds}
-
-    def _read_slowly(self, names: Sequence[str], kinds: Mapping[str, pa.DataType], skip_header: bool) -> pa.Table:
-        """Read with the standard library what pyarrow refused.
-
-        Raises the BadInput that says where the data is wrong; what only pyarrow finds wrong, such as blanks for a
-        missing number, is read.
-        """
-        wanted = [(i, name, pa.types.is_floating(kinds[name])) for i, name in enumerate(names) if name in kinds]
-        columns: dict[str, list[Any]] = {name: [] for _, name, _ in wanted}
-        reader = self._reader(io.TextIOWrapper(io.BytesIO(self.data), encoding="utf-8", errors="replace", newline=""))
-        try:
-            for number, cells in enumerate(reader):
-                if not cells or (skip_header and number == 0):
-                    continue
-                line = reader.line_num + self.skipped
-                if len(cells) != len(names):
-                    raise BadInput(
-                        f"line {line} of {self.name} has {len(cells)} cells; "
-                        f"{'the header line' if skip_header else 'the first line'} has {len(names)}"
-                        + self.separator_hint()
-                    )
-                for i, name, is_number in wanted:
-                    if "\ufffd" in cells[i]:
-                        raise BadInput(f"{self.name} is not UTF-8 text: line {line} cannot be read; save it as UTF-8")
-                    columns[name].append(self._number(cells[i], name, line) if is_number else cells[i])
-        except csv.Error as error:
-            raise BadInput(f"line {reader.line_num + self.skipped} of {self.name} cannot be read: {error}") from None
-        return pa.table({name: pa.chunked_array([pa.array(columns[name], kinds[name])]) for name in columns})
-
-    def _number(self, cell: str, name: str, line: int) -> float | None:
-        cell = cell.strip()
-        if cell in MISSING:
-            return None
-        try:
-            if "_" not in cell:  # Python would read 1_000, other readers of the same file would not
-                return float(cell)
-        except ValueError:
-            pass
+def _scaling(fitted: Fitted, options: CsvOptions, given: Collection[str]) -> dict[str, Any]:
+    """How a prediction request has features scaled, as fields of `Fitted`."""
+    kind = fitted.scale_type
+    if "scale" in given:
+        # A model that was trained with scaling is asked with the same, unless the request wants another.
+        kind = "" if not options.scale else options.scale_type if "scale_type" in given or not kind else kind
+    if not kind:
+        return {"scale_type": ""}
+    one, other = BOUNDS[kind]
+    low, high = (fitted.low, fitted.high) if kind == fitted.scale_type else ([], [])
+    if one in given and getattr(options, one):
+        low, high = list(getattr(options, one)), list(getattr(options, other))
+    if not low:
+        raise BadInput(f"predict: failed acquiring scaling {one} or {other}")
+    if len(low) != len(fitted.bounded) and not fitted.unnamed:
         raise BadInput(
-            f"column {name} is not a number, use categoricals or ignore parameters instead: "
-            f"line {line} of {self.name} has {shown(cell)}"
+            f"parameters.input.{one} has {len(low)} values; the training data has {len(fitted.bounded)} "
+            "columns that are not ignored"
+        )
+    return {"scale_type": kind, "low": low, "high": high}
+
+
+# From the rows of a piece to its cells
+
+
+@dataclass
+class _Rows:
+    """What was made of the rows of a piece.
+
+    cells : float array, one column per feature. codes : position of the label of each row in `words`.
+    labels : as described at `Target`, where they are known already.
+    found : codes and words of categorical columns that are still to be learned, by position of the column.
+    """
+
+    cells: np.ndarray
+    labels: np.ndarray | None = None
+    codes: np.ndarray | None = None
+    words: list[str] = field(default_factory=list)
+    found: dict[int, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
+    spreads: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...] | None] | None = None
+    uris: list[str] = field(default_factory=list)
+
+
+class _Columns:
+    """Turns record batches into cells; used in several threads."""
+
+    def __init__(self, fitted: Fitted, target: Target, text: CsvText, labels: Sequence[str], *, with_ids: bool) -> None:
+        self._fitted = fitted
+        self._target = target
+        self._text = text
+        self._labels = list(labels)
+        self.with_ids = with_ids
+        self._numeric = [name for name in fitted.features if name not in fitted.categories]
+        self._places = [place for place, name in enumerate(fitted.features) if name not in fitted.categories]
+        self._wordy = [(place, name) for place, name in enumerate(fitted.features) if name in fitted.categories]
+
+    @property
+    def kinds(self) -> dict[str, pa.DataType]:
+        """Type of every column that is read."""
+        kind = pa.string() if self._target.kind == "classification" else pa.float64()
+        kinds = {name: pa.float64() for name in self._numeric} | {name: pa.string() for _, name in self._wordy}
+        kinds |= dict.fromkeys(self._labels, kind)
+        if self.with_ids:
+            kinds[self._fitted.id] = pa.string()
+        return kinds
+
+    def _numbers(self, batch: pa.RecordBatch) -> np.ndarray:
+        """The numeric features, shape (rows, numeric features), float64, NaN where a value is missing."""
+        values = _floats(batch, self._numeric)
+        infinite = np.isinf(values)
+        if infinite.any():
+            raise self._too_large(values, infinite)
+        return values
+
+    def _too_large(self, values: np.ndarray, wrong: np.ndarray) -> WrongRow:
+        row, column = (int(place) for place in np.argwhere(wrong)[0])
+        name, value = self._numeric[column], float(values[row, column])
+        source = self._text.name
+        return WrongRow(
+            row, lambda row: f"column {name} of {source} has the value {value:g} in row {row}; it is too large"
         )
 
+    @cached_property
+    def _scaling(self) -> Scaling:
+        return Scaling(self._fitted, self._numeric)
 
-def _file_bytes(source: FileSource) -> bytes:
-    try:
-        status = source.path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise BadInput(f"{source.name} is a directory, requires a CSV file")
-        if not stat.S_ISREG(status.st_mode):
-            raise BadInput(f"{source.name} is no regular file, requires a CSV file")
-        return source.path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"data file {source.name} does not exist") from None
-    except PermissionError:
-        raise BadInput(f"data file {source.name} cannot be read: permission denied") from None
-    except OSError as error:
-        raise BadInput(f"data file {source.name} cannot be read: {error.strerror}") from None
-
-
-def _line_bytes(source: LinesSource) -> bytes:
-    try:
-        return "\n".join(source.lines).encode()
-    except UnicodeEncodeError:
-        raise BadInput("in-memory data holds characters that are no Unicode text") from None
-
-
-def _fit_columns(text: _Text, options: CsvOptions) -> Fitted:
-    columns = text.header()
-    for name in options.label:
-        if name not in columns:
-            raise BadInput(
-                f"cannot find label column {name} in {text.name}"
-                + (text.separator_hint() or "; its columns are " + _listed(columns))
-            )
-    if options.id and options.id not in columns:
-        raise BadInput(f"cannot find id column {options.id} in {text.name}; its columns are {_listed(columns)}")
-    for option in ("ignore", "categoricals"):
-        for name in getattr(options, option):
-            if name not in columns:
-                raise BadInput(
-                    f"cannot find column {name} of parameters.input.{option} in {text.name}; "
-                    f"its columns are {_listed(columns)}"
-                )
-    for name in options.categoricals_mapping:
-        if name not in columns:
-            raise BadInput(f"cannot find column {name} of parameters.input.categoricals_mapping in {text.name}")
-    apart = {*options.label, options.id, *options.ignore}
-    for name in (*options.categoricals, *options.categoricals_mapping):
-        if name in apart:
-            raise BadInput(f"column {name} is categorical and at the same time label, id or ignored")
-    # A trailing separator makes a last column without a name: no feature.
-    features = [name for name in columns if name and name not in apart]
-    if not features:
-        hint = text.separator_hint() or "; all are label, id or ignored"
-        raise BadInput(f"{text.name} has no feature column{hint}")
-    offsets = list(options.label_offset)
-    return Fitted(
-        columns=columns,
-        features=features,
-        label=list(options.label),
-        id=options.id,
-        ignore=list(options.ignore),
-        label_offset=offsets * len(options.label) if len(offsets) == 1 else offsets,
-        separator=options.separator[0],
-        quote=options.quote[:1],
-        categories={name: {} for name in columns if name in (*options.categoricals, *options.categoricals_mapping)},
-    )
-
-
-def _kinds(fitted: Fitted, target: Target, *, labelled: bool = True) -> dict[str, pa.DataType]:
-    """Type of every column that is read."""
-    kinds = {
-        name: pa.string() if name in fitted.categories else pa.float64()
-        for name in fitted.columns
-        if name in fitted.features
-    }
-    if labelled:
-        kinds.update({name: pa.string() if target.kind == "classification" else pa.float64() for name in fitted.label})
-    if fitted.id:
-        kinds[fitted.id] = pa.string()
-    return kinds
-
-
-def _fit_categories(
-    columns: Mapping[str, pa.ChunkedArray], options: CsvOptions, fitted: Fitted
-) -> dict[str, dict[str, int]]:
-    found = {}
-    for name in fitted.categories:
-        given = options.categoricals_mapping.get(name)
-        if given is not None:
-            if sorted(given.values()) != list(range(len(given))):
-                raise BadInput(
-                    f"parameters.input.categoricals_mapping must number the words of column {name} from 0 without gaps"
-                )
-            found[name] = dict(sorted(given.items(), key=lambda item: item[1]))
-            continue
-        words = [word for word in pc.unique(columns[name]).to_pylist() if word not in MISSING]
-        found[name] = {word: position for position, word in enumerate(words)}
-    return found
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Position of every cell among the different words, and these, in order of appearance."""
-    coded = pc.dictionary_encode(column.combine_chunks())
-    if isinstance(coded, pa.ChunkedArray):
-        coded = coded.combine_chunks()
-    return np.from_dlpack(coded.indices).astype(np.int64), coded.dictionary.to_pylist()
-
-
-def _as_numbers(words: Sequence[str]) -> list[float] | None:
-    """The words as numbers, or None when one is none."""
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        return None
-    return None if any("_" in word for word in words) or not all(map(math.isfinite, numbers)) else numbers
-
-
-def _fit_classes(
-    column: pa.ChunkedArray, fitted: Fitted, target: Target, warnings: list[Warning], source: str
-) -> tuple[np.ndarray, list[str] | None]:
-    """Class index of every row, and the class names when the labels are words."""
-    codes, words = _encoded(column)
-    _no_missing_label(codes, words, fitted.label[0], source)
-    name, offset = fitted.label[0], fitted.label_offset[0]
-    numbers = _as_numbers(words)
-    if numbers is None:
-        names = list(dict.fromkeys(word.strip() for word in words))
-        if len(names) > target.classes:
-            raise BadInput(
-                f"label column {name} of {source} holds {len(names)} classes ({_listed(names)}), "
-                f"but parameters.mllib.nclasses is {target.classes}"
-            )
-        if len(names) < target.classes:
-            text = f"label column {name} holds {len(names)} classes, parameters.mllib.nclasses is {target.classes}"
-            warnings.append(Warning("parameters.mllib.nclasses", text))
-        if offset:
-            text = "parameters.input.label_offset was ignored: the labels are words, numbered from 0"
-            warnings.append(Warning("parameters.input.label_offset", text))
-        positions = {word: position for position, word in enumerate(names)}
-        return np.array([positions[word.strip()] for word in words], np.int32)[codes], names
-    return _class_numbers(codes, numbers, name, offset, target, source), None
-
-
-def _class_numbers(
-    codes: np.ndarray, numbers: list[float], name: str, offset: int, target: Target, source: str
-) -> np.ndarray:
-    shifted = [number + offset for number in numbers]
-    for number, label in zip(numbers, shifted, strict=True):
-        if not label.is_integer() or not 0 <= label < target.classes:
-            lowest, highest = min(numbers), max(numbers)
-            hint = ""
-            if lowest > 0 and highest - lowest < target.classes and lowest.is_integer():
-                hint = f"; set parameters.input.label_offset to {-int(lowest)}?"
-            elif label.is_integer() and label >= target.classes:
-                hint = f"; is parameters.mllib.nclasses, {target.classes}, too small?"
-            elif not label.is_integer():
-                hint = "; is this a regression?"
-            after = f" (with label_offset {offset})" if offset else ""
-            raise BadInput(
-                f"label {number:g} of column {name} in {source}{after} is outside of 0..{target.classes - 1}{hint}"
-            )
-    return np.array(shifted, np.float64).astype(np.int32)[codes]
-
-
-def _no_missing_label(codes: np.ndarray, words: Sequence[str], name: str, source: str) -> None:
-    for position, word in enumerate(words):
-        if not word.strip():
-            row = int(np.argmax(codes == position)) + 1
-            raise BadInput(f"label column {name} of {source} has no value in row {row}")
-
-
-def _numbers(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, source: str) -> np.ndarray:
-    """The targets of a regression, shape (rows, targets)."""
-    made = []
-    for name, offset in zip(fitted.label, fitted.label_offset, strict=True):
-        values = _floats(columns[name]) + offset
-        wrong = ~np.isfinite(values)
-        if wrong.any():
-            row = int(np.argmax(wrong)) + 1
-            raise BadInput(f"label column {name} of {source} has no finite value in row {row}")
-        made.append(values)
-    return np.stack(made, axis=1)
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    """A float column as an array, NaN where a value is missing.
-
-    Not by `to_numpy`, which imports pandas (a second, and 60 MB) wherever that is installed.
-    """
-    filled = pc.fill_null(column, math.nan) if column.null_count else column
-    return np.concatenate([np.from_dlpack(chunk) for chunk in filled.chunks])
-
-
-def _known_labels(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, target: Target, source: str) -> np.ndarray:
-    """Labels of data that the model was not trained on. Raises BadInput for a class it does not know."""
-    if target.kind != "classification":
-        return _numbers(columns, fitted, source)
-    name = fitted.label[0]
-    codes, words = _encoded(columns[name])
-    _no_missing_label(codes, words, name, source)
-    if fitted.words is not None:
-        positions = {word: position for position, word in enumerate(fitted.words)}
-        for word in words:
-            if word.strip() not in positions:
-                raise BadInput(f"label {word.strip()} found in test set but not in train set ({source})")
-        return np.array([positions[word.strip()] for word in words], np.int32)[codes]
-    offset = fitted.label_offset[0]
-    for word in words:
-        numbers = _as_numbers([word])
-        if numbers is None or not 0 <= numbers[0] + offset < target.classes or not numbers[0].is_integer():
-            raise BadInput(f"label {word.strip()} found in test set but not in train set ({source})")
-    return _class_numbers(codes, [float(word) for word in words], name, offset, target, source)
-
-
-def _fit_bounds(
-    columns: Mapping[str, pa.ChunkedArray], labels: np.ndarray, options: CsvOptions, fitted: Fitted
-) -> None:
-    fitted.scale_type = options.scale_type
-    given = (
-        (options.min_vals, options.max_vals)
-        if options.scale_type == "minmax"
-        else (options.mean_vals, options.variance_vals)
-    )
-    names = fitted.bounded
-    if given[0]:
-        if len(given[0]) != len(names):
-            raise BadInput(
-                f"the bounds have {len(given[0])} values; {len(names)} columns of the training data are not ignored"
-            )
-        fitted.low, fitted.high = list(given[0]), list(given[1])
-        return
-    for name in names:
-        if name in fitted.label:
-            values = (labels if labels.ndim == 1 else labels[:, fitted.label.index(name)]).astype(np.float64)
-        elif name in columns and pa.types.is_floating(columns[name].type):
-            values = _floats(columns[name])
-        else:
-            values = np.zeros(1)  # ids and words are never scaled; the place is kept
-        values = values[np.isfinite(values)]
-        if len(values) == 0:
-            values = np.zeros(1)
-        if options.scale_type == "minmax":
-            low, high = values.min(), values.max()
-        else:
-            low, high = values.mean(), values.var()
-        fitted.low.append(float(low))
-        fitted.high.append(float(high))
-
-
-def _features(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, source: str) -> np.ndarray:
-    """The feature array in the order of `fitted.inputs`, scaled and with words as 0/1 columns."""
-    rows = len(columns[fitted.features[0]])
-    made = np.empty((rows, len(fitted.inputs)), np.float32)
-    bounds = dict(zip(fitted.bounded, zip(fitted.low, fitted.high, strict=True), strict=False))
-    position = 0
-    for name in fitted.features:
-        if name in fitted.categories:
-            words = fitted.categories[name]
-            made[:, position : position + len(words)] = _one_hot(columns[name], name, words)
-            position += len(words)
-            continue
-        values = _floats(columns[name])
-        if fitted.scale_type and name in bounds:
-            low, high = bounds[name]
-            if fitted.scale_type == "minmax" and high != low:
-                values = (values - low) / (high - low)
-            elif fitted.scale_type == "znorm" and high > 0:
-                values = (values - low) / math.sqrt(high)
+    def _scaled(self, values: np.ndarray) -> np.ndarray:
+        """Numeric features scaled, float32. Raises WrongRow for what does not fit."""
         with np.errstate(over="ignore"):
-            made[:, position] = values
-        wrong = np.isinf(made[:, position])
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise BadInput(f"column {name} of {source} has the value {values[row]:g} in row {row + 1}; it is too large")
-        position += 1
+            made = self._scaling(values).astype(np.float32)
+        infinite = np.isinf(made)
+        if infinite.any():
+            raise self._too_large(values, infinite)
+        return made
+
+    def _arranged(self, values: np.ndarray, wordy: Sequence[np.ndarray]) -> np.ndarray:
+        """Cells of all features, of those of the numeric and those of the categorical ones."""
+        if not self._wordy:
+            return values
+        cells = np.empty((len(values), len(self._fitted.features)), values.dtype)
+        cells[:, self._places] = values
+        for (place, _), column in zip(self._wordy, wordy, strict=True):
+            cells[:, place] = column
+        return cells
+
+
+class _Learning(_Columns):
+    """Reads training data, and learns of it on the way what `fitted` lacks: words, classes, bounds."""
+
+    def __init__(self, fitted: Fitted, options: CsvOptions, target: Target, text: CsvText) -> None:
+        labels = [] if target.kind == "autoencoder" else fitted.label
+        super().__init__(fitted, target, text, labels, with_ids=False)
+        self.is_pending = bool(fitted.scale_type) and not given_bounds(fitted, options)
+        self._new = [place for place, name in self._wordy if name not in options.categoricals_mapping]
+        self._spread = Spread(fitted.scale_type, len(self._numeric)) if self.is_pending else None
+        self._label_spread = Spread(fitted.scale_type, len(labels)) if self.is_pending and labels else None
+        self._classes: Classes | None = None
+        if target.kind == "classification":
+            self._classes = Classes(fitted.label[0], spread(fitted.label_offset, fitted.label)[0], target, text.name)
+        self._counts = np.zeros(0, np.int64)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the cells: what is still to be scaled keeps all its digits."""
+        return np.dtype(np.float64 if self.is_pending else np.float32)
+
+    def pieces(self, threads: int) -> Iterator[_Rows]:
+        """The rows of all pieces, words and classes numbered alike in all of them."""
+        columns, kinds = self._fitted.columns, self.kinds
+        for piece in self._text.pieces(columns, kinds, self._work, threads=threads, skip_header=True):
+            for place, (codes, words) in piece.found.items():
+                piece.cells[:, place] = self._learned(place, words)[codes]
+            if self._classes is not None:
+                assert piece.codes is not None
+                piece.labels = self._classes.add(piece.codes, piece.words)
+                counts = np.bincount(piece.labels, minlength=len(self._counts))
+                counts[: len(self._counts)] += self._counts
+                self._counts = counts
+            if self._spread is not None and piece.spreads is not None:
+                self._spread.add(piece.spreads[0])
+                if self._label_spread is not None and piece.spreads[1] is not None:
+                    self._label_spread.add(piece.spreads[1])
+            yield piece
+
+    def _work(self, batch: pa.RecordBatch) -> _Rows:
+        values = self._numbers(batch)
+        piece = _Rows(values)
+        if self._classes is not None:
+            piece.codes, piece.words = csv_labels.encoded(batch.column(self._labels[0]))
+        elif self._labels:
+            wanted = _floats(batch, self._labels)
+            piece.labels = csv_labels.numbers(wanted, self._fitted, self._target, self._text.name)
+        if self._spread is not None:
+            of_labels = None
+            if self._label_spread is not None and piece.labels is not None:
+                of_labels = self._label_spread.of(piece.labels.astype(np.float64))
+            piece.spreads = (self._spread.of(values), of_labels)
+        else:
+            values = self._scaled(values)
+        wordy = []
+        for place, name in self._wordy:
+            codes, words = csv_labels.encoded(batch.column(name))
+            if place in self._new:
+                piece.found[place] = (codes, words)
+                wordy.append(codes)
+            else:
+                wordy.append(_positions(codes, words, name, self._fitted.categories[name]))
+        piece.cells = self._arranged(values, wordy)
+        return piece
+
+    def _learned(self, place: int, words: Sequence[str]) -> np.ndarray:
+        """Positions of some words of a categorical column, new ones at the end; NaN for a missing one."""
+        name = self._fitted.features[place]
+        known = self._fitted.categories[name]
+        made = [math.nan if word in MISSING else known.setdefault(word, len(known)) for word in words]
+        if len(known) > CATEGORIES_MOST:
+            raise BadInput(
+                f"column {name} of {self._text.name} holds more than {CATEGORIES_MOST} different words; is it an id? "
+                "Use the id or ignore parameter"
+            )
+        return np.array(made, np.float64)
+
+    def finish(self, warnings: list[Warning]) -> np.ndarray | None:
+        """Complete `fitted`; returns the label of every class number in the pieces, if there are classes.
+
+        Raises BadInput.
+        """
+        labels = None
+        if self._classes is not None:
+            labels, self._fitted.words = self._classes.finish(warnings)
+        if self._fitted.width == 0:
+            raise BadInput(f"{self._text.name} has no feature column with a value in it")
+        if self._spread is not None:
+            self._fit_bounds(labels)
+        return labels
+
+    def _fit_bounds(self, classes: np.ndarray | None) -> None:
+        fitted, source = self._fitted, self._text.name
+        assert self._spread is not None
+        found = dict(zip(self._numeric, zip(*self._spread.bounds(), strict=True), strict=True))
+        is_range = fitted.scale_type == "minmax"
+        for name, (low, high) in found.items():
+            if not math.isfinite(high - low if is_range else low + high):
+                raise BadInput(f"the values of column {name} of {source} lie too far apart to be scaled")
+            if (low == high if is_range else high == 0) and abs(low) > np.finfo(np.float32).max:
+                raise BadInput(f"column {name} of {source} has the value {low:g} in every row; it is too large")
+        if classes is not None:
+            spread_ = Spread(fitted.scale_type, 1)
+            counts_too = (
+                np.full(len(classes), True) if self._target.ignored is None else classes != self._target.ignored
+            )
+            counts, used = self._counts[counts_too], classes[counts_too]
+            # As many rows as there are classes, each counted as often as it is there.
+            spread_.add(_weighted(used.astype(np.float64), counts, is_range))
+            ((one,), (other,)) = spread_.bounds()
+            found[fitted.label[0]] = (one, other)
+        elif self._label_spread is not None:
+            found |= zip(self._labels, zip(*self._label_spread.bounds(), strict=True), strict=True)
+        # Ids and words are never scaled, nor are the labels of an autoencoder looked at; their place is kept.
+        bounds = [found.get(name, (0.0, 0.0)) for name in fitted.bounded]
+        fitted.low, fitted.high = [low for low, _ in bounds], [high for _, high in bounds]
+
+
+def _weighted(values: np.ndarray, counts: np.ndarray, is_range: bool) -> tuple[np.ndarray, ...]:
+    """What `Spread.add` takes, of one column in which each value stands so many times."""
+    if len(values) == 0:
+        return (np.full(1, np.nan),) * 2 if is_range else (np.zeros(1),) * 3
+    if is_range:
+        return values.min(keepdims=True), values.max(keepdims=True)
+    mean = float(np.average(values, weights=counts))
+    return np.array([counts.sum()], np.float64), np.array([mean]), np.array([((values - mean) ** 2 * counts).sum()])
+
+
+class _Known(_Columns):
+    """Reads data of whose columns everything is known: test sets, and rows to predict on."""
+
+    def __init__(self, fitted: Fitted, target: Target, text: CsvText, *, labelled: bool, with_ids: bool) -> None:
+        super().__init__(fitted, target, text, fitted.label if labelled else [], with_ids=with_ids)
+
+    def pieces(self, names: Sequence[str], threads: int, *, skip_header: bool) -> Iterator[_Rows]:
+        """The rows of all pieces; their numbers are scaled already."""
+        return self._text.pieces(names, self.kinds, self._work, threads=threads, skip_header=skip_header)
+
+    def _work(self, batch: pa.RecordBatch) -> _Rows:
+        fitted, source = self._fitted, self._text.name
+        values = self._scaled(self._numbers(batch))
+        wordy = [
+            _positions(*csv_labels.encoded(batch.column(name)), name, fitted.categories[name])
+            for _, name in self._wordy
+        ]
+        piece = _Rows(self._arranged(values, wordy))
+        if self._labels and self._target.kind == "classification":
+            codes, words = csv_labels.encoded(batch.column(self._labels[0]))
+            piece.labels = csv_labels.known_classes(codes, words, self._labels[0], fitted, self._target, source)
+        elif self._labels:
+            wanted = _floats(batch, self._labels)
+            piece.labels = csv_labels.numbers(wanted, fitted, self._target, source)
+        if self.with_ids:
+            piece.uris = batch.column(fitted.id).to_pylist()
+        return piece
+
+
+def _floats(batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
+    """Float columns as one array, shape (rows, columns), NaN where a value is missing."""
+    if not names:
+        return np.empty((batch.num_rows, 0), np.float64)
+    made: np.ndarray = batch.select(list(names)).to_tensor(null_to_nan=True).to_numpy()
     return made
 
 
-def _one_hot(column: pa.ChunkedArray, name: str, words: Mapping[str, int]) -> np.ndarray:
-    codes, found = _encoded(column)
-    rows = np.zeros((len(found), len(words)), np.float32)
-    for code, word in enumerate(found):
-        if word in words:
-            rows[code, words[word]] = 1.0
-        elif word in MISSING:
-            rows[code] = np.nan
-        else:
-            raise BadInput(f"unknown category {word} for variable {name}")
-    return rows[codes]
+def _positions(codes: np.ndarray, words: Sequence[str], name: str, known: Mapping[str, int]) -> np.ndarray:
+    """Position of the word of every row; NaN for a missing one. Raises WrongRow for an unknown one."""
+    made = []
+    for code, word in enumerate(words):
+        position = known.get(word)
+        if position is None and word not in MISSING:
+            text = f"unknown category {shown(word)[1:-1]} for variable {name}"
+            raise WrongRow(int(np.argmax(codes == code)), partial("{} (row {})".format, text))
+        made.append(math.nan if position is None else position)
+    return np.array(made, np.float64)[codes]
+
+
+# From the cells of all pieces to tables
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """What is still to be done to cells and labels when everything is known.
+
+    is_pending : whether numbers must be scaled. classes : label of every class number, None when labels are final.
+    """
+
+    fitted: Fitted
+    is_pending: bool
+    classes: np.ndarray | None
+
+    @property
+    def changes_features(self) -> bool:
+        """Whether features are other than cells."""
+        return self.is_pending or bool(self.fitted.categories)
+
+    def features(self, cells: np.ndarray) -> np.ndarray:
+        """Features, float32, of some rows."""
+        return self.fitted.expanded(self._scaling(cells) if self.is_pending else cells)
+
+    @cached_property
+    def _scaling(self) -> Scaling:
+        return Scaling(self.fitted, self.fitted.features)
+
+    def labels(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of some rows."""
+        return labels if self.classes is None else self.classes[labels]
+
+    def step(self) -> int:
+        """Rows to complete at a time."""
+        return max(1, _STEP_BYTES // (4 * self.fitted.width))
+
+
+def _completed(cells: np.ndarray, fitted: Fitted) -> Iterator[np.ndarray]:
+    """Features of cells whose numbers are scaled, some rows at a time."""
+    completion = _Completion(fitted, False, None)
+    step = completion.step()
+    for first in range(0, len(cells), step):
+        yield completion.features(cells[first : first + step])
+
+
+def _store(folder: Path | None, name: str, width: int, dtype: np.dtype) -> _InMemory | _OnDisk:
+    return _InMemory(width, dtype) if folder is None else _OnDisk(folder / name, width, dtype)
+
+
+class _Growing:
+    """An array that rows are added to; a large one is moved by the system, not copied."""
+
+    def __init__(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        self._made = np.empty((0, *shape), dtype)
+        self.rows = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows."""
+        if self.rows + len(rows) > len(self._made):
+            self.reserve(max(self.rows + len(rows), self.rows * 3 // 2))
+        self._made[self.rows : self.rows + len(rows)] = rows
+        self.rows += len(rows)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows in all."""
+        if rows <= len(self._made):
+            return
+        if 2 * self.rows > rows:
+            self._made.resize((rows, *self._made.shape[1:]), refcheck=False)
+            return
+        # Unlike the above this writes no zeros: what is not used costs no memory.
+        made = np.empty((rows, *self._made.shape[1:]), self._made.dtype)
+        made[: self.rows] = self._made[: self.rows]
+        self._made = made
+
+    def array(self) -> np.ndarray:
+        """The rows; no more can be added."""
+        self._made.resize((self.rows, *self._made.shape[1:]), refcheck=False)
+        return self._made
+
+
+class _InMemory:
+    """Cells and labels in memory, which become tables there."""
+
+    def __init__(self, width: int, dtype: np.dtype) -> None:
+        self.features = _Growing(dtype, (width,))
+        self.labels: _Growing | None = None
+        self._is_sized = False
+
+    def __len__(self) -> int:
+        return self.features.rows
+
+    def append(self, cells: np.ndarray | None, labels: np.ndarray | None) -> None:
+        """Add rows."""
+        if cells is not None:
+            self.features.append(cells)
+        if labels is not None:
+            if self.labels is None:
+                self.labels = _Growing(labels.dtype, labels.shape[1:])
+            self.labels.append(labels)
+
+    def expect(self, share: float) -> None:
+        """Make room for all rows, once, when this share of them is there."""
+        if not self._is_sized:
+            self._is_sized = True
+            self.features.reserve(int(self.features.rows / share * 1.02))
+
+    def label_array(self) -> np.ndarray | None:
+        """The labels; no more can be added."""
+        return None if self.labels is None else self.labels.array()
+
+    def finished(
+        self, completion: _Completion, name: str, kept: int, generator: np.random.Generator | None
+    ) -> tuple[DenseTable, DenseTable | None]:
+        """The table, and the rows from `kept` on as a test set; in random order before that, with a generator."""
+        features = self._completed(completion)
+        labels = self.label_array()
+        if labels is not None:
+            labels = completion.labels(labels)
+        if generator is not None:
+            order = generator.permutation(len(features))
+            # Some columns at a time, so that there is never a second array of the same size.
+            for first in range(0, features.shape[1], 16):
+                features[:, first : first + 16] = features[order, first : first + 16]
+            labels = None if labels is None else labels[order]
+        if kept == len(features):
+            return DenseTable(features, labels, None, name), None
+        train, test = (labels, labels) if labels is None else (labels[:kept], labels[kept:])
+        return DenseTable(features[:kept], train, None, name), DenseTable(features[kept:], test, None, "split")
+
+    def _completed(self, completion: _Completion) -> np.ndarray:
+        cells = self.features.array()
+        if not completion.changes_features:
+            return cells
+        rows, width, step = len(cells), completion.fitted.width, completion.step()
+        if width == cells.shape[1] and cells.dtype == np.float64 and not completion.fitted.categories:
+            # In the same memory, as a row of features ends before its cells begin; the other half is given back.
+            made = cells.reshape(-1).view(np.float32)[: rows * width].reshape(rows, width)
+            for first in range(0, rows, step):
+                made[first : first + step] = completion.features(cells[first : first + step])
+            del made
+            cells.resize(((rows * width + 1) // 2,), refcheck=False)
+            return cells.view(np.float32)[: rows * width].reshape(rows, width)
+        made = np.empty((rows, width), np.float32)
+        for first in range(0, rows, step):
+            made[first : first + step] = completion.features(cells[first : first + step])
+        return made
+
+
+class _OnDisk:
+    """Cells and labels in a file, which become tables on disk."""
+
+    def __init__(self, folder: Path, width: int, dtype: np.dtype) -> None:
+        self._folder = folder
+        self._writer = ColumnarWriter(folder, width, dtype)
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, cells: np.ndarray, labels: np.ndarray | None) -> None:
+        """Add rows."""
+        self._writer.append(cells, labels)
+        self._rows += len(cells)
+
+    def expect(self, share: float) -> None:
+        """Nothing: a file needs no room beforehand."""
+
+    def finished(
+        self, completion: _Completion, name: str, kept: int, generator: np.random.Generator | None
+    ) -> tuple[ColumnarTable, ColumnarTable | None]:
+        """The table, and the rows from `kept` on as a test set; in random order before that, with a generator.
+
+        The same rows are in the test set as in memory; their order, and that of the others, is as random as
+        `columnar.py` says.
+        """
+        cells = self._writer.finish(name)
+        if generator is None and not completion.changes_features:
+            if completion.classes is not None:
+                cells.relabel(completion.labels)
+            return _parts(cells, name, kept)
+        chosen = None
+        if generator is not None and kept < len(cells):
+            chosen = _chosen(generator, len(cells), kept, self._folder)
+        width, folder = completion.fitted.width, self._folder.parent
+        train = ColumnarWriter(folder / "train", width)
+        test = None if chosen is None else ColumnarWriter(folder / "split", width)
+        step = completion.step()
+        for numbers, rows, labels in cells.numbered(generator):
+            for first in range(0, len(rows), step):
+                features = completion.features(rows[first : first + step])
+                wanted = None if labels is None else completion.labels(labels[first : first + step])
+                if test is None or chosen is None:
+                    train.append(features, wanted)
+                    continue
+                is_test = chosen[numbers[first : first + step]]
+                test.append(features[is_test], None if wanted is None else wanted[is_test])
+                train.append(features[~is_test], None if wanted is None else wanted[~is_test])
+        cells.remove()
+        whole = train.finish(name)
+        return (whole, test.finish("split")) if test is not None else _parts(whole, name, kept)
+
+
+def _parts(table: ColumnarTable, name: str, kept: int) -> tuple[ColumnarTable, ColumnarTable | None]:
+    if kept == len(table):
+        return table, None
+    return table.part(0, kept, name), table.part(kept, len(table), "split")
+
+
+def _chosen(generator: np.random.Generator, rows: int, kept: int, folder: Path) -> np.ndarray:
+    """Which rows a permutation puts behind the first `kept`; drawn like in memory, but in a file."""
+    order = _scratch_array(folder / "order", np.dtype(np.int64), rows)
+    for first in range(0, rows, _STEP_ROWS):
+        order[first : first + _STEP_ROWS] = np.arange(first, min(rows, first + _STEP_ROWS))
+    generator.shuffle(order)
+    chosen = _scratch_array(folder / "chosen", np.dtype(np.bool_), rows)
+    for first in range(kept, rows, _STEP_ROWS):
+        chosen[order[first : first + _STEP_ROWS]] = True
+    return chosen
+
+
+def _scratch_array(path: Path, dtype: np.dtype, rows: int) -> np.ndarray:
+    """An array of zeros in a file, which has no name any more when this returns. Raises BadInput."""
+    try:
+        with path.open("w+b") as file:
+            # To write where there is no disk behind would end the process.
+            os.posix_fallocate(file.fileno(), 0, rows * dtype.itemsize)
+            made = np.asarray(np.memmap(file, dtype, "r+", shape=(rows,)))
+    except OSError as error:
+        raise BadInput(
+            f"the table that parameters.input.db keeps on disk cannot be written: {error.strerror}"
+        ) from None
+    finally:
+        path.unlink(missing_ok=True)
+    return made
 
 
 def _read_test(
-    source: Source, fitted: Fitted, options: CsvOptions, target: Target, threads: int, warnings: list[Warning]
-) -> DenseTable:
-    text = _Text(source, fitted.separator, fitted.quote)
-    names = text.header()
-    for name in fitted.label:
-        if name not in names:
-            raise BadInput(f"cannot find label column {name} in {text.name}" + text.separator_hint())
-    _check_columns(names, fitted, text.name, True, warnings)
-    kinds = _kinds(fitted, target)
-    if fitted.id and fitted.id not in names:
-        del kinds[fitted.id]
-    columns = text.read(names, kinds, threads=threads, skip_header=True)
-    labels = _known_labels(columns, fitted, target, text.name)
-    return DenseTable(_features(columns, fitted, text.name), labels, None, PurePath(text.name).name)
+    source: Source, fitted: Fitted, target: Target, threads: int, folder: Path | None, warnings: list[Warning]
+) -> Table:
+    with CsvText(source, fitted.separator, fitted.quote) as text:
+        names = text.header()
+        has_labels = target.kind != "autoencoder"
+        for name in fitted.label if has_labels else ():
+            if name not in names:
+                raise BadInput(f"cannot find label column {name} in {text.name}" + text.separator_hint())
+        _check_columns(names, fitted, text.name, False, warnings)
+        reading = _Known(fitted, target, text, labelled=has_labels, with_ids=False)
+        if folder is None:
+            memory = _InMemory(fitted.width, np.dtype(np.float32))
+        else:
+            writer = ColumnarWriter(folder, fitted.width)
+        for piece in reading.pieces(names, threads, skip_header=True):
+            done = 0
+            for block in _completed(piece.cells, fitted):
+                labels = None if piece.labels is None else piece.labels[done : done + len(block)]
+                done += len(block)
+                if folder is None:
+                    memory.append(block, labels)
+                else:
+                    writer.append(block, labels)
+            if folder is None:
+                memory.expect(text.share)
+    name = PurePath(text.name).name
+    if folder is not None:
+        return writer.finish(name)
+    return DenseTable(memory.features.array(), memory.label_array(), None, name)
 
 
 def _check_columns(
@@ -695,42 +774,61 @@ def _check_columns(
         for name in fitted.label:
             if name not in names:
                 raise BadInput(f"cannot find label column {name} in {source}; measures need the true labels")
-    extra = [name for name in names if name and name not in fitted.columns and name != fitted.id]
+    known = {*fitted.columns, *fitted.label, *fitted.ignore, fitted.id}
+    extra = [name for name in names if name and name not in known]
     if extra and warnings is not None:
         warnings.append(
-            Warning("data", f"columns of {source} that the training data has not were ignored: {_listed(extra)}")
+            Warning("data", f"columns of {source} that the training data has not were ignored: {listed(extra)}")
         )
 
 
-def _prediction_columns(text: _Text, fitted: Fitted, labelled: bool) -> tuple[list[str], bool]:
+def _prediction_columns(text: CsvText, fitted: Fitted, labelled: bool) -> tuple[list[str], bool]:
     """Names of the columns of data to predict on, and whether the first line holds them."""
     first = text.first
-    names_known = bool(first) and all(cell in fitted.columns for cell in first)
-    if text.is_file or names_known or set(fitted.features) <= set(first):
+    places = _placed(fitted)
+    if text.is_file or _is_header(first, fitted, places):
         if fitted.id and fitted.id not in first:
             raise BadInput(f"cannot find id column {fitted.id} in {text.name}" + text.separator_hint())
         return text.header(), True
-    apart = {*fitted.label, *fitted.ignore}
-    for names in (
-        fitted.columns,
-        [name for name in fitted.columns if name not in fitted.label],
-        [name for name in fitted.columns if name not in fitted.ignore],
-        [name for name in fitted.columns if name not in apart],
-        [name for name in fitted.columns if name != fitted.id and name not in fitted.ignore],
-        fitted.features,
-    ):
+    for names in places:
         if len(names) == len(first) and (not labelled or all(name in names for name in fitted.label)):
             return list(names), False
+    if labelled and any(len(names) == len(first) for names in places):
+        raise BadInput(f"the rows of {text.name} have no label; measures need the true labels")
     raise BadInput(
         f"the first line of {text.name} has {len(first)} cells; the model was trained with "
-        f"{len(fitted.features)} features: {_listed(fitted.features)}" + text.separator_hint()
+        f"{len(fitted.features)} features: {listed(fitted.features)}" + text.separator_hint()
     )
 
 
-def _uris(columns: Mapping[str, pa.ChunkedArray], fitted: Fitted, rows: int, before: int) -> list[str]:
-    if fitted.id and fitted.id in columns:
-        return columns[fitted.id].to_pylist()
-    return [str(row) for row in range(before + 1, before + rows + 1)]
+def _placed(fitted: Fitted) -> list[list[str]]:
+    """The columns that rows without a header may have, the likeliest first."""
+    if fitted.unnamed:
+        return [fitted.features]
+    columns = [name for name in fitted.columns if name]
+    apart = {*fitted.label, *fitted.ignore}
+    return [
+        fitted.columns,
+        columns,
+        [name for name in columns if name not in fitted.label],
+        [name for name in columns if name not in fitted.ignore],
+        [name for name in columns if name not in apart],
+        [name for name in columns if name != fitted.id and name not in fitted.ignore],
+        fitted.features,
+    ]
+
+
+def _is_header(first: Sequence[str], fitted: Fitted, places: Sequence[Sequence[str]]) -> bool:
+    """Whether a line names columns. Numbers do only where they are the names of all columns, in order."""
+    if not first:
+        return False
+    if fitted.unnamed:
+        named = {*fitted.label, fitted.id, *fitted.ignore, *fitted.categories}
+        is_named = any(cell in named and as_number(cell) is None for cell in first if cell)
+        return is_named or set(fitted.features) <= set(first)
+    if all(as_number(cell) is not None for cell in first):
+        return any(list(first) == list(names) for names in places)
+    return all(cell in fitted.columns for cell in first) or set(fitted.features) <= set(first)
 
 
 def _joined(tables: list[DenseTable]) -> DenseTable:
@@ -745,47 +843,25 @@ def _joined(tables: list[DenseTable]) -> DenseTable:
     )
 
 
-def _labels(table: DenseTable) -> np.ndarray:
-    """The labels of a table that was read with them."""
-    assert table.labels is not None
-    return table.labels
-
-
-def _shuffled(table: DenseTable, options: CsvOptions) -> DenseTable:
-    if not options.shuffle:
-        return table
-    order = np.random.default_rng(options.seed).permutation(len(table))
-    return DenseTable(table.features[order], _labels(table)[order], None, table.name)
-
-
-def _split(table: DenseTable, share: float, source: str) -> tuple[DenseTable, DenseTable]:
-    """Train and test part: floor(n * (1 - share)) rows to train on, the others to test on."""
+def _train_rows(rows: int, share: float, source: str) -> int:
+    """How many rows to train on, floor(rows * (1 - share)); the others are to test on. Raises BadInput."""
+    if share == 0:
+        return rows
     # The small term keeps 10 * (1 - 0.9) from becoming 0.9999…
-    rows = math.floor(len(table) * (1 - share) + 1e-9)
-    if rows == 0 or rows == len(table):
-        part = "train" if rows == 0 else "test"
-        raise BadInput(
-            f"parameters.input.test_split {share:g} leaves none of the {len(table)} rows of {source} to {part} on"
-        )
-    labels = _labels(table)
-    return (
-        DenseTable(table.features[:rows], labels[:rows], None, table.name),
-        DenseTable(table.features[rows:], labels[rows:], None, "split"),
-    )
+    kept = math.floor(rows * (1 - share) + 1e-9)
+    if kept == 0 or kept == rows:
+        part = "train" if kept == 0 else "test"
+        raise BadInput(f"parameters.input.test_split {share:g} leaves none of the {rows} rows of {source} to {part} on")
+    return kept
 
 
-def _report(fitted: Fitted) -> dict[str, Any]:
-    """What the answer of a training tells for later predictions."""
-    report: dict[str, Any] = {"connector": "csv"}
-    if fitted.scale_type == "minmax":
-        report |= {"min_vals": fitted.low, "max_vals": fitted.high}
-    elif fitted.scale_type == "znorm":
-        report |= {"mean_vals": fitted.low, "variance_vals": fitted.high}
-    if fitted.categories:
-        report["categoricals_mapping"] = fitted.categories
-    return report
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    text = ", ".join(names[:most])
-    return text if len(names) <= most else f"{text} and {len(names) - most} more"
+def _class_counts(table: Table, target: Target) -> np.ndarray:
+    """How many rows each class has."""
+    assert table.labels is not None
+    counts = np.zeros(target.classes, np.int64)
+    for first in range(0, len(table), _STEP_ROWS):
+        labels = np.asarray(table.labels[first : first + _STEP_ROWS])
+        if target.ignored is not None:
+            labels = labels[labels != target.ignored]
+        counts += np.bincount(labels, minlength=target.classes)
+    return counts

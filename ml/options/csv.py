@@ -16,7 +16,8 @@ class CsvOptions:
     connector: str = option(Text(), "Name of the input connector.", default="csv")
     label: tuple[str, ...] = option(
         Several(Text()),
-        "Name of the column to predict; a list of names for a regression with several targets. Needed to train.",
+        "Name of the column to predict, or several: the targets of a regression, or one column per class where rows "
+        "have several classes. Needed to train, but for an autoencoder, which leaves these columns out.",
         default=(),
     )
     label_offset: tuple[int, ...] = option(
@@ -49,6 +50,17 @@ class CsvOptions:
         "Seed of the shuffling; -1 takes a new one each time.",
         default=-1,
     )
+    db: bool = option(
+        Flag(),
+        "Whether training and test tables are kept on disk instead of in memory, which then does not grow with the "
+        "data; without effect on predictions.",
+        default=False,
+    )
+    autoencoder: bool = option(
+        Flag(),
+        "Whether rows are learned without labels; says the same as `mllib.autoencoder`, which is needed as well.",
+        default=False,
+    )
     scale: bool = option(
         Flag(),
         "Whether features are rescaled by bounds found in the training file, see `scale_type`.",
@@ -71,7 +83,7 @@ class CsvOptions:
         Several(Real()), "Mean of every column that is not ignored, like `min_vals`, for `znorm`.", default=()
     )
     variance_vals: tuple[float, ...] = option(
-        Several(Real()),
+        Several(Real(validate=Range(0.0))),
         "Variance of every column that is not ignored, like `min_vals`, for `znorm`.",
         default=(),
     )
@@ -88,13 +100,12 @@ class CsvOptions:
 
 
 #: Known names of this connector that have no effect here, with the reason.
-ELSEWHERE = {
-    "db": "tables are held in memory here, so there is no database to keep them in",
-    "autoencoder": "no library here trains autoencoders on tables yet",
-}
+ELSEWHERE: dict[str, str] = {}
 
 #: Longest line of a CSV file, in bytes; a longer one is refused as no table.
 LINE_LIMIT_BYTES = 8 * 2**20
+#: Most different words of a categorical column; each of them becomes a column.
+CATEGORIES_MOST = 2**16
 
 
 def check(options: CsvOptions) -> list[Warning]:
@@ -135,11 +146,39 @@ def check(options: CsvOptions) -> list[Warning]:
             refuse("ignore", f"column {name!r} is in both parameters.input.ignore and parameters.input.label")
     if options.id and options.id in options.label:
         refuse("id", f"column {options.id!r} is both parameters.input.id and parameters.input.label")
+    if options.id and options.id in options.ignore:
+        refuse("id", f"column {options.id!r} is both parameters.input.id and in parameters.input.ignore")
+    for option_name in ("categoricals", "categoricals_mapping"):
+        for name in getattr(options, option_name):
+            if name in (*options.label, options.id, *options.ignore):
+                refuse(
+                    option_name,
+                    f"column {name!r} of parameters.input.{option_name} is categorical and at the same time label, id "
+                    "or ignored",
+                )
+    for name, words in options.categoricals_mapping.items():
+        if not words or sorted(words.values()) != list(range(len(words))):
+            refuse(
+                "categoricals_mapping",
+                f"parameters.input.categoricals_mapping must number the words of column {name} from 0 without gaps",
+            )
+        if len(words) > CATEGORIES_MOST:
+            refuse(
+                "categoricals_mapping",
+                f"parameters.input.categoricals_mapping has {len(words)} words for column {name}; at most "
+                f"{CATEGORIES_MOST} are allowed",
+            )
     for one, other in (("min_vals", "max_vals"), ("mean_vals", "variance_vals")):
         if len(getattr(options, one)) != len(getattr(options, other)):
             refuse(
                 one,
                 f"parameters.input.{one} and {other} must have one value each per column, so equally many",
+            )
+    for position, (low, high) in enumerate(zip(options.min_vals, options.max_vals, strict=True)):
+        if low > high:
+            refuse(
+                "min_vals",
+                f"value {position + 1} of parameters.input.min_vals, {low:g}, is above its maximum, {high:g}",
             )
     warnings = []
     for name in ("separator", "quote"):
@@ -156,6 +195,12 @@ def check_target(options: CsvOptions, target: Target) -> None:
     def refuse(message: str) -> None:
         raise BadParameter(name="parameters.input.label", section="input", message=message)
 
+    if options.autoencoder and target.kind != "autoencoder":
+        raise BadParameter(
+            name="parameters.input.autoencoder",
+            section="input",
+            message="parameters.input.autoencoder is true, but parameters.mllib.autoencoder is not; set both or none",
+        )
     if target.kind == "autoencoder":
         return
     if not options.label:
@@ -168,3 +213,9 @@ def check_target(options: CsvOptions, target: Target) -> None:
         }
         wanted = counted.get(target.kind, f"parameters.mllib.nclasses is {target.classes}")
         refuse(f"parameters.input.label names {labels} columns, but {wanted}")
+    if target.ignored is not None and abs(target.ignored) >= 2**31:
+        raise BadParameter(
+            name="parameters.mllib.ignore_label",
+            section="mllib",
+            message=f"parameters.mllib.ignore_label is {target.ignored}; it must be a label, so fit into 32 bits",
+        )

@@ -1,0 +1,531 @@
+"""The text of a CSV source: its header, and its rows parsed piece by piece.
+
+A piece is about a megabyte of whole rows, so memory does not grow with the file. pyarrow parses the pieces, several
+at a time; one that it refuses is read once more with the standard library, slowly, which finds the line and the value
+for the message, or reads what only pyarrow finds wrong.
+
+Where a row ends is plain as long as no quote character has appeared. After the first one a row ends at a line end
+with an even number of quotes before it, which is certain when every quote stands where the format wants it; a piece
+with other quotes is left to the standard library, and the next piece begins where that stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from ml.connectors.source import FileSource, Source
+from ml.errors import BadInput
+from ml.options.csv import LINE_LIMIT_BYTES
+from ml.options.loading import shown
+
+T = TypeVar("T")
+
+#: Cells that hold no value.
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
+#: The same for pyarrow, which does not look past blanks.
+_NULLS = [*MISSING, *(" " * count for count in range(1, 9)), "\t"]
+SEPARATORS = (",", ";", "\t", "|", ":", " ")
+
+#: Bytes of a piece. A call of the parser costs some microseconds a column, so wide tables get larger ones.
+PIECE_BYTES = 2**20
+_PIECE_BYTES_A_COLUMN = 2**11
+_PIECE_BYTES_MOST = 2**24
+
+_HEAD_BYTES = 2**16
+_STEP_BYTES = 2**12
+
+
+class WrongRow(Exception):
+    """Something is wrong with a row of a piece; becomes BadInput as soon as the number of that row is known.
+
+    row : position in the piece, from 0. message : makes the text from the number of the row in the source, from 1.
+    """
+
+    def __init__(self, row: int, message: Callable[[int], str]) -> None:
+        super().__init__(row)
+        self.row = row
+        self.message = message
+
+
+@dataclass
+class _Piece(Generic[T]):
+    """A piece that was worked on.
+
+    result : what was made of its rows; None when it has none. stop : where it ends.
+    resume : where the next piece begins and whether quotes are to be heeded, when not where it was planned.
+    """
+
+    stop: int
+    rows: int = 0
+    result: T | None = None
+    resume: tuple[int, bool] | None = None
+
+
+class CsvText:
+    """The text of a source, with its header.
+
+    name : how messages call it. first : the cells of its first line. Raises BadInput when there is no text.
+    """
+
+    def __init__(self, source: Source, separator: str, quote: str) -> None:
+        self.name = source.name
+        self.separator = separator
+        self.quote = quote
+        self.is_file = isinstance(source, FileSource)
+        self._descriptor: int | None = None
+        self._data = b""
+        if isinstance(source, FileSource):
+            self._descriptor, self._size = _opened(source)
+        else:
+            self._data = _line_bytes(source.lines)
+            self._size = len(self._data)
+        self._line_end = b"\n"
+        #: Share of the rows' bytes that `pieces` has given.
+        self.share = 0.0
+        try:
+            self._start = self._first_text()
+            self.first, self._after_header = self._first_row()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> CsvText:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    # The header
+
+    def _first_text(self) -> int:
+        """Where the first line begins that is not blank."""
+        head = self._bytes(0, _HEAD_BYTES)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise BadInput(f"{self.name} is UTF-16 text; save it as UTF-8")
+        begin = position = 3 if head[:3] == b"\xef\xbb\xbf" else 0
+        while True:
+            chunk = self._bytes(position, _HEAD_BYTES)
+            if not chunk:
+                raise BadInput(f"missing data: {self.name} is empty")
+            rest = chunk.lstrip()
+            position += len(chunk) - len(rest)
+            if rest:
+                break
+        # Blanks before the text belong to its line: they may be empty cells.
+        begin = max(begin, position - _HEAD_BYTES)
+        before = self._bytes(begin, position - begin)
+        return begin + max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
+
+    def _first_row(self) -> tuple[list[str], int]:
+        """The cells of the first row, and where the next one begins."""
+        length = _HEAD_BYTES
+        while True:
+            data = self._bytes(self._start, length)
+            self._no_nul(data)
+            is_all = self._start + len(data) >= self._size
+            taken = [0]
+            try:
+                cells: list[str] = next(self._reader(_counted(_text(io.BytesIO(data)), taken)), [])
+            except csv.Error as error:
+                raise BadInput(f"the header line of {self.name} cannot be read: {error}") from None
+            if taken[0] < len(data) or is_all:
+                if data[: taken[0]].endswith(b"\r"):
+                    self._line_end = b"\r"
+                return [cell.strip() for cell in cells], self._start + taken[0]
+            if length > LINE_LIMIT_BYTES:
+                raise self._long_line(self._start)
+            length = min(4 * length, LINE_LIMIT_BYTES + 1)
+
+    def header(self) -> list[str]:
+        """The names in the first line. Raises BadInput for empty or repeated ones."""
+        if not all(_is_utf8(name) for name in self.first):
+            raise BadInput(f"{self.name} is not UTF-8 text: its header line cannot be read; save it as UTF-8")
+        seen: set[str] = set()
+        for position, name in enumerate(self.first, start=1):
+            if name in seen:
+                raise BadInput(f"column {name} stands twice in the header line of {self.name}; names must differ")
+            if not name and position < len(self.first):
+                raise BadInput(f"column {position} of {self.name} has no name in the header line")
+            seen.add(name)
+        return list(self.first)
+
+    def separator_hint(self) -> str:
+        """What to say when a single column was found: which separator would give more."""
+        if len(self.first) > 1:
+            return ""
+        line = self.first[0] if self.first else ""
+        best = max((s for s in SEPARATORS if s != self.separator), key=line.count)
+        if line.count(best) == 0:
+            return ""
+        return (
+            f"; only one column was found with separator {self.separator!r} in {shown(line)}: "
+            f"set parameters.input.separator to {best!r}?"
+        )
+
+    # The rows
+
+    def pieces(
+        self,
+        names: Sequence[str],
+        kinds: Mapping[str, pa.DataType],
+        work: Callable[[pa.RecordBatch], T],
+        *,
+        threads: int,
+        skip_header: bool,
+    ) -> Iterator[T]:
+        """What `work` makes of each piece, in order; it is called in up to `threads` threads at once.
+
+        names : of all columns. kinds : type, string or float64, of those that are read, in the wanted order.
+        Raises BadInput, also when there are no rows.
+        """
+        reading = _Reading(self, names, kinds, work, skip_header)
+        begin = self._after_header if skip_header else self._start
+        position, quoted = begin, False
+        size = min(_PIECE_BYTES_MOST, max(PIECE_BYTES, _PIECE_BYTES_A_COLUMN * len(names)))
+        rows = 0
+        is_going = True
+        with _Ordered(threads if self._size - position > size else 1) as ordered:
+            while is_going:
+                is_going = False
+                jobs = (partial(reading, a, b, quoted) for a, b in self._ranges(position, quoted, size))
+                results = ordered.run(jobs)
+                while True:
+                    try:
+                        piece = next(results, None)
+                    except WrongRow as wrong:
+                        raise BadInput(wrong.message(rows + wrong.row + 1)) from None
+                    if piece is None:
+                        break
+                    if piece.result is not None:
+                        self.share = (piece.stop - begin) / (self._size - begin)
+                        yield piece.result
+                    rows += piece.rows
+                    if piece.resume is not None:
+                        position, quoted = piece.resume
+                        results.close()
+                        is_going = position < self._size
+                        break
+        if rows == 0:
+            raise BadInput(f"missing data: {self.name} has a header line but no rows")
+
+    def _ranges(self, start: int, quoted: bool, size: int) -> Iterator[tuple[int, int]]:
+        """First and last offset of each piece."""
+        while start < self._size:
+            stop = start + size
+            stop = self._size if stop >= self._size else self._row_end(start, stop, quoted)
+            yield start, stop
+            start = stop
+
+    def _row_end(self, start: int, wanted: int, quoted: bool) -> int:
+        """Where the first row ends that does not end before `wanted`; `start` is where a row begins.
+
+        With `quoted`, a row that is too long to be one ends at any line end: the piece will turn out to be irregular.
+        """
+        quote = self.quote.encode()
+        is_open = quoted and self._bytes(start, wanted - start).count(quote) % 2 == 1
+        position, step, fallback = wanted, _STEP_BYTES, -1
+        while position < self._size:
+            chunk = self._bytes(position, step)
+            last = 0
+            while (found := chunk.find(self._line_end, last)) >= 0:
+                if quoted and chunk.count(quote, last, found) % 2:
+                    is_open = not is_open
+                last = found + 1
+                end = position + last
+                if not is_open:
+                    if end - wanted > LINE_LIMIT_BYTES:
+                        break
+                    # The other half of a line end of two characters belongs to this line.
+                    return end + 1 if self._line_end == b"\r" and self._bytes(end, 1) == b"\n" else end
+                fallback = fallback if fallback >= 0 else end
+            if quoted and chunk.count(quote, last) % 2:
+                is_open = not is_open
+            position += len(chunk)
+            step = min(2 * step, PIECE_BYTES)
+            if position - wanted > LINE_LIMIT_BYTES:
+                if fallback >= 0:
+                    return fallback
+                raise self._long_line(wanted)
+        return self._size
+
+    def _long_line(self, position: int) -> BadInput:
+        return BadInput(
+            f"line {self._line_number(position)} of {self.name} is longer than {LINE_LIMIT_BYTES // 2**20} MiB; "
+            "is this a CSV file with one row per line?"
+        )
+
+    def _line_number(self, position: int) -> int:
+        """Number of the line, from 1, that holds an offset; reads everything before it."""
+        return 1 + sum(
+            self._bytes(at, min(PIECE_BYTES, position - at)).count(self._line_end)
+            for at in range(0, position, PIECE_BYTES)
+        )
+
+    def _bytes(self, position: int, count: int) -> bytes:
+        """Up to so many bytes from an offset on; fewer only at the end. Safe in several threads."""
+        if self._descriptor is None:
+            return self._data[position : position + count]
+        parts = []
+        try:
+            while count > 0 and (part := os.pread(self._descriptor, count, position)):
+                parts.append(part)
+                position += len(part)
+                count -= len(part)
+        except OSError as error:
+            text = (error.strerror or "unknown error").lower()
+            raise BadInput(f"data file {self.name} cannot be read: {text}") from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _no_nul(self, data: bytes) -> None:
+        if b"\0" in data:
+            raise BadInput(f"{self.name} is not a text file: it holds NUL bytes")
+
+    def _reader(self, lines: Iterable[str]) -> Any:
+        csv.field_size_limit(LINE_LIMIT_BYTES + 1)
+        if self.quote:
+            return csv.reader(lines, delimiter=self.separator, quotechar=self.quote, doublequote=True)
+        return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)
+
+
+class _Reading(Generic[T]):
+    """Parses pieces of a text and has them worked on; called in several threads."""
+
+    def __init__(
+        self,
+        text: CsvText,
+        names: Sequence[str],
+        kinds: Mapping[str, pa.DataType],
+        work: Callable[[pa.RecordBatch], T],
+        has_header: bool,
+    ) -> None:
+        self._text = text
+        self._names = list(names)
+        self._kinds = dict(kinds)
+        self._work = work
+        self._has_header = has_header
+        self._quote = text.quote.encode()
+        self._converted = pacsv.ConvertOptions(
+            include_columns=list(kinds), column_types=self._kinds, null_values=_NULLS, strings_can_be_null=False
+        )
+
+    def __call__(self, start: int, stop: int, quoted: bool) -> _Piece[T]:
+        data = self._text._bytes(start, stop - start)
+        self._text._no_nul(data)
+        if not quoted and self._quote and self._quote in data:
+            return _Piece(start, resume=(start, True))
+        table, end = None, stop
+        if not quoted or _is_regular(data, self._quote, self._text.separator.encode()):
+            table = self._parsed(data, quoted)
+        if table is None:
+            table, end = self._slowly(start, stop)
+        resume = None if end == stop else (end, quoted)
+        if table.num_rows == 0:
+            return _Piece(end, resume=resume)
+        batches = table.to_batches()
+        batch = batches[0] if len(batches) == 1 else table.combine_chunks().to_batches()[0]
+        return _Piece(end, batch.num_rows, self._work(batch), resume)
+
+    def _parsed(self, data: bytes, quoted: bool) -> pa.Table | None:
+        """The rows as pyarrow reads them; None when it refuses."""
+        try:
+            return pacsv.read_csv(
+                pa.BufferReader(data),
+                read_options=pacsv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=self._names),
+                parse_options=pacsv.ParseOptions(
+                    delimiter=self._text.separator,
+                    quote_char=self._text.quote or False,
+                    newlines_in_values=quoted,
+                ),
+                convert_options=self._converted,
+            )
+        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError):
+            return None
+
+    def _slowly(self, start: int, stop: int) -> tuple[pa.Table, int]:
+        """The rows as the standard library reads them, and where the last of them ends, at `stop` or behind it.
+
+        Raises the BadInput that says where the data is wrong.
+        """
+        text = self._text
+        wanted = [(i, name, pa.types.is_floating(self._kinds[name])) for i, name in enumerate(self._names)
+                  if name in self._kinds]  # fmt: skip
+        columns: dict[str, list[Any]] = {name: [] for name in self._kinds}
+        taken = [0]
+        reader = text._reader(_counted(_text(io.BufferedReader(_From(text, start), PIECE_BYTES)), taken))
+
+        def line() -> int:
+            return text._line_number(start) + max(0, reader.line_num - 1)
+
+        try:
+            while taken[0] < stop - start:
+                cells = next(reader, None)
+                if cells is None:
+                    break
+                if not cells or (len(cells) == 1 < len(self._names) and not cells[0].strip()):
+                    continue
+                if len(cells) != len(self._names):
+                    raise BadInput(
+                        f"line {line()} of {text.name} has {len(cells)} cells; "
+                        f"the {'header' if self._has_header else 'first'} line has {len(self._names)}"
+                        + text.separator_hint()
+                    )
+                for i, name, is_number in wanted:
+                    if not _is_utf8(cells[i]):
+                        raise BadInput(f"{text.name} is not UTF-8 text: line {line()} cannot be read; save it as UTF-8")
+                    columns[name].append(self._number(cells[i], name, line) if is_number else cells[i])
+        except csv.Error as error:
+            raise BadInput(f"line {line()} of {text.name} cannot be read: {error}") from None
+        table = pa.table({name: pa.array(columns[name], kind) for name, kind in self._kinds.items()})
+        return table, start + taken[0]
+
+    def _number(self, cell: str, name: str, line: Callable[[], int]) -> float | None:
+        bare = cell.strip()
+        if bare in MISSING:
+            return None
+        number = as_number(bare)
+        if number is None:
+            raise BadInput(
+                f"column {name} is not a number, use categoricals or ignore parameters instead: "
+                f"line {line()} of {self._text.name} has {shown(bare)}"
+            )
+        return number
+
+
+def as_number(cell: str) -> float | None:
+    """The number that a cell holds; None when it holds none.
+
+    Python alone would read 1_000, and digits of other scripts; other readers of the same file would not.
+    """
+    if "_" in cell or not cell.isascii():
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+class _From(io.RawIOBase):
+    """The bytes of a text from an offset on, as a stream."""
+
+    def __init__(self, text: CsvText, position: int) -> None:
+        super().__init__()
+        self._text = text
+        self._position = position
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._text._bytes(self._position, len(buffer))
+        self._text._no_nul(data)
+        self._position += len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _text(stream: Any) -> io.TextIOWrapper:
+    """Lines with the ends they have; bytes that are no UTF-8 become surrogates, so that none is lost or invented."""
+    return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _counted(lines: Iterable[str], taken: list[int]) -> Iterator[str]:
+    """The lines, with the bytes of all that were taken in `taken[0]`."""
+    for each in lines:
+        taken[0] += len(each) if each.isascii() else len(each.encode("utf-8", "surrogateescape"))
+        yield each
+
+
+def _is_utf8(cell: str) -> bool:
+    """Whether a cell holds no surrogates, which stand for bytes that are no UTF-8."""
+    return cell.isascii() or not any("\ud800" <= character <= "\udfff" for character in cell)
+
+
+def _is_regular(data: bytes, quote: bytes, separator: bytes) -> bool:
+    """Whether every quote opens a cell, closes one, or is one of two that stand for one in a quoted cell."""
+    cells = np.frombuffer(data, np.uint8)
+    places = np.flatnonzero(cells == quote[0])
+    if len(places) % 2:
+        return False
+    opening, closing = places[0::2], places[1::2]
+    allowed = np.zeros(256, bool)
+    allowed[[separator[0], quote[0], *b"\r\n"]] = True
+    before = cells[np.maximum(opening - 1, 0)]
+    after = cells[np.minimum(closing + 1, len(cells) - 1)]
+    return bool(np.all(allowed[before] | (opening == 0)) and np.all(allowed[after]))
+
+
+class _Ordered:
+    """Runs jobs in threads, a few ahead of the one whose result is asked for."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="csv") if threads > 1 else None
+
+    def __enter__(self) -> _Ordered:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, jobs: Iterator[Callable[[], T]]) -> Generator[T, None, None]:
+        """The results, in order; to close the iterator is to drop the jobs that have not begun."""
+        if self._pool is None:
+            yield from (job() for job in jobs)
+            return
+        waiting: deque[Future[T]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(self._pool.submit(job))
+                if len(waiting) > self._threads + 2:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for each in waiting:
+                each.cancel()
+
+
+def _opened(source: FileSource) -> tuple[int, int]:
+    """Descriptor and size of a regular file. Raises BadInput."""
+    try:
+        # Without waiting: to open a pipe would last until somebody writes to it.
+        descriptor = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"data file {source.name} does not exist") from None
+    except OSError as error:
+        text = (error.strerror or "unknown error").lower()
+        raise BadInput(f"data file {source.name} cannot be read: {text}") from None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status.st_size
+    os.close(descriptor)
+    what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+    raise BadInput(f"{source.name} is {what}, requires a CSV file")
+
+
+def _line_bytes(lines: Sequence[str]) -> bytes:
+    try:
+        return "\n".join(lines).encode()
+    except UnicodeEncodeError:
+        raise BadInput("in-memory data holds characters that are no Unicode text") from None
