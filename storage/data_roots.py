@@ -91,6 +91,9 @@ class DataRoots:
 
     def _reached(self, path: str, place: Path) -> Path:
         found = os.path.realpath(place)
+        if os.path.realpath(found) != found:
+            # Behind a loop of links the names that follow are taken as they stand, and may be links themselves.
+            raise OutsideDataRoots(f"{_shown(path)} cannot be followed: {os.strerror(errno.ELOOP)}")
         try:
             os.stat(found)
         except OSError as error:

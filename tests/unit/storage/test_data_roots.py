@@ -214,6 +214,14 @@ def test_a_name_that_leads_out_is_no_reason_to_say_that_it_exists(roots: DataRoo
     assert not roots.looks_like_path("link")
 
 
+def test_a_loop_of_links_does_not_hide_a_link_behind_it(roots: DataRoots, base: Path) -> None:
+    (base / "first" / "loop").symlink_to("loop")
+    (base / "first" / "out").symlink_to(base / "secret")
+    for path in ("loop/../out", "loop/../out/key", f"{base}/first/loop/../out/key"):
+        with pytest.raises(OutsideDataRoots):
+            roots.resolve(path)
+
+
 PIECES = [
     "..",
     ".",
