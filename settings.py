@@ -157,11 +157,22 @@ class Settings:
         _seconds(0.1),
         600.0,
     )
+    archive_limit_bytes: int = _setting(
+        "MODELYARD_ARCHIVE_LIMIT_BYTES",
+        "Largest archive (`model.init`) in bytes that is unpacked, once it is unpacked.",
+        _whole(1024, 2**50),
+        20 * 2**30,
+    )
     push_timeout_s: float = _setting(
         "MODELYARD_PUSH_TIMEOUT_S",
         "Seconds that a host to which a prediction is sent (`output.network`) has to take it and answer.",
         _seconds(0.1),
         30.0,
+    )
+    service_start_list: Path | None = _setting(
+        "MODELYARD_SERVICE_START_LIST",
+        "File of services to create and predictions to make, one a line, when `modelyard up` is ready.",
+        _path,
     )
     lease_s: float = _setting(
         "MODELYARD_LEASE_S",

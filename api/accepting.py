@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from api import data, repositories
+from api import data, origins, repositories
 from api.answers import Json, finite
 from api.devices import choose_training
 from api.parts import Parts
 from api.refusals import BadHeader
 from api.schemas.train import TrainRequest
-from ml.errors import MlError
+from ml.errors import BadParameter, MlError
 from ml.options import Warning, load_training, merge
 from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError
 from storage.records import Account, Kind, Service, Task
@@ -63,7 +63,7 @@ def accept(
     spec = _outline(service, body, request)
     queue, told, failure = train_queue("cpu"), list(warnings), None
     try:
-        queue, remarks = _complete(parts, service, request, spec)
+        queue, remarks = _complete(parts, account, service, request, spec)
         told += remarks
     except Faults as error:
         if not request.is_async:
@@ -140,7 +140,9 @@ def connector_of(service: Service, parameters: Any) -> str:
     return ""
 
 
-def _complete(parts: Parts, service: Service, request: TrainRequest, spec: Json) -> tuple[str, list[Warning]]:
+def _complete(
+    parts: Parts, account: Account, service: Service, request: TrainRequest, spec: Json
+) -> tuple[str, list[Warning]]:
     """Check the request and finish its specification; returns the queue, and warnings."""
     given: Any = request.parameters
     merged = merge(service.parameters, given) if isinstance(given, dict | None) else given
@@ -150,6 +152,10 @@ def _complete(parts: Parts, service: Service, request: TrainRequest, spec: Json)
     folder = repositories.folder_of(parts, parts.repository(service))
     if folder is not None:
         repositories.check_folder(folder)
+    if service.model.get("weights"):
+        spec["weights"] = service.model["weights"]
+    if loaded.value.output.target_repository:
+        spec |= _target(parts, account, service, loaded.value.output.target_repository)
     device, queue, remarks = choose_training(parts, loaded.value.mllib)
     spec["device"] = device
     if data.is_bulky(entries, _INLINE_BYTES):
@@ -158,6 +164,28 @@ def _complete(parts: Parts, service: Service, request: TrainRequest, spec: Json)
         spec["data"] = entries
         spec["request"]["data"] = entries
     return queue, [*loaded.warnings, *remarks]
+
+
+def _target(parts: Parts, account: Account, service: Service, name: str) -> Json:
+    """Where a copy of the best model goes when the training has ended well, and the config.json of that place.
+
+    Raises BadParameter, RepositoryUnusable, StorageFull.
+    """
+    location = repositories.check_usable(parts, account, name, create=True)
+    target = parts.records.repositories.ensure(account.id, location)
+    if target.id == service.repository_id:
+        parameter = "parameters.output.target_repository"
+        text = f"{parameter} is the repository of the service itself; name another one"
+        raise BadParameter(name=parameter, section="output", message=text)
+    origins.check_library(parts, target, service.mllib)
+    config = {
+        "mllib": service.mllib,
+        "type": service.type,
+        "description": service.description,
+        "model": {"repository": target.name},
+        "parameters": origins.published_parameters(service.parameters),
+    }
+    return {"target_repository_id": target.id, "target_config": config}
 
 
 def _drop_inputs(parts: Parts, spec: Json) -> None:

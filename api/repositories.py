@@ -8,8 +8,6 @@ from pathlib import Path
 
 from api.answers import Json, finite
 from api.parts import Parts
-from ml.options import ServiceOptions
-from ml.options.catalog import libraries
 from storage import repository_folder
 from storage.errors import OutsideDataRoots, RepositoryUnusable
 from storage.records import Account, Repository
@@ -38,26 +36,31 @@ def location_of(parts: Parts, account: Account, name: str) -> str:
 
 
 def check_usable(parts: Parts, account: Account, name: str, *, create: bool) -> str:
-    """The location of a repository that can be written; a missing folder is made when `create` is true.
+    """The location of a repository that the account may write; a missing folder is made when `create` is true.
 
     Raises RepositoryUnusable, StorageFull.
     """
     location = location_of(parts, account, name)
+    parts.records.repositories.check_free(account.id, location)
     if location.startswith("/"):
         repository_folder.prepare(Path(location), create=create)
     return location
 
 
 def folder_of(parts: Parts, repository: Repository) -> Path | None:
-    """The folder of a repository, if it has one. Raises RepositoryUnusable when it left the data roots since."""
+    """The folder of a repository, if it has one. Raises RepositoryUnusable when its path leads elsewhere by now."""
     if not repository.is_folder:
         return None
     try:
-        return parts.data_roots.resolve(repository.location)
+        found = parts.data_roots.resolve(repository.location)
     except OutsideDataRoots as error:
         raise RepositoryUnusable(
             f"destination model directory {repository.location} is not writable or does not exist. ({error})"
         ) from None
+    if str(found) != repository.location:
+        # It is known by its real path: a link that took its place could lead to somebody else's.
+        raise RepositoryUnusable(f"the repository {repository.location} is a link by now; put the folder back")
+    return found
 
 
 def check_folder(folder: Path) -> None:
@@ -72,9 +75,3 @@ def keep_request(folder: Path, name: str, request: Json) -> None:
     """
     text = json.dumps(finite(request), ensure_ascii=False, indent=1)
     repository_folder.write_file(folder, name, text.encode("utf-8"))
-
-
-def holds_model(folder: Path, options: ServiceOptions) -> bool:
-    """Whether somebody put a model of the service's library into a folder."""
-    endings = libraries()[options.library].files
-    return any(each.name.endswith(endings) and each.is_file() for each in folder.iterdir())

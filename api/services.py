@@ -6,25 +6,27 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from api import jobs, repositories
+from api import jobs, origins, repositories
 from api.accepting import send
 from api.answers import Json, finite
 from api.parts import Parts
 from api.refusals import Busy, GoesOn
 from api.waiting import wait_for_end
-from ml.options import Loaded, ServiceOptions, Warning
+from ml.options import Warning
 from storage.errors import LiveUnavailable, StorageError, VersionNotFound
-from storage.records import Account, Kind, Repository, Service, State, Task, Version
+from storage.records import Account, Kind, ModelSize, Repository, Service, State, Task, Version
 from workers.queue import CONTROL_QUEUE
 
 IMPORT_WAIT_S = 20.0
+INSTALL_WAIT_S = 60.0
+"""How long a creation waits for a model that has to be copied or fetched first."""
+
 END_WAIT_S = 30.0
 """How long a DELETE waits for what it ends: a training has ten seconds to stop by itself and five after TERM."""
 
-CLEARING = frozenset({"lib", "full", "dir"})
-"""Values of `clear` that remove something; any other is `mem`, which does not, and `index`: no library here has one."""
+CLEARING = frozenset({"lib", "index", "full", "dir"})
+"""Values of `clear` that remove something; any other is `mem`, which does not."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,41 +34,36 @@ _log = logging.getLogger(__name__)
 # Describing
 
 
-def describe(
-    parts: Parts, services: Sequence[Service], *, with_jobs: bool, newest: dict[int, Version] | None = None
-) -> list[Json]:
-    """The objects of GET /services and GET /info.
-
-    newest : versions by repository, where the caller read them already.
-    """
+def describe(parts: Parts, services: Sequence[Service], *, with_jobs: bool) -> list[Json]:
+    """The objects of GET /services and GET /info."""
     ids = [service.id for service in services]
     open_jobs: dict[int, list[Task]] = {}
     for task in parts.records.tasks.open_jobs(ids) if ids else []:
         open_jobs.setdefault(task.service_id or 0, []).append(task)
-    trained = parts.records.versions.repositories_with({service.repository_id for service in services})
+    models = parts.records.versions.sizes({service.repository_id for service in services})
     statistics = _Statistics(parts)
     progress = _progress(parts, [task for tasks in open_jobs.values() for task in tasks]) if with_jobs else {}
     made = []
     for service in services:
         running = open_jobs.get(service.id, [])
-        can_predict = service.repository_id in trained
+        model = models.get(service.repository_id)
         one: Json = {
             "name": service.name,
             "description": service.description,
             "mllib": service.mllib,
             "mltype": service.mltype,
             "type": service.type,
-            "predict": can_predict,
+            "predict": model is not None,
             "training": bool(running),
             "repository": parts.repository(service).name,
             "parameters": service.parameters,
-            "model_stats": _model_stats((newest or {}).get(service.repository_id)),
+            "model_stats": _model_stats(model),
             "service_stats": statistics.of(service),
         }
         one["stats"] = one["model_stats"]
         if with_jobs:
             one["jobs"] = [_job(task, progress.get(task.id, {})) for task in running]
-        if can_predict:
+        if model is not None:
             one |= {"width": -1, "height": -1}
         made.append(one)
     return made
@@ -92,11 +89,11 @@ def _job(task: Task, progress: Json) -> Json:
     }
 
 
-def _model_stats(version: Version | None) -> Json:
-    """DeepDetect counts network weights here, of which a tree model has none; the size is a member of ours."""
+def _model_stats(model: ModelSize | None) -> Json:
+    """DeepDetect counts the weights of a network here, of which a tree model has none; the size is a member of ours."""
     stats: Json = {"params": 0, "frozen_params": 0, "data_mem_train": 0, "data_mem_test": 0}
-    if version is not None:
-        stats |= {"params": int(version.description.get("params") or 0), "size_bytes": version.size_bytes}
+    if model is not None:
+        stats |= {"params": model.params, "frozen_params": model.frozen_params, "size_bytes": model.size_bytes}
     return stats
 
 
@@ -146,67 +143,100 @@ def newest_version(parts: Parts, service: Service) -> Version | None:
 
 
 def create(
-    parts: Parts, account: Account, name: str, body: Json, loaded: Loaded[ServiceOptions]
-) -> tuple[Service, list[Warning], Task | None]:
-    """Make a service on its repository; a model that lies in the folder already is imported.
+    parts: Parts, account: Account, name: str, wanted: origins.Wanted
+) -> tuple[Service | None, list[Warning], Task | None]:
+    """Make a service on its repository; a model that the request names, or that lies there already, is taken over.
 
-    Returns the service, further warnings, and the task of the import if there was one.
-    Raises RepositoryUnusable, ServiceExists, StorageFull, RecordsUnavailable.
+    Returns the service, further warnings, and the task that takes the model over if there is one. When the request
+    names the model and that task failed, there is no service.
+    Raises BadParameter, RepositoryUnusable, ServiceExists, StorageFull, RecordsUnavailable.
     """
-    options = loaded.value
-    location = repositories.check_usable(
-        parts, account, options.model.repository, create=options.model.create_repository
-    )
+    model = wanted.request.model
+    location = repositories.check_usable(parts, account, model.repository, create=model.create_repository)
     repository = parts.records.repositories.ensure(account.id, location)
-    folder = Path(location) if repository.is_folder else None
+    origins.check_library(parts, repository, wanted.request.library)
+    is_named = bool(model.init) or wanted.source is not None
+    weights = "" if is_named or not model.weights else origins.check_weights(parts, repository, model.weights)
     service = parts.records.services.add(
         account.id,
         name,
-        mllib=options.library,
-        mltype=options.mltype,
-        type=options.type,
-        description=options.description,
+        mllib=wanted.request.library,
+        mltype=wanted.mltype,
+        type=wanted.request.type,
+        description=wanted.request.description,
         repository_id=repository.id,
-        parameters=finite(options.parameters),
+        parameters=wanted.parameters,
+        model={"weights": weights} if weights else {},
     )
-    if folder is None:
-        return service, [], None
     try:
-        repositories.keep_request(folder, "config.json", body)
+        folder = repositories.folder_of(parts, repository)
+        if folder is not None:
+            repositories.keep_request(folder, "config.json", wanted.config)
+        warnings = []
+        if is_named:
+            task = _take_over(parts, account, service, repository, wanted, {}, INSTALL_WAIT_S)
+        elif weights and newest_version(parts, service) is None:
+            task = _take_over(parts, account, service, repository, wanted, {"weights": weights}, IMPORT_WAIT_S)
+        else:
+            if weights:
+                text = f"model.weights was ignored: {repository.name} holds a version already, which goes first"
+                warnings.append(Warning("model.weights", text))
+            if not origins.holds_something_new(parts, repository, wanted.request.library):
+                return service, warnings, None
+            task = _take_over(parts, account, service, repository, wanted, {}, IMPORT_WAIT_S)
     except StorageError:
         parts.records.services.delete(service.id)  # a failed creation leaves no service behind
         raise
-    if newest_version(parts, service) is not None:
-        return service, [], None
-    if not repositories.holds_model(folder, options):
-        return service, [], None
-    task, warnings = _import(parts, account, service, repository)
-    return service, warnings, task
+    if is_named and task.state.is_final and task.state is not State.FINISHED:
+        parts.records.services.delete(service.id)
+        return None, warnings, task
+    return service, [*warnings, *_told_of(parts, repository, task)], task
 
 
-def _import(parts: Parts, account: Account, service: Service, repository: Repository) -> tuple[Task, list[Warning]]:
-    spec = {
+def _take_over(
+    parts: Parts,
+    account: Account,
+    service: Service,
+    repository: Repository,
+    wanted: origins.Wanted,
+    more: Json,
+    wait_s: float,
+) -> Task:
+    """The task that makes a version of the model, as it is after a while."""
+    spec: Json = {
         "service": service.name,
         "mllib": service.mllib,
+        "connector": wanted.request.connector,
         "mltype": service.mltype,
         "type": service.type,
         "repository_id": repository.id,
         "parameters": service.parameters,
+        **more,
     }
+    if wanted.request.model.init:
+        spec |= {"init": wanted.request.model.init, "request": finite(wanted.config)}
+    elif wanted.source is not None:
+        spec |= {"source": wanted.source, "config": finite(wanted.config)}
     task, _ = parts.records.tasks.add(
         account.id, Kind.IMPORT, CONTROL_QUEUE, spec, service_id=service.id, repository_id=repository.id
     )
     if send(parts, task):
         with contextlib.suppress(Busy), parts.slots.held():
-            task = wait_for_end(parts.records, task.id, IMPORT_WAIT_S)
+            task = wait_for_end(parts.records, task.id, wait_s)
+    return task
+
+
+def _told_of(parts: Parts, repository: Repository, task: Task) -> list[Warning]:
+    """What the client is told of the model that was, or was not, taken over."""
     if task.state is State.FINISHED:
-        return task, []
+        report = parts.records.tasks.report(task.id) or {}
+        return [Warning(each["parameter"], each["message"]) for each in report.get("warnings") or ()]
     if task.state.is_final:
         reason = (task.failure or {}).get("message", "it was cancelled")
         text = f"the model in {repository.name} was not taken over: {reason}"
     else:
         text = f"the model in {repository.name} is still being taken over; predict works when task {task.id} ends"
-    return task, [Warning("model.repository", text)]
+    return [Warning("model.repository", text)]
 
 
 # Deleting
@@ -258,7 +288,14 @@ def cancel(parts: Parts, task: Task) -> Task:
 
 def _clear(parts: Parts, account: Account, service: Service, mode: str, deadline: float) -> Task:
     repository = parts.repository(service)
-    spec = {"service": service.name, "mode": mode, "mllib": service.mllib, "repository_id": repository.id}
+    sections = (service.parameters.get("input"), service.parameters.get("mllib"))
+    spec = {
+        "service": service.name,
+        "mode": mode,
+        "mllib": service.mllib,
+        "repository_id": repository.id,
+        "db": any(isinstance(section, dict) and bool(section.get("db")) for section in sections),
+    }
     task, _ = parts.records.tasks.add(
         account.id, Kind.CLEAR, CONTROL_QUEUE, spec, service_id=service.id, repository_id=repository.id
     )
@@ -276,7 +313,7 @@ def _clear(parts: Parts, account: Account, service: Service, mode: str, deadline
     return task
 
 
-def failed_clearing(task: Task) -> tuple[str, str, str | None]:
-    """Kind, text and section of what kept a repository from being cleared."""
-    failure = task.failure or {"kind": "internal", "message": "the clearing of the repository was cancelled"}
+def failed(task: Task) -> tuple[str, str, str | None]:
+    """Kind, text and section of what kept a task from its end."""
+    failure = task.failure or {"kind": "goes_on", "message": f"task {task.id} was cancelled meanwhile; try again"}
     return failure["kind"], failure["message"], failure.get("section")

@@ -44,11 +44,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Exported:
-    """A file as an export left it."""
+    """A file as an export left it. made : whether a training made it; else a person, or another server, did."""
 
     sha256: str
     size: int
     mtime_ns: int
+    made: bool = True
 
     def is_still(self, seen: Seen | None) -> bool:
         """Whether the file looks as it did then; its content is not read."""
@@ -114,6 +115,7 @@ def export(
     digests: Mapping[str, str],
     about: Mapping[str, Any],
     *,
+    made: bool,
     spared: Collection[str] = (),
 ) -> list[str]:
     """Make `folder` hold `files`, then write the marker, which says so; return the names of files that went.
@@ -121,22 +123,25 @@ def export(
     files : local files by name. Each gets a later time than the one before it, as readers of such folders take the
         newest file of a kind; all of the times lie in the past.
     digests : SHA-256 of each. A file that lies there since the last export with the same content is not written again.
-    about : members of the marker besides `files`. A former marker stays until the new one replaces it.
+    about : members of the marker besides its files. A former marker stays until the new one replaces it.
+    made : whether a training made the files. Those of earlier exports that a training made, and that are not among
+        `files`, are removed; what was there before, or was changed since, is somebody's own and stays, and the marker
+        remembers it.
     spared : names that stay although no file of this export has them.
-    Files of the last export that are not among `files` are removed, unless somebody changed them since. Doing it again
-    after an interruption is harmless; old temporary files are removed on the way.
+    Doing it again after an interruption is harmless; old temporary files are removed on the way.
     Raises what `write_file` raises.
     """
     if MARKER in files:
         raise RepositoryUnusable(f"{MARKER!r} is the name of the marker and cannot be a file of the repository")
     former, seen = exported_files(folder), look(folder)
     _remove_leftovers(folder)
+    in_place = {name for name in files if name in former and former[name].is_still(seen.get(name))}
+    in_place = {name for name in in_place if former[name].sha256 == digests[name]}
     for name, path in files.items():
-        before = former.get(name)
-        if before is None or before.sha256 != digests[name] or not before.is_still(seen.get(name)):
+        if name not in in_place:
             write_file(folder, name, path)
-    removed = [name for name in sorted(former) if name not in files and name not in spared]
-    removed = [name for name in removed if former[name].is_still(seen.get(name))]
+    others = [name for name in sorted(former) if name not in files and former[name].is_still(seen.get(name))]
+    removed = [name for name in others if former[name].made and name not in spared]
     written: dict[str, Any] = {}
     with _errors(f"the repository {folder} cannot be written"):
         for name in removed:
@@ -145,8 +150,10 @@ def export(
         for position, name in enumerate(reversed(list(files))):
             _set_time(folder, name, latest - position * _APART_NS)
             state = os.stat(folder / name, follow_symlinks=False)
-            written[name] = asdict(Exported(digests[name], state.st_size, state.st_mtime_ns))
-    marker = {**about, "files": written}
+            by_training = former[name].made if name in in_place else made
+            written[name] = asdict(Exported(digests[name], state.st_size, state.st_mtime_ns, by_training))
+    left = {name: asdict(former[name]) for name in others if name not in removed}
+    marker = {**about, "files": written, "left": left}
     write_file(folder, MARKER, json.dumps(marker, indent=1, sort_keys=True).encode())
     return removed
 
@@ -183,11 +190,15 @@ def look(folder: Path) -> dict[str, Seen]:
 
 
 def exported_files(folder: Path) -> dict[str, Exported]:
-    """The files that the last complete export wrote; empty when there was none or its marker is spoilt.
+    """The files that the marker of the last complete export knows; empty when there was none or it is spoilt.
 
     Raises RepositoryUnusable when the marker cannot be read.
     """
-    files = (read_marker(folder) or {}).get("files")
+    marker = read_marker(folder) or {}
+    return {**_recorded(marker.get("left")), **_recorded(marker.get("files"))}
+
+
+def _recorded(files: Any) -> dict[str, Exported]:
     made = {}
     for name, each in files.items() if isinstance(files, dict) else ():
         with contextlib.suppress(TypeError):
@@ -200,14 +211,19 @@ def compare(
 ) -> Comparison:
     """Set the files of a folder against those that are known of it.
 
-    known : SHA-256 by name. is_wanted : whether a name is looked at.
+    known : SHA-256 by name. A file that is not among them, but that the marker knows as left there, has been seen
+        already and counts as unchanged.
+    is_wanted : whether a name is looked at.
     thoroughly : whether files are read that the marker does not vouch for; else they count as changed.
     Raises RepositoryUnusable.
     """
-    former = exported_files(folder)
+    marker = read_marker(folder) or {}
+    former, left = _recorded(marker.get("files")), _recorded(marker.get("left"))
     present = {name: seen for name, seen in look(folder).items() if is_wanted(name)}
     changed = set()
     for name, seen in present.items():
+        if name in left and name not in known and left[name].is_still(seen):
+            continue
         vouched = former.get(name)
         if vouched is not None and vouched.is_still(seen):
             digest: str | None = vouched.sha256
@@ -231,6 +247,17 @@ def sha256_in(folder: Path, name: str) -> str | None:
             return None
         with opened as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bytes(folder: Path, name: str, limit_bytes: int) -> bytes | None:
+    """The content of a plain file; None when there is none of that name or it is larger. Raises RepositoryUnusable."""
+    with _errors(f"{name!r} in the repository {folder} cannot be read"):
+        opened = _opened(folder / name)
+        if opened is None:
+            return None
+        with opened as file:
+            data = file.read(limit_bytes + 1)
+    return data if len(data) <= limit_bytes else None
 
 
 def copy_out(folder: Path, names: Collection[str], target: Path) -> list[str]:
@@ -274,14 +301,9 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
     Raises RepositoryUnusable when it cannot be read.
     """
-    with _errors(f"the marker of the repository {folder} cannot be read"):
-        opened = _opened(folder / MARKER)
-        if opened is None:
-            return None
-        with opened as file:
-            data = file.read(_MARKER_LIMIT_BYTES + 1)
+    data = read_bytes(folder, MARKER, _MARKER_LIMIT_BYTES)
     try:
-        marker = json.loads(data) if len(data) <= _MARKER_LIMIT_BYTES else None
+        marker = None if data is None else json.loads(data)
     except ValueError:
         return None
     return marker if isinstance(marker, dict) else None

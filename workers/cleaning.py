@@ -32,12 +32,13 @@ def clean(parts: Parts, grace_s: float = _GRACE_S) -> None:
 
 
 def _clean_task(parts: Parts, task: Task) -> None:
-    """Delete what the attempts of an ended task left, but for the version that one of them published."""
-    published = parts.records.versions.of_task(task.id)
-    kept = {artifact.key for artifact in published.artifacts} if published is not None else set()
-    if published is not None:
-        kept.add(f"{published.prefix}/manifest.json")
-    parts.objects.delete([listed.key for listed in parts.objects.list(f"attempts/{task.id}") if listed.key not in kept])
+    """Delete what the attempts of an ended task left, but for the versions that came of them."""
+    place = f"attempts/{task.id}"
+    kept = set()
+    if task.repository_id is not None:
+        for version in parts.records.versions.stored_under(task.repository_id, place):
+            kept |= {artifact.key for artifact in version.artifacts} | {f"{version.prefix}/manifest.json"}
+    parts.objects.delete([listed.key for listed in parts.objects.list(place) if listed.key not in kept])
     spec = parts.records.tasks.spec(task.id)
     if "data_key" in spec:
         parts.objects.delete([spec["data_key"]])

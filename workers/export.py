@@ -7,7 +7,7 @@ from pathlib import Path
 from ml.repository_files import REPORTS, in_order
 from storage import repository_folder
 from storage.errors import VersionNotFound
-from storage.records import Kind, Repository, State, Version
+from storage.records import Kind, Repository, Version
 from workers.folders import Turn, folder_of, writing
 from workers.metrics import answer_of, write_metrics
 from workers.parts import Parts
@@ -35,22 +35,18 @@ def export_held(parts: Parts, repository: Repository, turn: Turn) -> bool:
         return False
     folder = folder_of(parts, repository)
     repository_folder.prepare(folder, create=True)
-    _write_metrics(parts, version, folder)
-    _copy(parts, version, folder)
+    task = parts.records.tasks.get(version.task_id)
+    if task.kind is Kind.TRAIN:
+        write_metrics(folder, answer_of(parts, task))
+    _copy(parts, version, folder, made=task.kind is Kind.TRAIN)
     turn.note_exported(version.number)
     return True
 
 
-def _copy(parts: Parts, version: Version, folder: Path) -> None:
+def _copy(parts: Parts, version: Version, folder: Path, *, made: bool) -> None:
     digests = {each.name: each.sha256 for each in version.artifacts}
     about = {"version": version.number, "task_id": version.task_id}
     names = in_order(digests, version.description.get("file"))
     with parts.cache.folder(parts.objects, manifest_of(version)) as copy:
         files = {name: copy / name for name in names}
-        repository_folder.export(folder, files, digests, about, spared=REPORTS)
-
-
-def _write_metrics(parts: Parts, version: Version, folder: Path) -> None:
-    task = parts.records.tasks.get(version.task_id)
-    if task.kind is Kind.TRAIN and task.state in (State.FINISHED, State.CANCELLED):
-        write_metrics(folder, answer_of(parts, task))
+        repository_folder.export(folder, files, digests, about, made=made, spared=REPORTS)

@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from ml.errors import MlError
 from storage.errors import RecordsUnavailable, StorageError, StoreUnavailable, Superseded
-from storage.records import Attempt, Ended, NewVersion, State
+from storage.records import Attempt, Ended, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
 
@@ -26,6 +26,7 @@ class Work:
 
     state : FINISHED, CANCELLED or FAILED, or QUEUED to hand the task back.
     outcome : for QUEUED only: "paused", "killed" or "stranded".
+    following : a task that is accepted together with the end, when that is FINISHED.
     after : runs once the end is recorded, with what was recorded; for repairs that the sweep would do too.
     """
 
@@ -35,6 +36,7 @@ class Work:
     version: NewVersion | None = None
     failure: Json | None = None
     phases: Json = field(default_factory=dict)
+    following: NewTask | None = None
     after: Callable[[Ended], None] | None = None
 
 
@@ -107,6 +109,7 @@ def _record(attempt: Attempt, done: Work, parts: Parts) -> Ended:
                 report=done.report,
                 version=done.version,
                 failure=done.failure,
+                following=done.following,
             )
     raise AssertionError("tenacity raises or returns")
 
@@ -114,6 +117,8 @@ def _record(attempt: Attempt, done: Work, parts: Parts) -> Ended:
 def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
     """Tell the workers what may start now: this task again, or the next one of its repository."""
     tasks = parts.records.tasks
+    if ended.following is not None and tasks.is_startable(ended.following):
+        parts.queue.send_task(ended.following)
     if ended.state is State.QUEUED:
         parts.queue.send_task(tasks.get(attempt.task.id))
     elif attempt.task.repository_id is not None:

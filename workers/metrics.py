@@ -134,7 +134,7 @@ class TellingFolder(Telling):
         self._due_at = ended + max(INTERVAL_S, (ended - began) / COST_MAX)
 
 
-def telling(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Telling:
+def telling_of(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Telling:
     """What tells of a training: to the live state, and to the folder of its repository where it has one."""
     if attempt.task.repository_id is not None:
         repository = parts.records.repositories.get(attempt.task.repository_id)

@@ -17,8 +17,8 @@ from storage.errors import LiveUnavailable, RecordsUnavailable
 from workers.app import STOP_MARKER, app, settings
 from workers.child import Standby
 from workers.clearing import clear_repository
-from workers.importing import import_folder
 from workers.lifecycle import run_task
+from workers.origins import import_model
 from workers.parts import Parts
 from workers.predicting import Predictor
 from workers.queue import PREDICT, SWEEP, TASK_NAMES
@@ -89,13 +89,13 @@ def train(task_id: int) -> None:
 @app.task(name=TASK_NAMES["clear"])
 def clear(task_id: int) -> None:
     """Queue control: remove what a repository holds."""
-    run_task(task_id, _parts(), lambda attempt, lease: clear_repository(_parts(), attempt))
+    run_task(task_id, _parts(), lambda attempt, lease: clear_repository(_parts(), attempt, lease))
 
 
 @app.task(name=TASK_NAMES["import"])
 def import_(task_id: int) -> None:
-    """Queue control: make a version of the model files that somebody put into a repository's folder."""
-    run_task(task_id, _parts(), lambda attempt, lease: import_folder(_parts(), attempt))
+    """Queue control: make a version of model files that did not come out of a training in the repository."""
+    run_task(task_id, _parts(), lambda attempt, lease: import_model(_parts(), attempt, lease))
 
 
 @app.task(name=PREDICT)

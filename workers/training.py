@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ml.options import wants_previous
 from ml.options.catalog import libraries
-from storage.errors import ArtifactNotFound, ChecksumMismatch, StorageError, VersionNotFound
+from storage.errors import ArtifactNotFound, ChecksumMismatch, StorageError
 from storage.objects.manifest import download_folder, read_manifest, upload_folder
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
@@ -19,11 +18,14 @@ from workers.data import entries, sources
 from workers.export import export_newest
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
+from workers.metrics import TellingFolder, telling_of
 from workers.parts import Parts
 from workers.patience import patiently
+from workers.previous import previous_of
+from workers.publishing import after_training
 from workers.scratch import Scratch
 from workers.supervisor import Checkpoints, Outcome, Telling, supervise
-from workers.version_files import artifacts_of, manifest_of
+from workers.version_files import artifacts_of
 
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -61,7 +63,10 @@ class Training:
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         data = sources(self._patiently(lambda: entries(spec, parts.objects), lease), parts.data_roots)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
-        previous = self._patiently(lambda: self._fetch_previous(attempt, folder), lease)
+        previous = self._patiently(
+            lambda: previous_of(parts, attempt, folder, lease, self._is_stopping),
+            lease,
+        )
         specification: Json = {
             "task": attempt.name,
             "backend": spec["mllib"],
@@ -70,12 +75,12 @@ class Training:
             "data": data,
             "scratch": str(folder),
             "resume": resume,
-            "previous": previous,
+            "previous": previous.told,
             "threads": settings.threads,
             "device": spec["device"],
             "checkpoint_s": settings.checkpoint_s,
         }
-        telling = Telling(parts.live, attempt)
+        telling = telling_of(parts, attempt, lease)
         checkpoints = Checkpoints(attempt, parts.objects, parts.records)
         child = self._standby.take(libraries()[spec["mllib"]].engine)
         prepared_s = round(time.monotonic() - began, 4)
@@ -95,9 +100,14 @@ class Training:
         finally:
             child.end()
             checkpoints.close()
+            if isinstance(telling, TellingFolder):
+                telling.close()
             self._keep_log(attempt, child.log)
         outcome.phases = {"preparing": prepared_s, **outcome.phases}
-        return self._work(attempt, lease, outcome)
+        outcome.warnings += previous.warnings
+        work = self._work(attempt, lease, outcome)
+        work.after = self._after(attempt, telling)
+        return work
 
     def _fetch_checkpoint(self, attempt: Attempt, folder: Path) -> str | None:
         checkpoint = attempt.task.checkpoint
@@ -113,24 +123,6 @@ class Training:
             shutil.rmtree(target, ignore_errors=True)
             return None
         return str(target)
-
-    def _fetch_previous(self, attempt: Attempt, folder: Path) -> Json | None:
-        """What the repository holds already; with its files when the training is to start from them."""
-        repository_id = attempt.task.repository_id
-        if repository_id is None:
-            return None
-        try:
-            version = self._parts.records.versions.newest(repository_id)
-        except VersionNotFound:
-            return None
-        previous: Json = {"files": [each.name for each in version.artifacts], "description": version.description}
-        spec = attempt.spec
-        if wants_previous(spec["mllib"], spec["connector"], spec["parameters"]):
-            target = folder / "previous"
-            with self._parts.cache.folder(self._parts.objects, manifest_of(version)) as files:
-                shutil.copytree(files, target, symlinks=False)
-            previous["folder"] = str(target)
-        return previous
 
     def _patiently(self, do: Callable[[], _Found], lease: LeaseKeeper) -> _Found:
         def is_pointless() -> bool:
@@ -149,6 +141,10 @@ class Training:
                 result = outcome.result
                 version = self._patiently(lambda: self._upload(attempt, result), lease)
                 outcome.phases["publishing"] = round(time.monotonic() - began, 4)
+                following = None
+                if state is State.FINISHED:
+                    following, remarks = after_training(self._parts, attempt, Path(result["model_folder"]))
+                    outcome.warnings += remarks
                 report = {
                     **outcome.result["report"],
                     # What the options warned of stands in the task already.
@@ -156,7 +152,7 @@ class Training:
                     "iteration": outcome.result["iteration"],
                     "peak_bytes": outcome.result.get("peak_bytes"),
                 }
-                return Work(state, report=report, version=version, phases=outcome.phases, after=self._after(attempt))
+                return Work(state, report=report, version=version, phases=outcome.phases, following=following)
             case "paused":
                 return Work(State.QUEUED, "paused", phases=outcome.phases)
             case "killed":
@@ -169,16 +165,20 @@ class Training:
         manifest = upload_folder(self._parts.objects, prefix, Path(result["model_folder"]))
         return NewVersion(prefix, result["description"], artifacts_of(manifest))
 
-    def _after(self, attempt: Attempt) -> Callable[[Ended], None]:
-        def copy_to_data_root(ended: Ended) -> None:
-            if ended.version is None or attempt.task.repository_id is None:
+    def _after(self, attempt: Attempt, telling: Telling) -> Callable[[Ended], None]:
+        def write_folder(ended: Ended) -> None:
+            """Bring the model to the repository's folder, or else what became of the training."""
+            if attempt.task.repository_id is None:
                 return
             try:
-                export_newest(self._parts, attempt.task.repository_id)
+                if ended.version is not None:
+                    export_newest(self._parts, attempt.task.repository_id)
+                elif ended.state.is_final and isinstance(telling, TellingFolder):
+                    telling.write_end(self._parts.records.tasks.get(attempt.task.id))
             except StorageError as error:
                 _log.warning("the repository's folder was not written, the sweep tries again: %s", error)
 
-        return copy_to_data_root
+        return write_folder
 
     def _after_death(self, attempt: Attempt, outcome: Outcome) -> Work:
         """Retry from the checkpoint, within limits that a new checkpoint resets."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from api import repositories, services
+from api import origins, repositories, services
 from api.answers import Json, envelope, failure, with_warnings
 from api.body import read_object
 from api.parts import account, parts
@@ -14,7 +14,7 @@ from api.query import flag
 from api.refusals import BadBody, NothingToDelete
 from api.schemas.reading import fold
 from ml.errors import BadParameter, MlError
-from ml.options import Loaded, ServiceOptions, load_service
+from ml.options import Loaded
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
 from storage.records import State
 
@@ -32,10 +32,12 @@ def create(name: str) -> Response:
     if len(name) > _NAME_LIMIT or not name.isprintable():
         raise BadBody(f"a service name has at most {_NAME_LIMIT} printable characters")
     loaded = _load(body)
-    _, warnings, task = services.create(parts(), account(), name, body, loaded)
+    service, warnings, task = services.create(parts(), account(), name, loaded.value)
     head = with_warnings({}, [each.as_json() for each in (*loaded.warnings, *warnings)])
     if task is not None:
         head["task_id"] = task.id
+        if service is None:
+            return failure(*services.failed(task), head={"method": "/services", **head})
     return envelope(201, {"method": "/services", **head} if head else None)
 
 
@@ -47,10 +49,10 @@ def _check_free(name: str) -> None:
     raise ServiceExists(name)
 
 
-def _load(body: Json) -> Loaded[ServiceOptions]:
+def _load(body: Json) -> Loaded[origins.Wanted]:
     """The options; a repository that cannot be used is told before an option that cannot."""
     try:
-        return load_service(body)
+        return origins.read(parts(), account(), body)
     except MlError as error:
         if not (isinstance(error, BadParameter) and error.section in {"service", "model"}):
             _check_repository(body.get("model"))
@@ -74,10 +76,9 @@ def get(name: str) -> Response:
     with_jobs = flag(request.args, "status", default=True)
     with_labels = flag(request.args, "labels", default=False)
     service = parts().records.services.find(account().id, fold(name))
-    version = services.newest_version(parts(), service)
-    newest = {} if version is None else {service.repository_id: version}
-    [body] = services.describe(parts(), [service], with_jobs=with_jobs, newest=newest)
+    [body] = services.describe(parts(), [service], with_jobs=with_jobs)
     if with_labels:
+        version = services.newest_version(parts(), service)
         body["labels"] = [] if version is None else list(version.description.get("labels") or [])
     return envelope(body=body)
 
@@ -101,5 +102,5 @@ def delete(name: str) -> Response:
     if task is None:
         return envelope()
     if task.state is not State.FINISHED:
-        return failure(*services.failed_clearing(task), head={"method": "/services", "task_id": task.id})
+        return failure(*services.failed(task), head={"method": "/services", "task_id": task.id})
     return envelope(head={"method": "/services", "task_id": task.id})

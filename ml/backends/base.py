@@ -21,6 +21,7 @@ class BackendInfo:
 
     files : endings of the model files it loads.
     cleared : what the names of its model files contain, by which `clear=lib` finds them; `files` when empty.
+    cleared_without_db : the same, but only for services whose input is no data base (`db`).
     devices : kinds of device, "cpu" or "cuda".
     extra : the installation extra that brings the library.
     test_sets_max : how many test sets a training takes; None for any number.
@@ -35,6 +36,7 @@ class BackendInfo:
     devices: tuple[str, ...]
     extra: str
     cleared: tuple[str, ...] = ()
+    cleared_without_db: tuple[str, ...] = ()
     test_sets_max: int | None = 1
     best: int = 1
     first_iteration: int = 0

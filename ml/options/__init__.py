@@ -8,11 +8,13 @@ from ml.options.loading import Loaded, Warning
 from ml.options.requests import (
     PredictionOptions,
     ServiceOptions,
+    ServiceRequest,
     TrainingOptions,
     load_prediction,
     load_service,
     load_training,
     merge,
+    read_service,
     wants_previous,
 )
 
@@ -20,11 +22,13 @@ __all__ = [
     "Loaded",
     "PredictionOptions",
     "ServiceOptions",
+    "ServiceRequest",
     "TrainingOptions",
     "Warning",
     "load_prediction",
     "load_service",
     "load_training",
     "merge",
+    "read_service",
     "wants_previous",
 ]

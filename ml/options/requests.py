@@ -17,6 +17,23 @@ SECTIONS = ("input", "mllib", "output")
 
 
 @dataclass(frozen=True)
+class ServiceRequest:
+    """What a creation request says before its parameters are looked at.
+
+    parameters : the three sections as posted, without `from_repository`, which no later call needs.
+    from_repository : the repository whose best model is copied into that of the service; empty for none.
+    """
+
+    library: str
+    connector: str
+    type: str
+    description: str
+    model: ModelOptions
+    parameters: dict[str, dict[str, Any]]
+    from_repository: str
+
+
+@dataclass(frozen=True)
 class ServiceOptions:
     """A service as its creation request describes it.
 
@@ -86,11 +103,11 @@ def merge(service_parameters: Mapping[str, Any] | None, call_parameters: Mapping
     return merged
 
 
-def load_service(body: Mapping[str, Any]) -> Loaded[ServiceOptions]:
-    """Read the body of a creation request.
+def read_service(body: Mapping[str, Any]) -> Loaded[ServiceRequest]:
+    """Read of the body of a creation request all but what stands in its parameters.
 
-    Raises BadParameter (section "service" when `mllib` or the connector is missing or no text; "model" when
-    the repository is not named; else the section at fault), UnknownLibrary, UnknownType, UnknownConnector.
+    Raises BadParameter (section "service" when `mllib` or the connector is missing or no text; "model" when the
+    repository is not named), UnknownLibrary, UnknownType, UnknownConnector.
     """
     if not isinstance(body, Mapping):
         raise BadParameter(name="body", section="service", message="the request must be a JSON object")
@@ -124,19 +141,47 @@ def load_service(body: Mapping[str, Any]) -> Loaded[ServiceOptions]:
     if head.value.type not in library.types:
         raise UnknownType(head.value.type, library.types)
     taken = _connector(library, connector)
-    loaded = _load_sections(library, taken, parameters)
-    remarks = library.check(loaded.value["mllib"])
-    value = ServiceOptions(
+    origin = load(
+        service.OriginOptions,
+        {service.FROM_REPOSITORY: parameters["mllib"].pop(service.FROM_REPOSITORY, None)},
+        path="parameters.mllib",
+        section="mllib",
+        owner=library.name,
+    ).value.from_repository
+    remarks = service.check(model.value, origin, library)
+    value = ServiceRequest(
         library=library.name,
         connector=taken.name,
         type=head.value.type,
         description=head.value.description,
         model=model.value,
         parameters=parameters,
-        **loaded.value,
+        from_repository=origin,
     )
     warnings = [Warning(w.parameter.removeprefix("body."), w.message.replace("body.", "")) for w in head.warnings]
-    return Loaded(value, warnings + model.warnings + loaded.warnings + remarks)
+    return Loaded(value, warnings + model.warnings + remarks)
+
+
+def load_service(body: Mapping[str, Any]) -> Loaded[ServiceOptions]:
+    """Read the body of a creation request.
+
+    Raises what `read_service` raises, and BadParameter for what stands in the parameters.
+    """
+    read = read_service(body)
+    wanted = read.value
+    library = _library(wanted.library)
+    loaded = _load_sections(library, _connector(library, wanted.connector), wanted.parameters)
+    remarks = library.check(loaded.value["mllib"])
+    value = ServiceOptions(
+        library=wanted.library,
+        connector=wanted.connector,
+        type=wanted.type,
+        description=wanted.description,
+        model=wanted.model,
+        parameters=wanted.parameters,
+        **loaded.value,
+    )
+    return Loaded(value, read.warnings + loaded.warnings + remarks)
 
 
 def load_training(mllib: str, connector: str, parameters: Mapping[str, Any]) -> Loaded[TrainingOptions]:

@@ -197,6 +197,15 @@ class NewVersion:
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """How large a version is: bytes of its files, and the weights that its description counts, learned or frozen."""
+
+    size_bytes: int
+    params: int
+    frozen_params: int
+
+
+@dataclass(frozen=True)
 class Version:
     """A published result of a training in a repository."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from storage.errors import VersionNotFound
 from storage.records.database import Database
-from storage.records.rows import Artifact, Version
+from storage.records.rows import Artifact, ModelSize, Version
 from storage.records.schema import artifacts, now, repositories, versions
 
 _COLUMNS = (
@@ -95,6 +95,30 @@ class Versions:
                     .distinct()
                 ).scalars()
             )
+
+    def sizes(self, repository_ids: Collection[int]) -> dict[int, ModelSize]:
+        """How large the newest version of each of the repositories is, of those that hold one."""
+        newest = (
+            select(versions.c.repository_id, func.max(versions.c.number).label("number"))
+            .where(versions.c.repository_id.in_(sorted(set(repository_ids))), versions.c.removed_at.is_(None))
+            .group_by(versions.c.repository_id)
+            .subquery()
+        )
+        # Descriptions can be long: the database takes the two numbers out of them.
+        params, frozen = (versions.c.description[name].as_integer() for name in ("params", "frozen_params"))
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(
+                    versions.c.repository_id,
+                    versions.c.size_bytes,
+                    params.label("params"),
+                    frozen.label("frozen_params"),
+                ).join(
+                    newest,
+                    (versions.c.repository_id == newest.c.repository_id) & (versions.c.number == newest.c.number),
+                )
+            ).all()
+        return {row.repository_id: ModelSize(row.size_bytes, row.params or 0, row.frozen_params or 0) for row in rows}
 
     def _with_artifacts(self, row: Any) -> Version:
         with self._database.read() as connection:

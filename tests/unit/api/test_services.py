@@ -265,7 +265,7 @@ def test_delete_keeps_the_service_when_a_job_does_not_end_in_time(
     assert client.get("/services/iris").status_code == 200
 
 
-@pytest.mark.parametrize("mode", ["lib", "full", "dir"])
+@pytest.mark.parametrize("mode", ["lib", "index", "full", "dir"])
 def test_clear_is_a_task_that_the_call_awaits(
     yard: Yard, client: FlaskClient, records: Records, queue: FakeQueue, mode: str
 ):
@@ -276,7 +276,13 @@ def test_clear_is_a_task_that_the_call_awaits(
     task = records.tasks.get(answer.json["head"]["task_id"])
     assert (task.kind, task.queue, task.state) == (Kind.CLEAR, "control", State.FINISHED)
     spec = records.tasks.spec(task.id)
-    assert spec == {"service": "iris", "mode": mode, "mllib": "xgboost", "repository_id": task.repository_id}
+    assert spec == {
+        "service": "iris",
+        "mode": mode,
+        "mllib": "xgboost",
+        "repository_id": task.repository_id,
+        "db": False,
+    }
     assert client.get("/services/iris").status_code == 404
 
 

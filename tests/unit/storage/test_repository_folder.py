@@ -209,14 +209,16 @@ class Exporter:
         self.source = source
         source.mkdir()
 
-    def __call__(self, *, version: int = 1, spared: tuple[str, ...] = (), **files: bytes) -> list[str]:
+    def __call__(
+        self, *, version: int = 1, made: bool = True, spared: tuple[str, ...] = (), **files: bytes
+    ) -> list[str]:
         """Export `files`, named with `__` for a dot and `_` for a dash, in this order."""
         contents = {name.replace("__", ".").replace("_", "-"): content for name, content in files.items()}
         for name, content in contents.items():
             (self.source / name).write_bytes(content)
         paths = {name: self.source / name for name in contents}
         digests = {name: digest(content) for name, content in contents.items()}
-        return export(self.folder, paths, digests, {"version": version}, spared=spared)
+        return export(self.folder, paths, digests, {"version": version}, made=made, spared=spared)
 
 
 @pytest.fixture
@@ -278,6 +280,19 @@ def test_files_of_the_version_before_go_unless_somebody_changed_or_spared_them(
     assert names(folder) == [".modelyard.json", "b.model", "c.model", "config.json", "mine.model"]
 
 
+def test_files_that_no_training_made_stay_when_a_version_without_them_follows(folder: Path, exported: Exporter) -> None:
+    exported(a__model=b"1")
+    exported(version=2, made=False, a__model=b"1", hand__model=b"mine")
+    assert exported(version=3, c__model=b"3") == ["a.model"]
+    assert names(folder) == [".modelyard.json", "c.model", "hand.model"]
+    assert compared(folder, c__model=b"3") == compared(folder, thoroughly=False, c__model=b"3")
+    assert compared(folder, c__model=b"3").changed == frozenset(), "it was seen already"
+    assert exported(version=4, d__model=b"4") == ["c.model"]
+    assert names(folder) == [".modelyard.json", "d.model", "hand.model"]
+    (folder / "hand.model").write_bytes(b"another one")
+    assert compared(folder, d__model=b"4").changed == {"hand.model"}
+
+
 def test_an_interrupted_export_keeps_the_former_marker_and_can_be_done_again(
     folder: Path, exported: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +319,7 @@ def test_an_export_removes_what_a_killed_one_left_long_ago(folder: Path, exporte
 
 def test_the_marker_is_no_file_of_the_repository(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RepositoryUnusable, match="marker"):
-        export(folder, {".modelyard.json": tmp_path}, {}, {})
+        export(folder, {".modelyard.json": tmp_path}, {}, {}, made=True)
 
 
 # Looking

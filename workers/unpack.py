@@ -1,0 +1,230 @@
+"""Unpacks an archive, as a program of its own: what somebody else packed can ask for any amount of memory or time.
+
+`python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES` writes the plain files of a zip or tar
+archive side by side into FOLDER and prints a JSON object: `files`, `skipped`, or `error`. Nothing is imported but the
+standard library.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import ctypes
+import gzip
+import json
+import lzma
+import os
+import resource
+import signal
+import stat
+import sys
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import IO, Any
+
+CPU_S = 1800
+NAME_BYTES = 200
+
+_CHUNK = 1 << 20
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+
+
+class Refused(Exception):
+    """The archive is not to be unpacked; the text says why."""
+
+
+class Unpacking:
+    """What was written so far, and what still may be."""
+
+    def __init__(self, folder: str, limit_bytes: int, members_max: int) -> None:
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+        self.members_max = members_max
+        self.members = 0
+        self.bytes = 0
+        self.files: dict[tuple[str, ...], str] = {}
+        self.skipped: list[str] = []
+
+    def count(self) -> None:
+        """Take notice of a member."""
+        self.members += 1
+        if self.members > self.members_max:
+            raise Refused(f"it has more than {self.members_max} members")
+
+    def check_path(self, path: str) -> list[str]:
+        """Refuse a name that leads out of the folder; returns its parts."""
+        parts = path.replace("\\", "/").split("/")
+        if path.startswith(("/", "\\")) or ".." in parts or "\0" in path or (len(path) > 1 and path[1] == ":"):
+            raise Refused(f"its member {path[:200]!r} leads out of the archive")
+        return [part for part in parts if part not in ("", ".")]
+
+    def write(self, path: str, size: int, changed_at: float, source: IO[bytes]) -> None:
+        """Write a plain file under a number; its name is decided when all are known."""
+        parts = tuple(self.check_path(path))
+        if not parts:
+            return
+        if parts[-1].startswith(".") or "__MACOSX" in parts:
+            self.skipped.append(path)
+            return
+        too_large = f"its content is larger than {self.limit_bytes} bytes"
+        if self.bytes + size > self.limit_bytes:
+            raise Refused(too_large)
+        target = os.path.join(self.folder, f".{self.members}")
+        with open(target, "xb") as file:
+            while chunk := source.read(_CHUNK):
+                self.bytes += len(chunk)
+                if self.bytes > self.limit_bytes:  # whatever its header said
+                    raise Refused(too_large)
+                file.write(chunk)
+        changed_at = min(max(0.0, changed_at), time.time())
+        os.utime(target, (changed_at, changed_at))
+        if parts in self.files:  # of a name that comes twice the last one counts, as with tar
+            os.unlink(self.files[parts])
+        self.files[parts] = target
+
+    def settle(self) -> list[str]:
+        """Give the files their names; a folder around all of them is left out, and so are files in other folders."""
+        if not self.files:
+            raise Refused("it holds no files")
+        depth = 0
+        while len({parts[: depth + 1] for parts in self.files}) == 1 and all(
+            len(parts) > depth + 1 for parts in self.files
+        ):
+            depth += 1
+        names = []
+        for parts, path in self.files.items():
+            if len(parts) > depth + 1:
+                self.skipped.append("/".join(parts))
+                os.unlink(path)
+                continue
+            try:
+                is_fit = len(parts[-1].encode("utf-8")) <= NAME_BYTES and parts[-1].isprintable()
+            except UnicodeEncodeError:
+                is_fit = False
+            if not is_fit:
+                raise Refused(f"the name of its member {ascii(parts[-1])[:200]} cannot be used")
+            os.rename(path, os.path.join(self.folder, parts[-1]))
+            names.append(parts[-1])
+        if not names:
+            raise Refused("it holds no files side by side")
+        return sorted(names)
+
+
+def from_zip(packed: IO[bytes], made: Unpacking) -> None:
+    """Write the members of a zip archive."""
+    with zipfile.ZipFile(packed) as archive:
+        for member in archive.infolist():
+            made.count()
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise Refused(f"its member {member.filename[:200]!r} is a link or a device; only files can be unpacked")
+            if member.is_dir():
+                made.check_path(member.filename)
+                continue
+            if member.flag_bits & 1:
+                raise Refused("it is encrypted")
+            changed_at = 0.0
+            with contextlib.suppress(ValueError, OverflowError):
+                changed_at = time.mktime((*member.date_time, 0, 0, -1))
+            with archive.open(member) as source:
+                made.write(member.filename, member.file_size, changed_at, source)
+
+
+def from_tar(packed: IO[bytes], made: Unpacking) -> None:
+    """Write the members of a tar archive, packed by gzip, bzip2 or xz or not at all."""
+    magic = packed.read(6)
+    packed.seek(0)
+    # Not tarfile's own way of unpacking a stream: it takes one that is cut off for one that ends.
+    stream: Any = packed
+    if magic.startswith(b"\x1f\x8b"):
+        stream = gzip.GzipFile(fileobj=packed)
+    elif magic.startswith(b"BZh"):
+        stream = bz2.BZ2File(packed)
+    elif magic == b"\xfd7zXZ\0":
+        stream = lzma.open(packed)  # noqa: SIM115  # closed with the archive, which ends this program
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            made.count()
+            if member.isdir():
+                made.check_path(member.name)
+                continue
+            source = archive.extractfile(member) if member.isreg() else None
+            if source is None:
+                raise Refused(f"its member {member.name[:200]!r} is a link or a device; only files can be unpacked")
+            made.write(member.name, member.size, member.mtime, source)
+    left = made.limit_bytes
+    while chunk := stream.read(_CHUNK):  # to the end, where the checksum is
+        left -= len(chunk)
+        if left < 0:
+            raise Refused(f"its content is larger than {made.limit_bytes} bytes")
+
+
+def confine(limit_bytes: int, memory_bytes: int) -> None:
+    """Give up what unpacking does not need."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes + 1, limit_bytes + 1))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if sys.platform == "linux":
+        system = ctypes.CDLL(None, use_errno=True)
+        system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        # Either may be forbidden; then the archive is unpacked with the network within reach.
+        if system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            system.unshare(_CLONE_NEWNET)
+
+
+def unpack(packed: IO[bytes], folder: str, limit_bytes: int, members_max: int) -> dict[str, Any]:
+    """Unpack an archive into an empty folder; returns what `main` prints. After an error the folder is empty."""
+    made = Unpacking(folder, limit_bytes, members_max)
+    try:
+        is_zip = packed.read(4) in (b"PK\3\4", b"PK\5\6")
+        packed.seek(0)
+        (from_zip if is_zip else from_tar)(packed, made)
+        return {"files": made.settle(), "skipped": sorted(made.skipped)}
+    except Refused as error:
+        reason = str(error)
+    except _BROKEN as error:
+        text = " ".join(str(error).split())[:200]
+        reason = f"it is no zip or tar archive, or a broken one ({text or type(error).__name__})"
+    except MemoryError:
+        reason = "unpacking it takes too much memory"
+    except OSError as error:
+        reason = f"it cannot be unpacked: {error.strerror or error}"
+    for left in os.listdir(folder):
+        os.unlink(os.path.join(folder, left))
+    return {"error": reason}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what came of it."""
+    path, folder = arguments[:2]
+    limit_bytes, members_max, memory_bytes = map(int, arguments[2:])
+    # Before rights are given up; a pipe would block.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
+        confine(limit_bytes, memory_bytes)
+        print(json.dumps(unpack(packed, folder, limit_bytes, members_max)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
