@@ -767,12 +767,13 @@ def _read_test(
 def _check_columns(
     names: Sequence[str], fitted: Fitted, source: str, labelled: bool, warnings: list[Warning] | None
 ) -> None:
+    there = set(names)
     for name in fitted.features:
-        if name not in names:
+        if name not in there:
             raise BadInput(f"cannot find column {name} in {source}; the model was trained with it")
     if labelled:
         for name in fitted.label:
-            if name not in names:
+            if name not in there:
                 raise BadInput(f"cannot find label column {name} in {source}; measures need the true labels")
     known = {*fitted.columns, *fitted.label, *fitted.ignore, fitted.id}
     extra = [name for name in names if name and name not in known]
@@ -828,7 +829,7 @@ def _is_header(first: Sequence[str], fitted: Fitted, places: Sequence[Sequence[s
         return is_named or set(fitted.features) <= set(first)
     if all(as_number(cell) is not None for cell in first):
         return any(list(first) == list(names) for names in places)
-    return all(cell in fitted.columns for cell in first) or set(fitted.features) <= set(first)
+    return set(first) <= set(fitted.columns) or set(fitted.features) <= set(first)
 
 
 def _joined(tables: list[DenseTable]) -> DenseTable:

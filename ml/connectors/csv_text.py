@@ -294,6 +294,10 @@ class CsvText:
         except OSError as error:
             text = (error.strerror or "unknown error").lower()
             raise BadInput(f"data file {self.name} cannot be read: {text}") from None
+        if count > 0 and position < self._size:
+            raise BadInput(
+                f"data file {self.name} became shorter while it was read; train on a file that nobody writes to"
+            )
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _no_nul(self, data: bytes) -> None:
