@@ -90,7 +90,7 @@ class ColumnarTable(Table):
             writer.finish()
         except OSError as error:
             writer.drop()
-            raise _failed(error, 0) from None
+            raise disk_error(error) from None
         self.labels = _labels(self._folder)
 
     def remove(self) -> None:
@@ -196,7 +196,7 @@ class ColumnarWriter:
             self._sink = pa.OSFile(str(self._path), "wb")
             self._file = pa.ipc.new_file(self._sink, pa.schema([("features", self._kind)]))
         except OSError as error:
-            raise self._given_up(error) from None
+            raise disk_error(error) from None
 
     def append(self, features: np.ndarray, labels: np.ndarray | None) -> None:
         """Add rows; all or none of the calls have labels, always of the same type."""
@@ -241,7 +241,7 @@ class ColumnarWriter:
         self._path.unlink(missing_ok=True)
         if self._labels is not None:
             self._labels.drop()
-        return _failed(error, written)
+        return disk_error(error, written)
 
 
 class _LabelWriter:
@@ -285,11 +285,12 @@ class _LabelWriter:
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
-def _failed(error: OSError, written: int) -> BadInput:
+def disk_error(error: OSError, written: int = 0) -> BadInput:
     """What to say when a file could not be written; `written` : bytes of it that were."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return BadInput(
             f"the disk is full: parameters.input.db keeps the table on disk, and {written / 2**30:.1f} GiB of it "
             "were written when no space was left; free some, or train without db if the memory can hold the table"
         )
-    return BadInput(f"the table that parameters.input.db keeps on disk cannot be written: {error.strerror}")
+    reason = (error.strerror or "unknown error").lower()
+    return BadInput(f"the table that parameters.input.db keeps on disk cannot be written: {reason}")

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml.connectors import csv_labels
-from ml.connectors.columnar import ColumnarTable, ColumnarWriter
+from ml.connectors.columnar import ColumnarTable, ColumnarWriter, disk_error
 from ml.connectors.csv_columns import (
     BOUNDS,
     Fitted,
@@ -724,9 +724,7 @@ def _scratch_array(path: Path, dtype: np.dtype, rows: int) -> np.ndarray:
             os.posix_fallocate(file.fileno(), 0, rows * dtype.itemsize)
             made = np.asarray(np.memmap(file, dtype, "r+", shape=(rows,)))
     except OSError as error:
-        raise BadInput(
-            f"the table that parameters.input.db keeps on disk cannot be written: {error.strerror}"
-        ) from None
+        raise disk_error(error) from None
     finally:
         path.unlink(missing_ok=True)
     return made
