@@ -12,6 +12,7 @@ from api.accepting import send
 from api.answers import Json, finite
 from api.parts import Parts
 from api.refusals import Busy, GoesOn
+from api.schemas.reading import fold
 from api.waiting import wait_for_end
 from ml.options import Warning
 from storage.errors import LiveUnavailable, StorageError, VersionNotFound
@@ -191,6 +192,26 @@ def create(
         parts.records.services.delete(service.id)
         return None, warnings, task
     return service, [*warnings, *_told_of(parts, repository, task)], task
+
+
+def differing(parts: Parts, account: Account, name: str, body: Json) -> list[str]:
+    """In what an existing service differs from the one that a creation request describes; empty when in nothing.
+
+    Raises ServiceNotFound; MlError and StorageError for a request that is wrong.
+    """
+    service = parts.records.services.find(account.id, fold(name))
+    wanted = origins.read(parts, account, body).value
+    request = wanted.request
+    location = repositories.location_of(parts, account, request.model.repository)
+    found = {
+        "mllib": service.mllib == request.library,
+        "type": service.type == request.type,
+        "description": service.description == request.description,
+        "model.repository": parts.repository(service).location == location,
+        # Of a model from elsewhere the parameters came with it, and may have changed there since.
+        "parameters": bool(request.model.init) or wanted.source is not None or service.parameters == wanted.parameters,
+    }
+    return [name for name, is_same in found.items() if not is_same]
 
 
 def _take_over(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,20 +48,38 @@ def main() -> None:
 
 
 @main.command()
-def up() -> None:
+@click.option(
+    "--service-start-list",
+    "start_list",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Services to create and predictions to make when all is ready, one a line: service_create;NAME;JSON or "
+    "service_predict;JSON. Default: MODELYARD_SERVICE_START_LIST.",
+)
+@click.option(
+    "--service-start-list-no-exit-on-failure",
+    "goes_on",
+    is_flag=True,
+    help="Go on, with the next line and with everything else, when a line of that list fails.",
+)
+def up(start_list: Path | None, goes_on: bool) -> None:
     """Run everything on this machine, in the foreground, until Ctrl-C or TERM."""
     from cli.stack import Stack, StackError
+    from cli.start_list import BadList, read_list
 
     settings = _settings()
+    path = start_list or settings.service_start_list
     try:
+        if path is not None:
+            read_list(path)  # a slip of the pen is told before anything starts
         stack = Stack(settings, report=_say)
         with _stopped_by_signals(stack):
             stack.start()
             try:
-                _stay(stack, settings)
+                _stay(stack, settings, path, goes_on)
             finally:
                 stack.stop()
-    except StackError as error:
+    except (StackError, BadList) as error:
         raise click.ClickException(str(error)) from None
     _say("stopped; nothing is left running")
 
@@ -85,23 +104,55 @@ def _stopped_by_signals(stack: Stack) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stay(stack: Stack, settings: Settings) -> None:
-    """Until the stack is told to stop: say when it is ready, or what is missing when that takes long."""
+def _stay(stack: Stack, settings: Settings, start_list: Path | None, goes_on: bool) -> None:
+    """Until the stack is told to stop: say when it is ready, or what is missing when that takes long.
+
+    Raises StackError when a line of the start list fails, unless `goes_on`.
+    """
     from cli.ready import ready_table
 
     began = time.monotonic()
     is_ready = was_told = False
+    starting: Iterator[None] = iter(())
     while not stack.is_stopping:
         if not is_ready:
             missing = stack.not_ready()
             is_ready = not missing
             if is_ready:
                 click.echo(ready_table(settings))
+                if start_list is not None:
+                    starting = _do_list(stack, settings, start_list, goes_on)
             elif not was_told and time.monotonic() - began > _TOLD_AFTER_S:
                 was_told = True
                 for name, reason in missing.items():
                     _say(f"{name}: still not ready: {reason}")
+        next(starting, None)
         time.sleep(0.2)
+
+
+def _do_list(stack: Stack, settings: Settings, path: Path, goes_on: bool) -> Iterator[None]:
+    """Have the start list done, and tell what comes of it; goes on with each `next`. Raises StackError."""
+    from cli.services import start_list
+    from cli.stack import StackError
+
+    step = start_list(settings, path.absolute(), goes_on=goes_on)
+    process = stack.beside(step)
+    told, last = "", f"see {stack.log_of(step.name)}"
+    with stack.log_of(step.name).open("r", encoding="utf-8", errors="replace") as news:
+        while True:
+            code = process.poll()
+            told += news.read()
+            *lines, told = told.split("\n")
+            for line in lines:
+                last = line
+                _say(line)
+            if code is not None:
+                break
+            yield
+    if code == 0:
+        _say(f"all of {path} is done")
+    elif not goes_on and not stack.is_stopping:
+        raise StackError(f"{path} could not be done, so the server stops: {last}")
 
 
 @main.command()

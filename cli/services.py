@@ -64,6 +64,15 @@ def steps_of(settings: Settings) -> list[Step]:
     ]
 
 
+def start_list(settings: Settings, path: Path, *, goes_on: bool) -> Step:
+    """What does the list of services to begin with; `goes_on` after a line that fails."""
+    return Step(
+        "start-list",
+        (sys.executable, "-m", "cli.start_list", str(path), *(["--go-on"] if goes_on else [])),
+        {**_environment(settings), **_thread_counts(1)},
+    )
+
+
 def _check_installed(settings: Settings) -> None:
     needed = {"celery": "worker", "granian": "api", "flask": "api"}
     if not any(importlib.util.find_spec(engine) for engine in engines()):

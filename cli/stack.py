@@ -177,6 +177,15 @@ class Stack:
         if self._thread is not None:
             self._thread.join()
 
+    def beside(self, step: Step) -> subprocess.Popen[bytes]:
+        """Start a program that ends by itself, once everything runs; the caller waits for it.
+
+        It ends with the stack at the latest. Its log begins anew.
+        """
+        log = self.log_of(step.name)
+        log.unlink(missing_ok=True)
+        return self._spawn(step.argv, step.env, log)
+
     @property
     def is_stopping(self) -> bool:
         """Whether somebody asked it to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -40,10 +41,15 @@ def environment(tmp_path: Path) -> Environment:
 
 
 @contextmanager
-def running(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], bool]]]:
+def running(environment: Environment, *words: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], bool]]]:
     """The stack, and a function that waits until its output holds some words."""
     with subprocess.Popen(
-        UP, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [*UP, *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         said: list[str] = []
         news = threading.Condition()
@@ -123,3 +129,33 @@ def test_up_says_which_database_it_cannot_reach(environment: Environment):
     assert ended.returncode == 1
     assert "prepare failed" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+SERVICE = {
+    "mllib": "xgboost",
+    "model": {"repository": "iris"},
+    "parameters": {"input": {"connector": "csv", "label": "species"}, "mllib": {"nclasses": 3}},
+}
+
+
+@pytest.mark.timeout(240)
+def test_up_begins_with_the_services_of_a_list_and_ends_when_a_line_fails(environment: Environment, tmp_path: Path):
+    path = tmp_path / "services.list"
+    path.write_text(f"service_create;iris;{json.dumps(SERVICE)}\nservice_predict;{{}}\nservice_create;more;{{}}\n")
+    with running({**environment, "MODELYARD_SERVICE_START_LIST": str(path)}) as (process, says):
+        assert says("service_create iris: created")
+        assert says("service_predict (line 2) failed: 400: service is missing")
+        assert process.wait(90) == 1
+        assert says(f"{path} could not be done, so the server stops")
+    with running(environment, "--service-start-list", str(path), "--service-start-list-no-exit-on-failure") as (
+        process,
+        says,
+    ):
+        assert says("service_create iris: exists already")
+        assert says("service_create more (line 3) failed: 400")
+        url = f"http://127.0.0.1:{environment['MODELYARD_PORT']}/services/iris"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(90) == 0

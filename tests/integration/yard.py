@@ -40,8 +40,8 @@ class Yard:
         """Whether messages are left lying, as if no worker ran."""
         self.before: Callable[[Task], None] = lambda task: None
         """Called before each task that is worked on."""
-        app = create_app(parts.settings, parts.records, parts.live, self, parts.objects)
-        self.client = app.test_client()
+        self.app = create_app(parts.settings, parts.records, parts.live, self, parts.objects)
+        self.client = self.app.test_client()
         [self.data] = parts.settings.data_roots
         header, *rows = (EXAMPLES / "iris.csv").read_text().splitlines()
         words = ("setosa", "versicolor", "virginica")
