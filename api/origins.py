@@ -159,7 +159,20 @@ def _check_engine(name: str, version: Version, library: str) -> None:
         )
 
 
-def check_weights(parts: Parts, repository: Repository, weights: str) -> str:
+def check_archive(parts: Parts, account: Account, init: str) -> None:
+    """Raises BadParameter when the archive that `model.init` names lies where the account may not read.
+
+    What is to be fetched, and whether it is an archive, is for the worker to see.
+    """
+    if init.startswith(("http://", "https://")):
+        return
+    try:
+        parts.records.repositories.check_readable(account.id, str(parts.data_roots.resolve(init)))
+    except (OutsideDataRoots, RepositoryUnusable) as error:
+        raise BadParameter(name="model.init", section="model", message=f"model.init: {error}") from None
+
+
+def check_weights(parts: Parts, account: Account, repository: Repository, weights: str) -> str:
     """Where the file that `model.weights` names lies: a path, or its name in the repository's folder.
 
     Raises BadParameter.
@@ -167,7 +180,8 @@ def check_weights(parts: Parts, repository: Repository, weights: str) -> str:
     if "/" in weights:
         try:
             path = parts.data_roots.resolve(weights)
-        except OutsideDataRoots as error:
+            parts.records.repositories.check_readable(account.id, str(path))
+        except (OutsideDataRoots, RepositoryUnusable) as error:
             raise _no_weights(str(error)) from None
         if path.name not in repository_folder.look(path.parent):
             raise _no_weights(f"{weights[:200]!r} is no file that lies there")

@@ -157,7 +157,11 @@ def create(
     repository = parts.records.repositories.ensure(account.id, location)
     origins.check_library(parts, repository, wanted.request.library)
     is_named = bool(model.init) or wanted.source is not None
-    weights = "" if is_named or not model.weights else origins.check_weights(parts, repository, model.weights)
+    weights = ""
+    if model.init:
+        origins.check_archive(parts, account, model.init)
+    elif model.weights and not is_named:
+        weights = origins.check_weights(parts, account, repository, model.weights)
     service = parts.records.services.add(
         account.id,
         name,

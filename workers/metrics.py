@@ -24,6 +24,7 @@ from workers.supervisor import Telling
 Json = dict[str, Any]
 
 INTERVAL_S = 1.0
+_AGAIN_S = 30.0
 COST_MAX = 0.02
 """Writing may take this share of the time between two files: they hold whole histories."""
 
@@ -123,15 +124,16 @@ class TellingFolder(Telling):
         return self._progress.get("measure") or {}
 
     def _write(self, measure: Json, points: Sequence[Json], steps: Json) -> None:
-        began = time.monotonic()
+        began, wait_s = time.monotonic(), INTERVAL_S
         try:
             hist, stride = as_series(points, steps)
             answer = _answer(self._parts, self._attempt.task, {"measure": measure}, hist, stride)
             write_metrics(self._folder, answer, durable=False)
         except StorageError as error:
             _log.warning("metrics.json of %s was not written: %s", self._attempt.name, error)
+            wait_s = _AGAIN_S
         ended = time.monotonic()
-        self._due_at = ended + max(INTERVAL_S, (ended - began) / COST_MAX)
+        self._due_at = ended + max(wait_s, (ended - began) / COST_MAX)
 
 
 def telling_of(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Telling:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml.errors import MlError, ModelUnusable
 from ml.options import wants_previous
-from storage.errors import StorageError
+from storage.errors import RepositoryUnusable, StorageError, StorageFull
 from storage.objects.manifest import upload_folder
 from storage.records import Attempt, NewVersion, Repository, Version
 from workers.export import export_newest
@@ -56,7 +56,7 @@ def previous_of(
         # Who removes every model by hand wants to begin anew; predictions go on with the version until then.
         version = None if found.is_emptied else newest_of(parts, repository.id)
         if by_hand.refusal is not None:
-            if is_wanted:
+            if is_wanted and found.is_changed:
                 previous.told = {"files": sorted(found.files), "folder": str(by_hand.copy), "description": {}}
                 return previous
             text = f"the model files that lie in {repository.location} were not taken over: {by_hand.refusal}"
@@ -98,18 +98,23 @@ class _ByHand:
         self._lease = lease
         self._is_stopping = is_stopping
         self.copy = folder / "found"
-        self.refusal: MlError | None = None
+        self.refusal: MlError | StorageError | None = None
 
     def take_over(self) -> Found:
         """Publish the changes, if there are any; `refusal` tells why that could not be."""
         shutil.rmtree(self.copy, ignore_errors=True)
-        with waiting_to_write(self._parts, self._repository.id, self._is_pointless) as turn:
-            repository = self._parts.records.repositories.get(self._repository.id)
-            found = look_into(self._parts, repository, self._attempt.spec["mllib"], turn)
-            if not found.is_changed:
-                return found
-            self.copy.mkdir()
-            metrics = copy_files(self._parts, repository, found, self.copy)
+        try:
+            with waiting_to_write(self._parts, self._repository.id, self._is_pointless) as turn:
+                repository = self._parts.records.repositories.get(self._repository.id)
+                found = look_into(self._parts, repository, self._attempt.spec["mllib"], turn)
+                if not found.is_changed:
+                    return found
+                self.copy.mkdir()
+                metrics = copy_files(self._parts, repository, found, self.copy)
+        except (RepositoryUnusable, StorageFull) as error:
+            # The folder is a copy; what is in the records goes on, and the client is told.
+            self.refusal = error
+            return Found(None, frozenset(), False, False)
         try:
             description = describe(self.copy, self._attempt.spec, self._repository, metrics)
         except ModelUnusable as error:

@@ -163,6 +163,18 @@ class Repositories:
         with self._database.read() as connection:
             _refuse_foreign(connection, account_id, location)
 
+    def check_readable(self, account_id: int, path: str) -> None:
+        """Raises RepositoryUnusable when a path lies in a repository of another account."""
+        places = [path, *(str(folder) for folder in PurePosixPath(path).parents)]
+        with self._database.read() as connection:
+            taken = connection.execute(
+                select(repositories.c.id)
+                .where(repositories.c.account_id != account_id, repositories.c.location.in_(places))
+                .limit(1)
+            ).first()
+        if taken is not None:
+            raise RepositoryUnusable(f"{path} does not exist, or cannot be used by this account")
+
     def found_at(self, account_id: int, location: str) -> Repository | None:
         """The repository at `location` if the account has one there."""
         row = self._row(location)

@@ -200,6 +200,21 @@ def test_files_that_cannot_be_used_are_named_and_do_not_stop_a_training(yard: Ya
     assert [each.description["file"] for each in yard.versions(folder)] == ["0005.model"]
 
 
+def test_folder_that_cannot_be_read_does_not_stop_a_training(
+    yard: Yard, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise RepositoryUnusable("the disk of the folder went away")
+
+    yard.create("iris", folder)
+    yard.train("iris", 5)
+    monkeypatch.setattr("workers.importing.repository_folder.compare", fail)
+    trained = yard.train("iris", 6)
+    assert trained["head"]["status"] == "finished"
+    assert "the disk of the folder went away" in trained["head"]["warnings"][0]["message"]
+    assert len(yard.versions(folder)) == 2
+
+
 def test_change_beside_the_model_counts_too(yard: Yard, folder: Path) -> None:
     yard.create("iris", folder)
     yard.train("iris", 5)
@@ -548,6 +563,11 @@ def test_folder_of_another_account_can_be_neither_parent_nor_child_nor_source(ya
     stealing = yard.body("mine", parameters={"input": {"connector": "csv"}, "mllib": {"from_repository": str(folder)}})
     answer = yard.call("PUT", "/services/iris", stealing, code=400, key=bob)
     assert "from_repository cannot be used" in answer["status"]["dd_msg"]
+    put(folder, "0001.model", model(yard, 1))
+    for taking in ({"weights": str(folder / "0001.model")}, {"init": str(folder / "0001.model")}):
+        stealing = yard.body("mine", model={"repository": "mine", **taking})
+        answer = yard.call("PUT", "/services/iris", stealing, code=400, key=bob)
+        assert "cannot be used by this account" in answer["status"]["dd_msg"]
     yard.call("PUT", "/services/inner", yard.body(folder / "inside"), code=201, key=ann)
 
 
