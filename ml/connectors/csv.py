@@ -418,7 +418,7 @@ class _Learning(_Columns):
         for name, (low, high) in found.items():
             if not math.isfinite(high - low if is_range else low + high):
                 raise BadInput(f"the values of column {name} of {source} lie too far apart to be scaled")
-            if (low == high if is_range else high == 0) and abs(low) > np.finfo(np.float32).max:
+            if (low == high if is_range else high == 0) and abs(low) > float(np.finfo(np.float32).max):
                 raise BadInput(f"column {name} of {source} has the value {low:g} in every row; it is too large")
         if classes is not None:
             spread_ = Spread(fitted.scale_type, 1)
@@ -440,11 +440,13 @@ class _Learning(_Columns):
 def _weighted(values: np.ndarray, counts: np.ndarray, is_range: bool) -> tuple[np.ndarray, ...]:
     """What `Spread.add` takes, of one column in which each value stands so many times."""
     if len(values) == 0:
-        return (np.full(1, np.nan),) * 2 if is_range else (np.zeros(1),) * 3
+        return (np.full(1, np.nan),) * 2 + (np.zeros(1),) * (0 if is_range else 3)
+    extent = values.min(keepdims=True), values.max(keepdims=True)
     if is_range:
-        return values.min(keepdims=True), values.max(keepdims=True)
+        return extent
     mean = float(np.average(values, weights=counts))
-    return np.array([counts.sum()], np.float64), np.array([mean]), np.array([((values - mean) ** 2 * counts).sum()])
+    squares = ((values - mean) ** 2 * counts).sum()
+    return (*extent, np.array([counts.sum()], np.float64), np.array([mean]), np.array([squares]))
 
 
 class _Known(_Columns):

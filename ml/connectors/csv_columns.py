@@ -179,24 +179,25 @@ class Spread:
 
     def of(self, values: np.ndarray) -> tuple[np.ndarray, ...]:
         """What `add` needs of a piece, shape (rows, columns); may be called in another thread."""
+        extent = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
         if self._is_range:
-            return np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+            return extent
         missing = np.isnan(values)
         with np.errstate(over="ignore", invalid="ignore"):
             if not missing.any():
                 mean = values.mean(axis=0)
-                return np.full(values.shape[1], float(len(values))), mean, ((values - mean) ** 2).sum(axis=0)
+                return *extent, np.full(values.shape[1], float(len(values))), mean, ((values - mean) ** 2).sum(axis=0)
             count = (~missing).sum(axis=0).astype(np.float64)
             mean = np.where(missing, 0.0, values).sum(axis=0) / np.maximum(count, 1)
-            return count, mean, (np.where(missing, 0.0, values - mean) ** 2).sum(axis=0)
+            return *extent, count, mean, (np.where(missing, 0.0, values - mean) ** 2).sum(axis=0)
 
     def add(self, piece: tuple[np.ndarray, ...]) -> None:
         """Count a piece in, as `of` gave it."""
+        self._low = np.fmin(self._low, piece[0])
+        self._high = np.fmax(self._high, piece[1])
         if self._is_range:
-            self._low = np.fmin(self._low, piece[0])
-            self._high = np.fmax(self._high, piece[1])
             return
-        count, mean, squares = piece
+        count, mean, squares = piece[2:]
         total = self._count + count
         with np.errstate(over="ignore", invalid="ignore"):
             share = count / np.maximum(total, 1)
@@ -209,7 +210,10 @@ class Spread:
         """The two bounds of every column."""
         if self._is_range:
             return np.nan_to_num(self._low, nan=0.0).tolist(), np.nan_to_num(self._high, nan=0.0).tolist()
-        return self._mean.tolist(), (self._squares / np.maximum(self._count, 1)).tolist()
+        # The mean of equal values may be another one in its last digit, which would pass for a variance.
+        is_constant = self._low == self._high
+        mean = np.where(is_constant, self._low, self._mean)
+        return mean.tolist(), np.where(is_constant, 0.0, self._squares / np.maximum(self._count, 1)).tolist()
 
 
 def spread(offsets: Sequence[int], labels: Sequence[str]) -> list[int]:
