@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -104,8 +105,9 @@ class Versions:
             .group_by(versions.c.repository_id)
             .subquery()
         )
-        # Descriptions can be long: the database takes the two numbers out of them.
-        params, frozen = (versions.c.description[name].as_integer() for name in ("params", "frozen_params"))
+        # Descriptions can be long: the database takes the two numbers out of them. As texts, because somebody may have
+        # written anything into the description of a model that was put into a folder by hand.
+        params, frozen = (versions.c.description[name].as_string() for name in ("params", "frozen_params"))
         with self._database.read() as connection:
             rows = connection.execute(
                 select(
@@ -118,7 +120,9 @@ class Versions:
                     (versions.c.repository_id == newest.c.repository_id) & (versions.c.number == newest.c.number),
                 )
             ).all()
-        return {row.repository_id: ModelSize(row.size_bytes, row.params or 0, row.frozen_params or 0) for row in rows}
+        return {
+            row.repository_id: ModelSize(row.size_bytes, _count(row.params), _count(row.frozen_params)) for row in rows
+        }
 
     def _with_artifacts(self, row: Any) -> Version:
         with self._database.read() as connection:
@@ -193,3 +197,8 @@ class Versions:
             return connection.execute(
                 select(func.count()).where(versions.c.repository_id == repository_id, versions.c.removed_at.is_(None))
             ).scalar_one()
+
+
+def _count(text: Any) -> int:
+    """A number of weights; 0 for anything else."""
+    return int(text) if isinstance(text, str | int) and re.fullmatch("[0-9]{1,18}", str(text)) else 0

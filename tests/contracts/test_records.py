@@ -26,7 +26,7 @@ from storage.errors import (
     TaskNotFound,
     VersionNotFound,
 )
-from storage.records import Artifact, Attempt, Kind, NewTask, NewVersion, Records, Service, State, Task
+from storage.records import Artifact, Attempt, Kind, ModelSize, NewTask, NewVersion, Records, Service, State, Task
 from storage.records.migration import newest
 from storage.records.schema import REVISION, metadata
 
@@ -606,6 +606,36 @@ def test_folder_around_another_accounts_repository_is_not_to_be_emptied(records:
     with pytest.raises(RepositoryUnusable, match="repository of another account"):
         records.repositories.check_alone(outer)
     records.repositories.check_alone(inner)
+
+
+def test_files_in_a_repository_are_not_for_other_accounts(records: Records) -> None:
+    ann, bob = records.accounts.ensure("ann"), records.accounts.ensure("bob")
+    records.repositories.ensure(ann.id, "/data/ann")
+    for path in ("/data/ann", "/data/ann/0001.model", "/data/ann/deeper/0001.model"):
+        records.repositories.check_readable(ann.id, path)
+        with pytest.raises(RepositoryUnusable, match="cannot be used by this account"):
+            records.repositories.check_readable(bob.id, path)
+    for path in ("/data", "/data/0001.model", "/data/anna/0001.model"):
+        records.repositories.check_readable(bob.id, path)
+
+
+def test_sizes_of_models_are_those_of_the_newest_versions(records: Records, service: Service) -> None:
+    other = make_service(records, "wine", "objects:1/wine")
+    ids = [service.repository_id, other.repository_id]
+    assert records.versions.sizes(ids) == {}
+    assert records.versions.sizes([]) == {}
+    finish(records, claim(records, add_training(records, service)))
+    assert records.versions.sizes(ids) == {service.repository_id: ModelSize(7, 0, 0)}
+    attempt = claim(records, add_training(records, service))
+    version = NewVersion("p", {"params": 2**40, "frozen_params": 3}, [Artifact("a", "p/a", 9, "d")])
+    records.tasks.end(attempt, State.FINISHED, phases={}, version=version)
+    assert records.versions.sizes(ids) == {service.repository_id: ModelSize(9, 2**40, 3)}
+    attempt = claim(records, add_training(records, service))
+    version = NewVersion("q", {"params": "many", "frozen_params": [1]}, [Artifact("a", "q/a", 9, "d")])
+    records.tasks.end(attempt, State.FINISHED, phases={}, version=version)
+    assert records.versions.sizes(ids) == {service.repository_id: ModelSize(9, 0, 0)}
+    records.versions.remove_all(service.repository_id)
+    assert records.versions.sizes(ids) == {}
 
 
 def test_service_keeps_what_its_creation_said_of_the_model_and_can_be_configured(records: Records) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -17,12 +18,16 @@ import pytest
 import xgboost
 
 from settings import Settings
-from storage.errors import RepositoryUnusable
+from storage.errors import RepositoryUnusable, Superseded
 from storage.records import Kind, State, Task
 from tests.integration.yard import Yard, names, read, running_yard
 from tests.receiver import answer, receiving
+from workers.cleaning import clean
 from workers.export import export_newest
+from workers.folders import writing
+from workers.lease import LeaseKeeper
 from workers.metrics import TellingFolder
+from workers.previous import previous_of
 from workers.sweep import Sweep
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
@@ -723,3 +728,95 @@ def test_archive_and_repository_exclude_each_other(yard: Yard, folder: Path, arc
     both["parameters"]["mllib"] = {"from_repository": "flowers"}
     answer = yard.call("PUT", "/services/iris", both, code=400)
     assert "give one" in answer["status"]["dd_msg"]
+
+
+# Races and leftovers
+
+
+def test_second_attempt_finds_nothing_new_after_the_first_took_files_over(yard: Yard, folder: Path) -> None:
+    yard.create("iris", folder)
+    put(folder, "0009.model", model(yard, 9))
+    yard.is_idle = True
+    asked = {"service": "iris", "parameters": {"mllib": {"iterations": 5}}, "data": ["iris.csv"]}
+    yard.call("POST", "/train", asked, code=201)
+    [task] = yard.tasks(Kind.TRAIN)
+    parts = yard.parts
+    for number in (1, 2):
+        attempt = parts.records.tasks.claim(task.id, "worker", 60.0)
+        assert attempt is not None
+        scratch = yard.data.parent / f"attempt {number}"
+        scratch.mkdir()
+        with LeaseKeeper(parts.records, parts.live, attempt, 60.0, 5.0) as lease:
+            previous = previous_of(parts, attempt, scratch, lease, lambda: False)
+        assert previous.told is not None
+        assert "0009.model" in previous.told["files"]
+        with parts.records.database.write() as connection:  # as if the worker had vanished
+            connection.exec_driver_sql("UPDATE tasks SET lease_until = 0")
+    assert len(yard.versions(folder)) == 1
+
+
+def test_training_that_was_taken_over_meanwhile_publishes_nothing_it_found(yard: Yard, folder: Path) -> None:
+    yard.create("iris", folder)
+    put(folder, "0009.model", model(yard, 9))
+    yard.is_idle = True
+    asked = {"service": "iris", "parameters": {"mllib": {"iterations": 5}}, "data": ["iris.csv"]}
+    yard.call("POST", "/train", asked, code=201)
+    [task] = yard.tasks(Kind.TRAIN)
+    parts = yard.parts
+    attempt = parts.records.tasks.claim(task.id, "worker", 60.0)
+    assert attempt is not None
+    with parts.records.database.write() as connection:
+        connection.exec_driver_sql("UPDATE tasks SET lease_until = 0")
+    assert parts.records.tasks.claim(task.id, "another", 60.0) is not None
+    with LeaseKeeper(parts.records, parts.live, attempt, 60.0, 5.0) as lease, pytest.raises(Superseded):
+        previous_of(parts, attempt, yard.data.parent, lease, lambda: False)
+    assert yard.versions(folder) == []
+
+
+def test_cleaning_keeps_the_files_that_a_training_took_over(yard: Yard, folder: Path) -> None:
+    yard.create("iris", folder)
+    put(folder, "0009.model", model(yard, 9))
+    yard.train("iris", 5, output={"target_repository": "public"})
+    time.sleep(0.02)
+    settings = dataclasses.replace(yard.parts.settings, attempts_kept_s=0.0)
+    clean(dataclasses.replace(yard.parts, settings=settings), grace_s=0.0)
+    for version in [*yard.versions(folder), *yard.versions("public")]:
+        for artifact in version.artifacts:
+            assert yard.parts.objects.exists(artifact.key), artifact.name
+    assert len(yard.versions(folder)) == 2
+
+
+def test_clearing_waits_for_a_copy_that_is_being_written(yard: Yard, folder: Path) -> None:
+    yard.create("iris", folder)
+    yard.train("iris", 5)
+    [version] = yard.versions(folder)
+    repositories = yard.parts.records.repositories
+    held = repositories.lock_export(version.repository_id, 60)
+    assert held is not None
+
+    def end_of_the_copy() -> None:
+        time.sleep(0.5)
+        put(folder, "0005.model", b"written late")
+        repositories.unlock_export(version.repository_id, held)
+
+    writer = threading.Thread(target=end_of_the_copy)
+    writer.start()
+    yard.call("DELETE", "/services/iris?clear=full")
+    writer.join()
+    assert names(folder) == []
+
+
+def test_right_to_write_a_folder_is_kept_up_while_it_is_held(
+    yard: Yard, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.folders.LEASE_S", 0.6)
+    monkeypatch.setattr("workers.folders._RENEW_S", 0.1)
+    yard.create("iris", folder)
+    repository = yard.parts.records.repositories.named("local", str(folder))
+    with writing(yard.parts, repository.id) as turn:
+        assert turn is not None
+        time.sleep(1.0)
+        with writing(yard.parts, repository.id) as other:
+            assert other is None
+    with writing(yard.parts, repository.id) as other:
+        assert other is not None
