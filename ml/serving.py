@@ -76,7 +76,9 @@ class Model:
         engine = self._engine
         outputs = np.concatenate(
             [
-                engine.extract(chunk.features, layer) if layer else engine.predict(chunk.features)
+                engine.extract(chunk.features, layer, options.mllib)
+                if layer
+                else engine.predict(chunk.features, options.mllib)
                 for chunk in table.chunks()
             ]
         )

@@ -102,10 +102,14 @@ class Engine(Protocol):
 
     bytes: int
 
-    def predict(self, features: Any) -> np.ndarray:
-        """Outputs, as described at `Target`, for features as in `Chunk`. Raises BadInput."""
+    def predict(self, features: Any, options: Any = None) -> np.ndarray:
+        """Outputs, as described at `Target`, for features as in `Chunk`. Raises BadInput.
 
-    def extract(self, features: Any, layer: str) -> np.ndarray:
+        options : of the library, as the request says them, for what predictions can ask of it; those that the request
+            leaves out are as in the training. None when there is no request.
+        """
+
+    def extract(self, features: Any, layer: str, options: Any = None) -> np.ndarray:
         """What a layer of a network gives, shape (rows, …). Raises BadParameter for a layer that is not there.
 
         Asked only of backends whose options have `extract_layer`.
