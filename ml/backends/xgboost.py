@@ -449,7 +449,7 @@ class XGBoostEngine:
         self._in_place = json.loads(booster.save_config())["learner"]["learner_train_param"]["booster"] != "gblinear"
         self.bytes = self.FLOOR + self.GROWTH * size
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
+    def predict(self, features: np.ndarray, options: Any = None) -> np.ndarray:
         """Probabilities, shape (rows, classes), or values, shape (rows, targets), of float32 features."""
         if features.shape[1] != self._features:
             raise BadInput(f"the data has {features.shape[1]} features, the model was trained with {self._features}")
