@@ -10,6 +10,7 @@ hold the features, or with `db` in a file.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -602,7 +603,9 @@ class _InMemory:
         """Make room for all rows, once, when this share of them is there."""
         if not self._is_sized:
             self._is_sized = True
-            self.features.reserve(int(self.features.rows / share * 1.02))
+            # The rest may have longer lines: then this is too much, and asking for it may fail though it is not needed.
+            with contextlib.suppress(MemoryError):
+                self.features.reserve(int(self.features.rows / share * 1.02))
 
     def label_array(self) -> np.ndarray | None:
         """The labels; no more can be added."""

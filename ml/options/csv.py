@@ -17,7 +17,7 @@ class CsvOptions:
     label: tuple[str, ...] = option(
         Several(Text()),
         "Name of the column to predict, or several: the targets of a regression, or one column per class where rows "
-        "have several classes. Needed to train, but for an autoencoder, which leaves these columns out.",
+        "have several classes; needed to train, but for an autoencoder, which leaves these columns out.",
         default=(),
     )
     label_offset: tuple[int, ...] = option(
