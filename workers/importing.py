@@ -78,6 +78,23 @@ def look_into(parts: Parts, repository: Repository, mllib: str, turn: Turn) -> F
     return Found(version, frozenset(files), bool(compared.changed & files or compared.removed), False)
 
 
+def is_untouched(parts: Parts, repository: Repository, mllib: str) -> bool:
+    """Whether a folder certainly holds what its newest version left there, without asking for the right to write it.
+
+    False says nothing: `look_into` looks more closely. Raises RepositoryUnusable.
+    """
+    version = newest_of(parts, repository.id)
+    if version is not None and repository.exported_version < version.number:
+        return False
+    endings = find(mllib).INFO.files
+    known = {} if version is None else {each.name: each.sha256 for each in version.artifacts}
+    compared = repository_folder.compare(
+        folder_of(parts, repository), known, lambda name: belongs(name, endings), thoroughly=False
+    )
+    has_model = any(is_model(name, endings) for name in compared.present)
+    return has_model == (version is not None) and not (compared.changed and has_model) and not compared.removed
+
+
 def newest_of(parts: Parts, repository_id: int) -> Version | None:
     """The newest version of a repository, if it has one."""
     try:

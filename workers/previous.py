@@ -17,7 +17,7 @@ from storage.objects.manifest import upload_folder
 from storage.records import Attempt, NewVersion, Repository, Version
 from workers.export import export_newest
 from workers.folders import waiting_to_write
-from workers.importing import Found, copy_files, copy_weights, describe, look_into, newest_of
+from workers.importing import Found, copy_files, copy_weights, describe, is_untouched, look_into, newest_of
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
 from workers.version_files import artifacts_of, manifest_of
@@ -103,7 +103,10 @@ class _ByHand:
     def take_over(self) -> Found:
         """Publish the changes, if there are any; `refusal` tells why that could not be."""
         shutil.rmtree(self.copy, ignore_errors=True)
+        nothing = Found(None, frozenset(), is_changed=False, is_emptied=False)
         try:
+            if is_untouched(self._parts, self._repository, self._attempt.spec["mllib"]):
+                return nothing
             with waiting_to_write(self._parts, self._repository.id, self._is_pointless) as turn:
                 repository = self._parts.records.repositories.get(self._repository.id)
                 found = look_into(self._parts, repository, self._attempt.spec["mllib"], turn)
@@ -114,7 +117,7 @@ class _ByHand:
         except (RepositoryUnusable, StorageFull) as error:
             # The folder is a copy; what is in the records goes on, and the client is told.
             self.refusal = error
-            return Found(None, frozenset(), False, False)
+            return nothing
         try:
             description = describe(self.copy, self._attempt.spec, self._repository, metrics)
         except ModelUnusable as error:
