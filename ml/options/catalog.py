@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml.options import csv, xgboost
+from ml.options import csv, svm, torch, xgboost
 from ml.options.loading import Warning
 from ml.options.target import Target
 
@@ -32,6 +32,7 @@ class LibraryOptions:
     extra : the installation extra that brings it.
     files : endings of its model files, by which a folder is known to hold a model.
     engine : what computes: libraries of one engine share the processes that predict, and a module to import.
+    check_input : refuses options of a training that do not go with those of its input.
     """
 
     name: str
@@ -44,14 +45,18 @@ class LibraryOptions:
     check: Callable[[Any], list[Warning]]
     elsewhere: Mapping[str, str]
     engine: str
+    check_input: Callable[[Any, Any], None] = lambda options, input: None
 
 
-_CONNECTORS = {"csv": ConnectorOptions("csv", csv.CsvOptions, csv.check, csv.check_target, csv.ELSEWHERE)}
+_CONNECTORS = {
+    "csv": ConnectorOptions("csv", csv.CsvOptions, csv.check, csv.check_target, csv.ELSEWHERE),
+    "svm": ConnectorOptions("svm", svm.SvmOptions, svm.check, svm.check_target, svm.ELSEWHERE),
+}
 
 _LIBRARIES = {
     "xgboost": LibraryOptions(
         name="xgboost",
-        connectors=("csv",),
+        connectors=("csv", "svm"),
         types=("supervised",),
         devices=("cpu", "cuda"),
         extra="xgboost",
@@ -60,7 +65,32 @@ _LIBRARIES = {
         check=xgboost.check,
         elsewhere=xgboost.ELSEWHERE,
         engine="xgboost",
-    )
+        check_input=xgboost.check_input,
+    ),
+    "torch": LibraryOptions(
+        name="torch",
+        connectors=("csv", "svm"),
+        types=("supervised", "unsupervised"),
+        devices=("cpu", "cuda"),
+        extra="torch",
+        files=(".npt", ".pt"),
+        options=torch.TorchOptions,
+        check=torch.check,
+        elsewhere=torch.ELSEWHERE,
+        engine="torch",
+    ),
+    "caffe": LibraryOptions(
+        name="caffe",
+        connectors=("csv", "svm"),
+        types=("supervised", "unsupervised"),
+        devices=("cpu", "cuda"),
+        extra="torch",
+        files=(".caffemodel",),
+        options=torch.CaffeOptions,
+        check=torch.check,
+        elsewhere=torch.ELSEWHERE,
+        engine="torch",
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml.errors import BadParameter, MlError, UnknownConnector, UnknownLibrary, UnknownType
@@ -196,6 +196,7 @@ def load_training(mllib: str, connector: str, parameters: Mapping[str, Any]) -> 
     options = TrainingOptions(library.name, taken.name, **loaded.value)
     remarks = library.check(options.mllib)
     taken.check_target(options.input, options.mllib.target)
+    library.check_input(options.mllib, options.input)
     if options.mllib.iterations == 0:
         raise BadParameter(
             name="parameters.mllib.iterations",
@@ -293,7 +294,11 @@ def _load_sections(
     warnings.extend(output.check(loaded["output"].value))
     for each in loaded.values():
         warnings.extend(each.warnings)
-    return Loaded({name: each.value for name, each in loaded.items()}, warnings)
+    values: dict[str, Any] = {name: each.value for name, each in loaded.items()}
+    # DeepDetect takes it in both places; what the input says counts.
+    if getattr(values["mllib"], "db", False) and parameters["input"].get("db") is None:
+        values["input"] = replace(values["input"], db=True)
+    return Loaded(values, warnings)
 
 
 def _library(name: str) -> LibraryOptions:

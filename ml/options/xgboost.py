@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ml.errors import BadParameter
-from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Text, Warning, Whole, option
+from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Table, Text, Warning, Whole, option
 from ml.options.target import Target
 
 #: Objectives of classification and of regression; the old name of squared error is kept for its users.
-CLASSIFICATION = ("multi:softprob", "binary:logistic")
+CLASSIFICATION = ("multi:softprob", "binary:logistic", "binary:hinge")
 REGRESSION = (
     "reg:linear",
     "reg:squarederror",
@@ -17,16 +18,19 @@ REGRESSION = (
     "reg:squaredlogerror",
     "reg:pseudohubererror",
     "reg:absoluteerror",
+    "reg:quantileerror",
     "reg:gamma",
     "reg:tweedie",
     "count:poisson",
 )
 SOFTMAX = "multi:softmax"
+#: The objectives for several labels per row: each there or not, or a share of it.
+MULTI_LABEL, SOFT_LABELS = "binary:logistic", "reg:logistic"
 
 
 @dataclass(frozen=True)
 class BoosterOptions:
-    """`booster_params`: how each tree, or the linear model, is grown."""
+    """`booster_params`: how each tree, or the linear model, is grown, and what some objectives need to know."""
 
     eta: float = option(
         Real(validate=Range(0.0, 1.0)),
@@ -49,6 +53,11 @@ class BoosterOptions:
     )
     subsample: float = option(
         Real(validate=Range(0.0, 1.0, above=True)), "Share of the rows drawn for each tree.", default=1.0
+    )
+    sampling_method: str = option(
+        Text(validate=Choice("uniform", "gradient_based")),
+        "Whether rows are drawn alike, or those with large gradients rather; the latter only by hist.",
+        default="uniform",
     )
     colsample_bytree: float = option(
         Real(validate=Range(0.0, 1.0, above=True)),
@@ -85,7 +94,7 @@ class BoosterOptions:
     )
     scale_pos_weight: float = option(
         Real(validate=Range(0.0, above=True)),
-        "Weight of the positive class against the negative one.",
+        "Weight of the positive class against the negative one, for the logistic objectives.",
         default=1.0,
     )
     max_bin: int = option(
@@ -99,6 +108,21 @@ class BoosterOptions:
     )
     num_parallel_tree: int = option(
         Whole(validate=Range(1, 10000)), "Trees grown in each iteration, as in a random forest.", default=1
+    )
+    multi_strategy: str = option(
+        Text(validate=Choice("one_output_per_tree", "multi_output_tree")),
+        "Whether each class or target gets trees of its own, or all share one, which only hist grows.",
+        default="one_output_per_tree",
+    )
+    monotone_constraints: dict[str, int] = option(  # noqa: RUF009  # a field, made anew each time
+        Table(Whole(validate=Range(-1, 1))),
+        "Features by name that may only raise the output (1) or only lower it (-1).",
+        factory=dict,
+    )
+    interaction_constraints: tuple[tuple[str, ...], ...] = option(
+        Several(Several(Text())),
+        "Lists of the names of features; a branch may split by features of one list only.",
+        default=(),
     )
     sample_type: str = option(
         Text(validate=Choice("uniform", "weighted")), "How dart picks the trees it drops.", default="uniform"
@@ -119,6 +143,20 @@ class BoosterOptions:
         default="cyclic",
     )
     top_k: int = option(Whole(validate=Range(0)), "How many features greedy and thrifty look at; 0 for all.", default=0)
+    tweedie_variance_power: float = option(
+        Real(validate=Range(1.0, 1.999)),
+        "How the variance grows with the mean, for reg:tweedie: from 1, as in a Poisson distribution, to almost 2, as "
+        "in a gamma distribution.",
+        default=1.5,
+    )
+    huber_slope: float = option(
+        Real(validate=Range(0.0, above=True)),
+        "Error from which on reg:pseudohubererror is linear rather than square.",
+        default=1.0,
+    )
+    quantile_alpha: float = option(
+        Real(validate=Range(0.0, 1.0)), "Which quantile reg:quantileerror predicts.", default=0.5
+    )
 
 
 @dataclass(frozen=True)
@@ -135,9 +173,23 @@ class XGBoostOptions:
         unit="targets",
     )
     regression: bool = option(Flag(), "Whether numbers are predicted rather than classes.", default=False)
+    multi_label: bool = option(
+        Flag(),
+        "Whether each class has a label column of its own: 0 or 1, or with `regression` a share between them.",
+        default=False,
+    )
+    class_weights: tuple[float, ...] = option(
+        Several(Real(validate=Range(0.0))),
+        "How much a row of each class counts in training, one number per class. Default: 1 for all.",
+        default=(),
+    )
+    ignore_label: int | None = option(
+        Whole(), "Label of rows that count neither in training nor in measures. Default: none."
+    )
     objective: str = option(
         Text(validate=Choice(*CLASSIFICATION, SOFTMAX, *REGRESSION)),
-        "What is minimised. Default: multi:softprob for classification, reg:squarederror for regression.",
+        "What is minimised. Default: multi:softprob for classification, reg:squarederror for regression, "
+        "binary:logistic or reg:logistic for several labels per row.",
         default="",
     )
     booster: str = option(
@@ -169,8 +221,11 @@ class XGBoostOptions:
         default=0,
         unit="rounds",
     )
-    base_score: float | None = option(
-        Real(), "Prediction before the first round. Default: estimated from the labels by xgboost."
+    base_score: tuple[float, ...] = option(
+        Several(Real()),
+        "Prediction before the first round, one number or one for each class or target. Default: estimated from the "
+        "labels by xgboost.",
+        default=(),
     )
     eval_metric: tuple[str, ...] = option(
         Several(Text()),
@@ -183,6 +238,7 @@ class XGBoostOptions:
         default=0,
         unit="features",
     )
+    db: bool = option(Flag(), "The same as `db` of the input.", default=False)
     gpu: bool = option(Flag(), "Whether a GPU is used.", default=False)
     gpuid: tuple[int, ...] = option(
         Several(Whole(validate=Range(-1))), "Which of the worker's GPUs is used; -1 for any.", default=(0,)
@@ -199,9 +255,12 @@ class XGBoostOptions:
     @property
     def target(self) -> Target:
         """What the labels are."""
+        if self.multi_label:
+            is_soft = self.regression or self.objective in REGRESSION
+            return Target("soft_labels" if is_soft else "multi_label", classes=self.nclasses or self.ntargets)
         if self.is_regression:
             return Target("regression", targets=self.ntargets)
-        return Target("classification", classes=self.nclasses)
+        return Target("classification", classes=self.nclasses, ignored=self.ignore_label)
 
     @property
     def wants_previous(self) -> bool:
@@ -217,25 +276,48 @@ class XGBoostOptions:
     def effective_objective(self) -> str:
         """The objective in the words of xgboost 3."""
         if not self.objective:
-            return "reg:squarederror" if self.is_regression else "multi:softprob"
+            return {
+                "regression": "reg:squarederror",
+                "multi_label": MULTI_LABEL,
+                "soft_labels": SOFT_LABELS,
+            }.get(self.target.kind, "multi:softprob")
         return "reg:squarederror" if self.objective == "reg:linear" else self.objective
 
 
 #: Known names of DeepDetect's `mllib` that have no meaning for xgboost, with the reason.
-ELSEWHERE = dict.fromkeys(
-    (
-        "template",
-        "net",
-        "solver",
-        "finetuning",
-        "db",
-        "class_weights",
-        "dropout",
-        "layers",
-        "activation",
+ELSEWHERE = {
+    **dict.fromkeys(
+        (
+            key
+            for each in fields(BoosterOptions)
+            for key in (each.metadata["key"] or each.name, *each.metadata["other_keys"])
+        ),
+        "it belongs into parameters.mllib.booster_params",
     ),
-    "it is an option of neural networks",
-)
+    **dict.fromkeys(
+        (
+            "template",
+            "template_params",
+            "net",
+            "solver",
+            "layers",
+            "activation",
+            "dropout",
+            "bn",
+            "finetuning",
+            "freeze_traced",
+            "engine",
+            "loss",
+            "scaling_temperature",
+            "extract_layer",
+            "datatype",
+            "dataloader_threads",
+            "concurrent_predict",
+        ),
+        "it is an option of neural networks",
+    ),
+    "autoencoder": "xgboost trains no autoencoders",
+}
 
 
 #: Options that only some boosters know; elsewhere they come back as warnings.
@@ -246,6 +328,7 @@ _TREES = frozenset(
         "min_child_weight",
         "max_delta_step",
         "subsample",
+        "sampling_method",
         "colsample_bytree",
         "colsample_bylevel",
         "colsample_bynode",
@@ -254,6 +337,9 @@ _TREES = frozenset(
         "max_leaves",
         "grow_policy",
         "num_parallel_tree",
+        "multi_strategy",
+        "monotone_constraints",
+        "interaction_constraints",
     }
 )
 _DART = frozenset({"sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"})
@@ -265,34 +351,148 @@ USED = {
 }
 
 
+#: Options that only some objectives know.
+_OBJECTIVES = {
+    "scale_pos_weight": ("binary:logistic", "reg:logistic"),
+    "tweedie_variance_power": ("reg:tweedie",),
+    "huber_slope": ("reg:pseudohubererror",),
+    "quantile_alpha": ("reg:quantileerror",),
+}
+
+
 def check(options: XGBoostOptions) -> list[Warning]:
     """Refuse combinations that cannot work, whatever the data, and name options without effect.
 
     Raises BadParameter (section "mllib").
     """
-
-    def refuse(name: str, message: str) -> None:
-        raise BadParameter(name=f"parameters.mllib.{name}", section="mllib", message=message)
-
-    if options.objective == SOFTMAX:
-        refuse("objective", "use multi:softprob objective instead of multi:softmax")
-    if options.is_regression:
-        if options.ntargets == 0:
-            refuse("ntargets", "number of regression targets is unknown (ntargets == 0)")
-        if options.objective in CLASSIFICATION:
-            refuse("objective", f"parameters.mllib.objective is {options.objective!r}, which is no regression")
-    else:
-        if options.nclasses == 0:
-            refuse("nclasses", "number of classes is unknown (nclasses == 0)")
-        if options.nclasses == 1:
-            refuse("nclasses", "parameters.mllib.nclasses is 1; it must be at least 2 to tell classes apart")
-        if options.objective == "binary:logistic" and options.nclasses != 2:
-            refuse("nclasses", f"parameters.mllib.nclasses is {options.nclasses}; binary:logistic needs 2")
+    _check_target(options)
+    _check_booster(options)
     warnings = []
-    defaults = BoosterOptions()
-    for each in fields(BoosterOptions):
-        same = getattr(options.booster_params, each.name) == getattr(defaults, each.name)
-        if each.name not in USED[options.booster] and not same:
-            name = f"parameters.mllib.booster_params.{each.metadata['key'] or each.name}"
-            warnings.append(Warning(name, f"{name} was ignored: the booster {options.booster} does not know it"))
+
+    def warn(name: str, why: str) -> None:
+        warnings.append(Warning(f"parameters.mllib.{name}", f"parameters.mllib.{name} was ignored: {why}"))
+
+    if options.target.kind != "classification":
+        for name, is_given in (
+            ("class_weights", bool(options.class_weights)),
+            ("ignore_label", options.ignore_label is not None),
+        ):
+            if is_given:
+                warn(name, "it needs rows of one class each")
+    if options.multi_label and options.nclasses and options.ntargets:
+        warn("ntargets", "nclasses says what is learned")
+    objective = options.effective_objective
+    for each in _given(options.booster_params):
+        name = f"booster_params.{_key(each)}"
+        if each not in USED[options.booster]:
+            warn(name, f"the booster {options.booster} does not know it")
+        elif objective not in _OBJECTIVES.get(each, (objective,)):
+            warn(name, f"the objective {objective} does not know it")
     return warnings
+
+
+def _given(wanted: BoosterOptions) -> list[str]:
+    """Fields of `booster_params` that are not at their default."""
+    defaults = BoosterOptions()
+    return [each.name for each in fields(wanted) if getattr(wanted, each.name) != getattr(defaults, each.name)]
+
+
+def used(options: XGBoostOptions) -> list[str]:
+    """Fields of `booster_params` that are not at their default and known to the booster and the objective."""
+    objective = options.effective_objective
+    return [
+        each
+        for each in _given(options.booster_params)
+        if each in USED[options.booster] and objective in _OBJECTIVES.get(each, (objective,))
+    ]
+
+
+def _key(field: str) -> str:
+    """What a field of `booster_params` is called in JSON."""
+    found: str | None = BoosterOptions.__dataclass_fields__[field].metadata["key"]
+    return found or field
+
+
+def _refuse(name: str, message: str) -> None:
+    raise BadParameter(name=f"parameters.mllib.{name}", section="mllib", message=message)
+
+
+def _check_target(options: XGBoostOptions) -> None:
+    """Refuse what cannot be learned."""
+    objective, classes = options.objective, options.target.classes
+    if objective == SOFTMAX:
+        _refuse("objective", "use multi:softprob objective instead of multi:softmax")
+    if options.is_regression and not options.multi_label:
+        if options.ntargets == 0:
+            _refuse("ntargets", "number of regression targets is unknown (ntargets == 0)")
+        if objective in CLASSIFICATION:
+            _refuse("objective", f"parameters.mllib.objective is {objective!r}, which is no regression")
+        if objective == "reg:quantileerror" and options.ntargets > 1:
+            _refuse(
+                "objective", f"reg:quantileerror predicts one target; parameters.mllib.ntargets is {options.ntargets}"
+            )
+    else:
+        if classes == 0:
+            _refuse("nclasses", "number of classes is unknown (nclasses == 0)")
+        if classes == 1:
+            _refuse("nclasses", "parameters.mllib.nclasses is 1; it must be at least 2 to tell classes apart")
+    kind = options.target.kind
+    if kind == "classification":
+        if objective.startswith("binary:") and classes != 2:
+            _refuse("nclasses", f"parameters.mllib.nclasses is {classes}; {objective} needs 2")
+        if options.class_weights and len(options.class_weights) != classes:
+            _refuse(
+                "class_weights",
+                f"parameters.mllib.class_weights has {len(options.class_weights)} numbers; "
+                f"parameters.mllib.nclasses is {classes}",
+            )
+        if options.class_weights and not any(options.class_weights):
+            _refuse("class_weights", "parameters.mllib.class_weights is 0 for every class; nothing would be learned")
+    wanted = {"multi_label": MULTI_LABEL, "soft_labels": SOFT_LABELS}.get(kind)
+    if wanted is not None and options.effective_objective != wanted:
+        with_regression = " with regression" if kind == "soft_labels" else ""
+        _refuse(
+            "objective",
+            f"parameters.mllib.objective is {objective!r}; multi_label{with_regression} needs {wanted!r}",
+        )
+    outputs = options.ntargets if kind == "regression" else 1 if objective.startswith("binary:") else classes
+    if kind == "multi_label":
+        outputs = classes
+    if len(options.base_score) > 1 and len(options.base_score) != outputs:
+        _refuse(
+            "base_score",
+            f"parameters.mllib.base_score has {len(options.base_score)} numbers; give one, or one for each of the "
+            f"{outputs} {'targets' if kind == 'regression' else 'classes'}",
+        )
+
+
+def _check_booster(options: XGBoostOptions) -> None:
+    """Refuse ways to grow trees that exclude each other."""
+    wanted = options.booster_params
+    if options.booster == "gblinear":
+        return
+    for name in ("sampling_method", "multi_strategy"):
+        value = getattr(wanted, name)
+        if value not in ("gradient_based", "multi_output_tree"):
+            continue
+        path = f"booster_params.{name}"
+        if wanted.tree_method not in ("auto", "hist"):
+            _refuse(path, f"parameters.mllib.{path} {value!r} needs the tree_method hist, not {wanted.tree_method}")
+        if name == "multi_strategy" and options.booster != "gbtree":
+            _refuse(path, f"parameters.mllib.{path} {value!r} needs the booster gbtree, not {options.booster}")
+
+
+def check_input(options: XGBoostOptions, input: Any) -> None:
+    """Refuse ways to train that cannot read their tables from disk. Raises BadParameter (section "mllib")."""
+    if not input.db:
+        return
+    if options.booster == "gblinear":
+        _refuse("booster", "the booster gblinear needs its table in memory; train without parameters.input.db")
+    method = options.booster_params.tree_method
+    if method not in ("auto", "hist"):
+        path = "booster_params.tree_method"
+        _refuse(
+            path,
+            f"parameters.mllib.{path} is {method!r}, which needs its table in memory; use 'hist', or train without "
+            "parameters.input.db",
+        )

@@ -1,6 +1,7 @@
 """The XGBoost backend: the numbers of xgboost itself, and exact resume."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def begin(wanted, data, threads=1, resume=None):
         threads=threads,
         device="cpu",
         seed=0,
-        scratch=Path(),
+        scratch=Path(tempfile.mkdtemp()),
         resume=resume,
         previous=Previous(),
     )[0]
@@ -302,7 +303,7 @@ def test_a_gpu_that_this_build_cannot_use_is_a_warning():
         threads=1,
         device="cuda",
         seed=0,
-        scratch=Path(),
+        scratch=Path(tempfile.mkdtemp()),
         resume=None,
         previous=Previous(),
     )
@@ -336,9 +337,9 @@ def test_a_model_file_put_there_by_hand_is_described_by_itself(tmp_path, name):
     data, mllib = data_of(name)
     trainer = begin(options(mllib), data)
     expected = run(trainer)[-1]
-    trainer.save_model(tmp_path, 12)
+    trainer.save_model(tmp_path, 112)
     facts = backend.describe(tmp_path, service(**mllib))
-    assert facts["file"] == "0012.model"
+    assert facts["file"] == "0112.model"
     assert facts["target"]["classes"] == mllib.get("nclasses", 0)
     assert facts["target"]["targets"] == mllib.get("ntargets", 0)
     assert len(facts["inputs"]) == data.train.features.shape[1]
@@ -352,7 +353,7 @@ def test_the_newest_model_file_is_taken(tmp_path):
 
     data, mllib = data_of("iris")
     trainer = begin(options(mllib), data)
-    run(trainer)
+    run(trainer, 5)
     for rounds, age in ((100, 3), (7, 1), (50, 2)):
         trainer.save_model(tmp_path, rounds)
         os.utime(tmp_path / f"{rounds:04d}.model", (1e9 - age, 1e9 - age))
