@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Protocol
 
@@ -123,15 +122,10 @@ def numbered(folder: Path, files: Files) -> dict[int, Path]:
     }
 
 
-def newest_state(folder: Path, file: str | None) -> tuple[int, Path] | None:
-    """Iteration and path of the state of the solver to go on from: that of the model `file`, else the furthest one."""
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        number = re.search(r"(\d+)\.\w+$", path.name)
-        if is_state(path.name) and number is not None:
-            found[int(number[1])] = path
-    if not found:
-        return None
-    wanted = iteration_of(file) if file else None
-    number_found = wanted if wanted in found else max(found)
-    return number_found, found[number_found]
+def numbered_states(folder: Path) -> dict[int, Path]:
+    """The states of solvers in a folder by the iteration that their names tell."""
+    return {
+        number: path
+        for path in sorted(folder.iterdir())
+        if is_state(path.name) and (number := iteration_of(path.name)) is not None
+    }

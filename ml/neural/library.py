@@ -17,14 +17,14 @@ from ml.errors import BadParameter, ModelUnusable
 from ml.neural import device as devices
 from ml.neural import saved as saving
 from ml.neural.engine import NeuralEngine
-from ml.neural.files import Files, files_of, newest, newest_state, numbered
+from ml.neural.files import Files, files_of, newest, numbered, numbered_states
 from ml.neural.saved import Saved
 from ml.neural.task import outputs_of
 from ml.neural.trainer import Design, NeuralTrainer, check_numbers
 from ml.options.requests import ServiceOptions, TrainingOptions
 from ml.options.target import Target
 from ml.options.torch import TorchOptions
-from ml.repository_files import best_iteration, is_state
+from ml.repository_files import best_iteration, is_state, iteration_of
 from ml.tables import Table, TrainingData
 from ml.templates import Network
 
@@ -95,7 +95,7 @@ def start(
         trainer.load_state(resume)
     elif origin is not None and origin.state is not None and given is not None:
         trainer.go_on(given, origin.state)
-        trainer.take_over(origin.others, origin.best)
+        trainer.take_over(origin.models, origin.states, origin.best)
         if wanted.solver.rand_skip:
             trainer.skip(int(torch.randint(wanted.solver.rand_skip + 1, ())))
     return trainer, remarks
@@ -114,14 +114,15 @@ class _Origin:
     """What a training starts from that is no recovery: nothing, weights in the repository, or a training there.
 
     saved : the network, None for a fresh one. state : that of the solver, when a training goes on.
-    others : its other models by iterations done. best : those of them that were the best.
+    models, states : the files that it left, by iterations done. best : the iterations of its best models.
     """
 
     def __init__(self, options: TorchOptions, files: Files, previous: Previous) -> None:
         """Raises BadParameter where the repository and the options do not go together, ModelUnusable."""
         self.saved: Saved | None = None
         self.state: dict[str, Any] | None = None
-        self.others: dict[int, Path] = {}
+        self.models: dict[int, Path] = {}
+        self.states: dict[int, Path] = {}
         self.best: set[int] = set()
         _check_resume(options, files, previous)
         folder = previous.folder
@@ -137,11 +138,13 @@ class _Origin:
             self.saved = files.read(path)
 
     def _go_on(self, folder: Path, files: Files, file: str | None) -> None:
-        found = newest_state(folder, file)
-        assert found is not None
-        done, path = found
-        self.others = numbered(folder, files)
-        model = self.others.pop(done, None)
+        self.models, self.states = numbered(folder, files), numbered_states(folder)
+        if not self.states:
+            raise ModelUnusable("the names of the solver states in the repository tell no iteration to go on from")
+        # The newest by what the repository says of itself, else by number: times are of when files were copied.
+        newest_one = iteration_of(file) if file else None
+        done = newest_one if newest_one in self.states else max(self.states)
+        path, model = self.states[done], self.models.get(done)
         if model is None:
             raise ModelUnusable(
                 f"{path.name} cannot be resumed: its network {files.model_name(done)} is not in the repository"

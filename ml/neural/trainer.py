@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml.errors import BadInput, BadParameter
+from ml.errors import BadInput, BadParameter, ModelUnusable
 from ml.neural import device as devices
 from ml.neural import saved as saving
 from ml.neural.files import Files
@@ -94,6 +94,7 @@ class NeuralTrainer:
         self._solver = Solver(network.parameters(), solving, seed)
         self._parts = solving.iter_size
         self._snapshot = solving.snapshot
+        self._iterations = solving.iterations
         self._rows = options.batch_size
         self._autocast = torch.autocast(device.type, _DTYPES[mixed]) if mixed else None
         self._scaler = torch.amp.GradScaler(device.type) if mixed == "fp16" else None
@@ -124,7 +125,7 @@ class NeuralTrainer:
         self._loss = float(loss)
         if not math.isfinite(self._loss):
             raise diverged(f"the loss of iteration {self.done} is {self._loss}")
-        if self._snapshot and self.done % self._snapshot == 0 and self.done < self._options.iterations:
+        if self._is_snapshot() and self.done < self._iterations:
             self._keep_snapshot()
 
     def _mean_loss(self) -> Tensor:
@@ -194,30 +195,40 @@ class NeuralTrainer:
         self._wanted = frozenset(wanted)
         if self.done in self._wanted and self.done not in self._kept:
             self._kept[self.done] = self._copied()
-        for done in [each for each in self._kept if each not in self._wanted and not self._is_snapshot(each)]:
-            self._drop(done)
+        snapshots = {done for done, each in self._kept.items() if isinstance(each, Path)}
+        for done in self._kept.keys() - self._wanted - snapshots:
+            del self._kept[done]
 
-    def take_over(self, models: dict[int, Path], wanted: Collection[int]) -> None:
-        """Keep models that an earlier training left, by iterations done: snapshots, and those in `wanted`."""
+    def take_over(self, models: dict[int, Path], states: dict[int, Path], wanted: Collection[int]) -> None:
+        """Keep models that the training gone on with left, by iterations done: snapshots, and those in `wanted`.
+
+        Snapshots are the ones that have a state; so has the last, which is one if it would be one now.
+        """
         self._wanted = frozenset(wanted)
         for done, path in models.items():
-            if done in self._wanted or self._is_snapshot(done):
+            if done in states and (done != self.done or self._is_snapshot()):
+                folder = self._folder(done)
+                shutil.copyfile(path, folder / self._files.model_name(done))
+                shutil.copyfile(states[done], folder / self._files.state_name(done))
+                self._kept[done] = folder
+            elif done in self._wanted:
                 self._kept[done] = self._files.read(path)
 
-    def _is_snapshot(self, done: int) -> bool:
-        return bool(self._snapshot) and done % self._snapshot == 0
+    def _is_snapshot(self) -> bool:
+        return bool(self._snapshot) and self.done % self._snapshot == 0
 
     def _keep_snapshot(self) -> None:
-        folder = self._scratch / f"snapshot-{self.done}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder(self.done)
         self._files.write(folder / self._files.model_name(self.done), self._saved())
         saving.write_state(folder / self._files.state_name(self.done), self._state())
         self._kept[self.done] = folder
 
-    def _drop(self, done: int) -> None:
-        dropped = self._kept.pop(done)
-        if isinstance(dropped, Path):
-            shutil.rmtree(dropped)
+    def _folder(self, done: int) -> Path:
+        """A new folder for the files of a snapshot."""
+        folder = self._scratch / f"snapshot-{done}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
 
     def _copied(self) -> Saved:
         """The network as it stands, in memory of its own."""
@@ -269,22 +280,24 @@ class NeuralTrainer:
         self._wanted = frozenset(state["wanted"])
         for path in sorted((folder / _KEPT_FOLDER).iterdir()):
             if path.is_dir():
-                copy = self._scratch / f"snapshot-{path.name}"
-                shutil.rmtree(copy, ignore_errors=True)
-                shutil.copytree(path, copy)
-                self._kept[int(path.name)] = copy
+                folder = self._folder(int(path.name))
+                shutil.copytree(path, folder, dirs_exist_ok=True)
+                self._kept[int(path.name)] = folder
             else:
                 self._kept[int(path.stem)] = saving.read_network(path)
 
     def go_on(self, saved: Saved, state: dict[str, Any]) -> None:
         """Go on with the weights of `saved` and a state, as `_state` gave it. Raises ModelUnusable, BadParameter."""
-        self._network.load_state_dict(saved.weights)
-        self._solver.load_state_dict(state["solver"])
-        devices.set_random_states(state["random"], self._device)
-        self._batches.go_to(state["batches"]["pass"], state["batches"]["row"])
-        if self._scaler is not None and state["scaler"] is not None:
-            self._scaler.load_state_dict(state["scaler"])
-        self.done, self._loss = state["done"], state["loss"]
+        try:
+            self._network.load_state_dict(saved.weights)
+            self._solver.load_state_dict(state["solver"])
+            devices.set_random_states(state["random"], self._device)
+            self._batches.go_to(state["batches"]["pass"], state["batches"]["row"])
+            if self._scaler is not None and state["scaler"] is not None:
+                self._scaler.load_state_dict(state["scaler"])
+            self.done, self._loss = state["done"], state["loss"]
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise ModelUnusable("the state of the solver is broken; start anew without resume") from None
 
     def skip(self, rows: int) -> None:
         """Pass over some rows of the training set."""

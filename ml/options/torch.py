@@ -67,7 +67,7 @@ class TorchOptions:
         Flag(), "Whether the network learns to give back its own input; rows need no label then.", default=False
     )
     class_weights: tuple[float, ...] = option(
-        Several(Real(validate=Range(0.0))),
+        Several(Real(), validate=Range(0.0)),
         "How much each class counts in the loss, one weight per class. Default: 1 for all.",
         default=(),
     )
@@ -90,7 +90,7 @@ class TorchOptions:
         default="",
     )
     layers: tuple[int, ...] = option(
-        Several(Whole(validate=Range(1, 10**6))),
+        Several(Whole(), validate=Range(1, 10**6)),
         "Units of each hidden layer of mlp. Default: one layer of 50.",
         default=(),
         unit="units",
@@ -101,7 +101,7 @@ class TorchOptions:
         default="",
     )
     dropout: tuple[float, ...] = option(
-        Several(Real(validate=Range(0.0, 1.0))),
+        Several(Real(), validate=Range(0.0, 1.0)),
         "Share of the units of a hidden layer of mlp, below 1, that each training step leaves out: one for all layers "
         "or one for each.",
         default=(0.0,),
@@ -148,7 +148,7 @@ class TorchOptions:
     )
     gpu: bool = option(Flag(), "Whether a GPU is used.", default=False)
     gpuid: tuple[int, ...] = option(
-        Several(Whole(validate=Range(-1))),
+        Several(Whole(), validate=Range(-1)),
         "Which of the worker's GPUs is used: the first that is named; -1 for any.",
         default=(0,),
     )

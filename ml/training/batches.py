@@ -42,8 +42,8 @@ class Batches:
         return self._table.width
 
     def go_to(self, number: int, row: int) -> None:
-        """Go on at a position that `position` told."""
-        self._pass, self._row = number, row
+        """Go on at a position that `position` told, or in the next pass where the table has become shorter."""
+        self._pass, self._row = (number, row) if row <= len(self._table) else (number + 1, 0)
         self._open()
 
     def skip(self, rows: int) -> None:
