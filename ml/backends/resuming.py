@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml import registry
@@ -35,18 +36,21 @@ def check_same_data(previous: Previous, connector: str, data: TrainingData) -> N
     if description["connector"] != connector:
         raise refusal(f"the model in the repository was trained with the input connector {description['connector']}")
     inputs, now = before.inputs, data.fitted.inputs
-    if inputs != now:
-        if len(inputs) != len(now):
-            raise refusal(f"the model in the repository has {len(inputs)} features, the data has {len(now)}")
+    # A model from elsewhere may know how many features it has and not what they are called: xgboost calls them so.
+    is_nameless = inputs == [f"f{place}" for place in range(len(inputs))]
+    if len(inputs) != len(now):
+        raise refusal(f"the model in the repository has {len(inputs)} features, the data has {len(now)}")
+    if inputs != now and not is_nameless:
         place = next(i for i, names in enumerate(zip(inputs, now, strict=True)) if names[0] != names[1])
         raise refusal(
             f"the model in the repository was trained with other features: feature {place + 1} was "
             f"{inputs[place]!r} and is {now[place]!r} in the data"
         )
-    if before.words != data.fitted.words:
+    words = before.words or description.get("labels")  # those of corresp.txt, where somebody put it there
+    if words != data.fitted.words and not (is_nameless and words is None):
         raise refusal(
-            f"the model in the repository was trained with other classes: they were {_named(before)} and are "
-            f"{_named(data.fitted)} in the data"
+            f"the model in the repository was trained with other classes: they were {_named(words)} and are "
+            f"{_named(data.fitted.words)} in the data"
         )
     if any(getattr(before, name, None) != getattr(data.fitted, name, None) for name in _SCALING):
         raise refusal(
@@ -62,8 +66,8 @@ def _fitted(description: dict[str, Any]) -> Fitted | None:
         return None
 
 
-def _named(fitted: Fitted, most: int = 5) -> str:
-    if fitted.words is None:
+def _named(words: Sequence[str] | None, most: int = 5) -> str:
+    if words is None:
         return "numbers"
-    text = ", ".join(fitted.words[:most])
-    return text if len(fitted.words) <= most else f"{text} and {len(fitted.words) - most} more"
+    text = ", ".join(words[:most])
+    return text if len(words) <= most else f"{text} and {len(words) - most} more"

@@ -265,6 +265,7 @@ def test_copied_folder_of_another_yard_knows_everything(yard: Yard, folder: Path
 
 def test_curves_of_a_model_from_elsewhere_are_kept_for_a_resumed_training(yard: Yard, folder: Path) -> None:
     put(folder, "0004.model", model(yard, 4))
+    put(folder, "corresp.txt", b"0 setosa\n1 versicolor\n2 virginica\n")
     history = {"iteration_hist": [1, 2, 3], "acc_hist": [0.5, 0.6, 0.7]}
     put(folder, "metrics.json", json.dumps({"body": {"measure_hist": history}}).encode())
     yard.create("iris", folder)
@@ -272,6 +273,12 @@ def test_curves_of_a_model_from_elsewhere_are_kept_for_a_resumed_training(yard: 
     key = next(each.key for each in version.artifacts if each.name == "training.json")
     assert json.loads(yard.parts.objects.get_bytes(key))["history"] == history
     assert read(folder / "metrics.json")["body"]["measure_hist"] == history, "an import is no training"
+    resumed = yard.train("iris", 8, resume=True)
+    assert resumed["head"]["status"] == "finished", resumed
+    curves = resumed["body"]["measure_hist"]
+    assert curves["iteration_hist"][:3] == [1, 2, 3]
+    assert curves["acc_hist"][:3] == [0.5, 0.6, 0.7]
+    assert curves["iteration_hist"][-1] == 7
 
 
 def test_link_in_place_of_a_repository_is_not_followed(yard: Yard, folder: Path) -> None:

@@ -94,8 +94,26 @@ class Yard:
     def create(self, name: str, repository: Path | str, *, code: int = 201, **changes: Any) -> Json:
         return self.call("PUT", f"/services/{name}", self.body(repository, **changes), code=code)
 
+    def network(self, repository: Path | str, mllib: str = "torch", **more: Any) -> Json:
+        """What a service of a small network differs in from `body`."""
+        options = {"nclasses": 3, "template": "mlp", "layers": [8], **more}
+        section = {"connector": "csv", "label": "species", "scale": True}
+        return self.body(repository, mllib=mllib, parameters={"input": section, "mllib": options})
+
+    def learn(self, service: str, iterations: int = 20, *, interval: int = 5, **mllib: Any) -> Json:
+        """The answer of GET /train at the end of the training of a network."""
+        solver = {"solver_type": "ADAM", "base_lr": 0.05, **mllib.pop("solver", {})}
+        solver |= {"iterations": iterations, "test_interval": interval}
+        return self.train(service, solver=solver, net={"batch_size": 32}, **mllib)
+
     def train(
-        self, service: str, iterations: int = 5, *, data: list[str] | None = None, code: int = 201, **mllib: Any
+        self,
+        service: str,
+        iterations: int | None = None,
+        *,
+        data: list[str] | None = None,
+        code: int = 201,
+        **mllib: Any,
     ) -> Json:
         """The answer of GET /train at the end of a training."""
         output = {"measure": ["acc", "f1"], **mllib.pop("output", {})}
@@ -104,7 +122,7 @@ class Yard:
             "async": True,
             "parameters": {
                 "input": {"test_split": 0.3, "shuffle": True, "seed": 1},
-                "mllib": {"iterations": iterations, **mllib},
+                "mllib": {**({} if iterations is None else {"iterations": iterations}), **mllib},
                 "output": output,
             },
             "data": data or [str(self.data / "iris.csv")],
