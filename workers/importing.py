@@ -149,11 +149,13 @@ def import_folder(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
         manifest = upload_folder(parts.objects, f"{attempt.prefix}/model", copy)
     finally:
         scratch.close()
-    return published(parts, attempt, manifest, description)
+    return published(parts, attempt, lease, manifest, description)
 
 
-def published(parts: Parts, attempt: Attempt, manifest: Manifest, description: Json) -> Work:
-    """The end of an import: its version, unless the newest one has the very same files."""
+def published(parts: Parts, attempt: Attempt, lease: LeaseKeeper, manifest: Manifest, description: Json) -> Work:
+    """The end of an import: its version, unless the newest one has the very same files, or nobody wants it any more."""
+    if lease.is_cancel_requested:
+        return Work(State.CANCELLED)  # with a version it would become the first one of an empty repository
     repository_id = attempt.spec["repository_id"]
     before = newest_of(parts, repository_id)
     report: Json = {"mltype": description["mltype"]}

@@ -17,7 +17,7 @@ from ml.repository_files import CONFIG, METRICS, is_model
 from storage.errors import StorageFull, StoreUnavailable
 from storage.fetch import fetch_file
 from storage.objects.manifest import upload_folder
-from storage.records import Attempt
+from storage.records import Attempt, State
 from workers import unpack
 from workers.importing import describe, published, read_text
 from workers.lease import LeaseKeeper
@@ -60,9 +60,10 @@ def install(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
         manifest = upload_folder(parts.objects, f"{attempt.prefix}/model", copy)
     finally:
         scratch.close()
-    _configure(parts, attempt, options)
-    work = published(parts, attempt, manifest, description)
-    work.report = {**(work.report or {}), "warnings": warnings}
+    work = published(parts, attempt, lease, manifest, description)
+    if work.state is State.FINISHED:
+        _configure(parts, attempt, options)
+        work.report = {**(work.report or {}), "warnings": warnings}
     return work
 
 

@@ -97,7 +97,7 @@ def publish(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
         manifest = upload_folder(parts.objects, f"{attempt.prefix}/model", copy)
     finally:
         scratch.close()
-    return published_work(parts, attempt, manifest, description)
+    return published_work(parts, attempt, lease, manifest, description)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from storage.errors import LiveUnavailable, RecordsUnavailable
 from workers.app import STOP_MARKER, app, settings
 from workers.child import Standby
 from workers.clearing import clear_repository
-from workers.lifecycle import run_task
+from workers.lifecycle import Doing, run_task
 from workers.origins import import_model
 from workers.parts import Parts
 from workers.predicting import Predictor
@@ -29,6 +29,8 @@ from workers.training import Training
 _log = logging.getLogger(__name__)
 _parent = os.getppid()
 _making = threading.Lock()
+# Of the four threads of a control worker, see `cli.services.worker_argv`.
+_IMPORTS, _CLEARINGS = threading.BoundedSemaphore(2), threading.BoundedSemaphore(1)
 
 
 def _is_stopping() -> bool:
@@ -86,16 +88,30 @@ def train(task_id: int) -> None:
             training.prepare()
 
 
+def _work_beside(slots: threading.Semaphore, task_id: int, work: Doing) -> None:
+    """Do a task that may take minutes, unless too many of its kind run here: the sweep must always find a thread.
+
+    One that is left lying is sent again by the sweep.
+    """
+    if not slots.acquire(blocking=False):
+        _log.info("task %s comes later: too many of its kind run in this process", task_id)
+        return
+    try:
+        run_task(task_id, _parts(), work)
+    finally:
+        slots.release()
+
+
 @app.task(name=TASK_NAMES["clear"])
 def clear(task_id: int) -> None:
     """Queue control: remove what a repository holds."""
-    run_task(task_id, _parts(), lambda attempt, lease: clear_repository(_parts(), attempt, lease))
+    _work_beside(_CLEARINGS, task_id, lambda attempt, lease: clear_repository(_parts(), attempt, lease))
 
 
 @app.task(name=TASK_NAMES["import"])
 def import_(task_id: int) -> None:
     """Queue control: make a version of model files that did not come out of a training in the repository."""
-    run_task(task_id, _parts(), lambda attempt, lease: import_model(_parts(), attempt, lease))
+    _work_beside(_IMPORTS, task_id, lambda attempt, lease: import_model(_parts(), attempt, lease))
 
 
 @app.task(name=PREDICT)

@@ -793,6 +793,25 @@ def test_cleaning_keeps_the_files_that_a_training_took_over(yard: Yard, folder: 
     assert len(yard.versions(folder)) == 2
 
 
+def test_import_that_was_cancelled_publishes_nothing(yard: Yard, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers import importing
+
+    real = importing.upload_folder
+
+    def cancel_meanwhile(*given: Any) -> Any:
+        [task] = yard.tasks(Kind.IMPORT)
+        yard.call("DELETE", f"/tasks/{task.id}", code=202)
+        time.sleep(0.6)  # the keeper of the lease looks four times a second
+        return real(*given)
+
+    monkeypatch.setattr(importing, "upload_folder", cancel_meanwhile)
+    put(folder, "0007.model", model(yard, 7))
+    yard.create("iris", folder)
+    [task] = yard.tasks(Kind.IMPORT)
+    assert task.state is State.CANCELLED
+    assert yard.versions(folder) == []
+
+
 def test_clearing_waits_for_a_copy_that_is_being_written(yard: Yard, folder: Path) -> None:
     yard.create("iris", folder)
     yard.train("iris", 5)
