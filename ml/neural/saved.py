@@ -145,8 +145,8 @@ def _affine_layers(content: Mapping[Any, Tensor], file: str) -> Saved:
     names = [str(name) for name in content]
     layers: list[tuple[Tensor, Tensor]] = []
     for name in names:
-        if name.endswith(_WEIGHT):
-            bias = content.get(name.removesuffix(_WEIGHT) + _BIAS)
+        if f".{name}".endswith(_WEIGHT):
+            bias = content.get(name.removesuffix(_WEIGHT[1:]) + _BIAS[1:])
             weight = content[name].float()
             if weight.dim() != 2:
                 layers = []

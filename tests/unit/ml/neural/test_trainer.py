@@ -35,7 +35,8 @@ def plain(trainer):
     found = trainer._network.state_dict()
     layers = []
     for place in range(3):
-        layer = nn.Linear(*found[f"ip{place}.weight"].shape[::-1])
+        with torch.random.fork_rng():
+            layer = nn.Linear(*found[f"ip{place}.weight"].shape[::-1])
         layer.load_state_dict({name: found[f"ip{place}.{name}"].clone() for name in ("weight", "bias")})
         layers += [layer, nn.ReLU()] if place < 2 else [layer]
     return nn.Sequential(*layers)
