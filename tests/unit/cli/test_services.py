@@ -26,7 +26,8 @@ def by_name(settings: Settings) -> dict[str, services.Service]:
 
 def test_one_machine_runs_every_part_in_order(local: Settings):
     found = by_name(local)
-    assert set(found) == {"redis", "train1", "train2", "predict-xgboost", "control", "flower", "api"}
+    engines = {"predict-xgboost", "predict-torch"}
+    assert set(found) == {"redis", "train1", "train2", *engines, "control", "flower", "api"}
     stages = {name: service.stage for name, service in found.items()}
     assert stages["redis"] < stages["train1"] == stages["control"] < stages["api"]
 
