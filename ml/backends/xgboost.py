@@ -273,20 +273,17 @@ def _goes_on(options: XGBoostOptions, connector: str, data: TrainingData, previo
         raise refusal(str(error)) from None
     is_vector = options.booster_params.multi_strategy == "multi_output_tree" and options.booster == "gbtree"
     told = {True: "multi_output_tree", False: "one_output_per_tree"}
-    trees = found["parallel_trees"]
-    for name, before, now in (
+    trees, outputs = found["parallel_trees"], "classes" if options.target.classes else "targets"
+    for what, before, now in (
         ("objective", found["objective"], options.effective_objective),
         ("booster", found["booster"], options.booster),
-        ("nclasses", _counted(found["target"]), _counted(options.target.as_json())),
-        ("num_feature", len(found["inputs"]), data.train.width),
-        ("booster_params.num_parallel_tree", trees, options.booster_params.num_parallel_tree if trees else trees),
-        ("booster_params.multi_strategy", told[found["is_vector"]], told[is_vector]),
+        (f"number of {outputs}", _counted(found["target"]), _counted(options.target.as_json())),
+        ("number of features", len(found["inputs"]), data.train.width),
+        ("num_parallel_tree", trees, options.booster_params.num_parallel_tree if trees else trees),
+        ("multi_strategy", told[found["is_vector"]], told[is_vector]),
     ):
         if before != now:
-            what = "features" if name == "num_feature" else f"parameters.mllib.{name}"
-            if name == "nclasses":
-                what = "classes" if options.target.classes else "targets"
-            raise refusal(f"the {what} of {path.name} in the repository: {before}; of this training: {now}")
+            raise refusal(f"{path.name} in the repository has the {what} {before}, and this training {now}")
     check_same_data(previous, connector, data)
     period, rounds = options.save_period, int(found["rounds"])
     kept = {
@@ -570,9 +567,9 @@ def facts(path: Path) -> dict[str, Any]:
         raise ModelUnusable(f"{path.name} was trained with objective {objective}, which is not served")
     model = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
     model = model.get("gbtree", model).get("model", {})
-    trees = model.get("trees", [])
-    _check_trees(trees, booster.num_features(), path.name)
-    features = booster.num_features()
+    trees, features = model.get("trees", []), booster.num_features()
+    target = _target_of(objective, learner["learner_model_param"])
+    _check_trees(trees, features, target.classes or target.targets, path.name)
     rows = np.array([np.zeros(features), np.full(features, np.nan), np.full(features, 1e30)], np.float32)
     booster.predict(_library().DMatrix(rows, nthread=1), validate_features=False)
     return {
@@ -582,7 +579,7 @@ def facts(path: Path) -> dict[str, Any]:
         "rounds": booster.num_boosted_rounds(),
         "parallel_trees": int(model.get("gbtree_model_param", {}).get("num_parallel_tree", 0)),
         "is_vector": any(int(tree["tree_param"]["size_leaf_vector"]) > 1 for tree in trees[:1]),
-        "target": _target_of(objective, learner["learner_model_param"]).as_json(),
+        "target": target.as_json(),
         "inputs": booster.feature_names or [f"f{each}" for each in range(features)],
         "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
@@ -598,19 +595,24 @@ def _target_of(objective: str, sizes: dict[str, str]) -> Target:
     return Target("classification", classes=max(int(sizes["num_class"]), 2))
 
 
-def _check_trees(trees: Sequence[dict[str, Any]], features: int, name: str) -> None:
+def _check_trees(trees: Sequence[dict[str, Any]], features: int, outputs: int, name: str) -> None:
     """Refuse trees that point outside of themselves or of the features; xgboost would follow them anywhere."""
     for tree in trees:
         left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
         inner = left >= 0
         children = np.concatenate([left[inner], right[inner]])
         split = np.array(tree["split_indices"])
+        size = int(tree["tree_param"]["size_leaf_vector"])
+        # A leaf of several outputs says in place of a right child where its weights are.
+        leaves = len(tree.get("leaf_weights", ())) // size if size > 1 else 0
+        ends = right[~inner]
         sound = (
             len(left) == len(right) == len(split) > 0
-            and bool(np.all((right >= 0) == inner))
             and bool(np.all((children > 0) & (children < len(left))))
             and len(np.unique(children)) == len(children) == len(left) - 1
             and bool(np.all(split[inner] < features))
+            and bool(np.all((ends >= 0) & (ends < leaves)) if size > 1 else np.all(ends < 0))
+            and size in (0, 1, outputs)
         )
         if not sound:
             raise ModelUnusable(f"model file {name} is broken: one of its trees points outside of itself")
@@ -654,9 +656,10 @@ class XGBoostEngine:
         self._target = target
         self._features = booster.num_features()
         learner = json.loads(booster.save_config())["learner"]
-        # Data that lies elsewhere than the model is copied on the way, with a warning each time.
+        # gblinear has no other way than by a matrix; dart rounds otherwise without one than its tests did; and data
+        # that lies elsewhere than the model would be copied with a warning each time.
         is_here = learner["generic_param"]["device"] == "cpu"
-        self._in_place = is_here and learner["learner_train_param"]["booster"] != "gblinear"
+        self._in_place = is_here and learner["learner_train_param"]["booster"] == "gbtree"
         self.bytes = self.FLOOR + self.GROWTH * size
 
     def predict(self, features: Any, options: Any = None) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ml.errors import BadParameter
-from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Table, Text, Warning, Whole, option
+from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Table, Text, Warning, Whole, option, shown
 from ml.options.target import Target
 
 #: Objectives of classification and of regression; the old name of squared error is kept for its users.
@@ -115,7 +115,7 @@ class BoosterOptions:
         default="one_output_per_tree",
     )
     monotone_constraints: dict[str, int] = option(  # noqa: RUF009  # a field, made anew each time
-        Table(Whole(validate=Range(-1, 1))),
+        Table(Whole()),
         "Features by name that may only raise the output (1) or only lower it (-1).",
         factory=dict,
     )
@@ -179,7 +179,7 @@ class XGBoostOptions:
         default=False,
     )
     class_weights: tuple[float, ...] = option(
-        Several(Real(validate=Range(0.0))),
+        Several(Real(), validate=Range(0.0)),
         "How much a row of each class counts in training, one number per class. Default: 1 for all.",
         default=(),
     )
@@ -469,6 +469,10 @@ def _check_target(options: XGBoostOptions) -> None:
 def _check_booster(options: XGBoostOptions) -> None:
     """Refuse ways to grow trees that exclude each other."""
     wanted = options.booster_params
+    for feature, sign in wanted.monotone_constraints.items():
+        if sign not in (-1, 0, 1):
+            path = "booster_params.monotone_constraints"
+            _refuse(path, f"parameters.mllib.{path} is {sign} for {shown(feature)}; it must be -1, 0 or 1")
     if options.booster == "gblinear":
         return
     for name in ("sampling_method", "multi_strategy"):

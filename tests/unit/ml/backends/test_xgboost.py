@@ -1,88 +1,23 @@
 """The XGBoost backend: the numbers of xgboost itself, and exact resume."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xgboost
-from sklearn import datasets
 
+from ml.backends import inspection
 from ml.backends import xgboost as backend
-from ml.backends.base import Previous
-from ml.connectors.csv import Fitted
 from ml.errors import BadInput, BadParameter, MissingExtra, ModelUnusable
-from ml.options import load_service, load_training
+from ml.options import load_service
 from ml.options.target import Target
-from ml.tables import DenseTable, TrainingData
-
-DATA = {
-    "iris": (datasets.load_iris, {"nclasses": 3}),
-    "wine": (datasets.load_wine, {"nclasses": 3}),
-    "breast cancer": (datasets.load_breast_cancer, {"nclasses": 2, "objective": "binary:logistic"}),
-    "diabetes": (datasets.load_diabetes, {"ntargets": 1, "regression": True}),
-}
-ROUNDS = 20
+from tests.unit.ml.backends.boosting import DATA, ROUNDS, begin, bytes_of, data_of, options, run, started, tables
 
 
 @pytest.fixture(autouse=True)
 def _look_at_files_here(monkeypatch):
     """Model files are read in this process; the other process has tests of its own."""
     monkeypatch.setattr(backend, "inspect", lambda name, path: backend.facts(path))
-
-
-def options(mllib, **changes):
-    label = [f"y{each}" for each in range(mllib.get("ntargets", 1))]
-    parameters = {"input": {"label": label}, "mllib": {"iterations": ROUNDS, **mllib, **changes}}
-    return load_training("xgboost", "csv", parameters).value
-
-
-def tables(features, labels, target, test_share=0.2):
-    order = np.random.default_rng(0).permutation(len(features))
-    features, labels = features[order].astype(np.float32), np.asarray(labels)[order]
-    labels = labels.astype(np.int32) if target.classes else labels.reshape(len(labels), -1).astype(np.float64)
-    cut = int(len(features) * (1 - test_share))
-    names = [f"f{each}" for each in range(features.shape[1])]
-    return TrainingData(
-        DenseTable(features[:cut], labels[:cut], None, "train"),
-        [DenseTable(features[cut:], labels[cut:], None, "split")],
-        Fitted([*names, "y0"], names, ["y0"], "", [], [0], ",", '"'),
-        {},
-        [],
-    )
-
-
-def data_of(name):
-    loader, mllib = DATA[name]
-    features, labels = loader(return_X_y=True)
-    return tables(features, labels, options(mllib).mllib.target), mllib
-
-
-def begin(wanted, data, threads=1, resume=None):
-    return backend.start(
-        wanted,
-        data,
-        threads=threads,
-        device="cpu",
-        seed=0,
-        scratch=Path(tempfile.mkdtemp()),
-        resume=resume,
-        previous=Previous(),
-    )[0]
-
-
-def run(trainer, rounds=ROUNDS):
-    outputs = []
-    while trainer.done < rounds:
-        trainer.step()
-        outputs.append(trainer.test(0)[0])
-    return outputs
-
-
-def bytes_of(trainer, folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / trainer.save_model(folder, ROUNDS)).read_bytes()
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -228,12 +163,12 @@ def test_taking_a_checkpoint_changes_nothing(tmp_path):
 def test_models_kept_by_save_period_survive_a_resume(tmp_path):
     data, mllib = data_of("iris")
     wanted = options(mllib, save_period=7)
-    whole, first = begin(wanted, data), begin(wanted, data)
+    whole, first = (begin(wanted, data, scratch=tmp_path / f"scratch {name}") for name in ("whole", "first"))
     run(whole)
     run(first, 9)
     (tmp_path / "state").mkdir()
     first.save_state(tmp_path / "state")
-    second = begin(wanted, data, resume=tmp_path / "state")
+    second = begin(wanted, data, resume=tmp_path / "state", scratch=tmp_path / "scratch second")
     run(second)
     for name, trainer in (("whole", whole), ("second", second)):
         bytes_of(trainer, tmp_path / name)
@@ -297,16 +232,7 @@ def test_a_gpu_that_this_build_cannot_use_is_a_warning():
     data, mllib = data_of("iris")
     if xgboost.build_info()["USE_CUDA"]:
         pytest.skip("this build has GPU support")
-    trainer, warnings = backend.start(
-        options(mllib),
-        data,
-        threads=1,
-        device="cuda",
-        seed=0,
-        scratch=Path(tempfile.mkdtemp()),
-        resume=None,
-        previous=Previous(),
-    )
+    trainer, warnings = started(options(mllib), data, device="cuda")
     assert [parameter for parameter, _ in warnings] == ["parameters.mllib.gpu"]
     trainer.step()
 
@@ -387,6 +313,22 @@ def test_a_tree_that_points_outside_of_itself_is_refused(tmp_path, key, value):
     path.write_text(json.dumps(model))
     with pytest.raises(ModelUnusable, match=r"broken|no model"):
         backend.facts(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("left_children", 9999), ("right_children", 777), ("leaf_weights", None)])
+def test_a_tree_of_several_outputs_that_points_outside_of_itself_is_refused(tmp_path, key, value):
+    random = np.random.default_rng(0)
+    data = tables(random.normal(size=(60, 3)), random.normal(size=(60, 2)), Target("regression", targets=2))
+    trainer = begin(options({"ntargets": 2}, booster_params={"multi_strategy": "multi_output_tree"}), data)
+    run(trainer, 1)
+    path = tmp_path / trainer.save_model(tmp_path, 1)
+    assert backend.facts(path)["is_vector"]
+    model = json.loads(bytes(xgboost.Booster(model_file=bytearray(path.read_bytes())).save_raw("json")))
+    tree = model["learner"]["gradient_booster"]["model"]["trees"][0]
+    tree[key] = tree[key][:-2] if value is None else [*tree[key][:-1], value]
+    path.write_text(json.dumps(model))
+    with pytest.raises(ModelUnusable, match=r"broken|no model"):
+        inspection.inspect("xgboost", path)  # some of these end the process that reads them
 
 
 def test_a_model_of_another_kind_than_the_service_is_refused(tmp_path):
