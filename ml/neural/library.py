@@ -173,8 +173,9 @@ def _check_resume(options: TorchOptions, files: Files, previous: Previous) -> No
         raise BadParameter(
             name=name,
             section="mllib",
-            message="the repository holds the state of a solver, which requires a resume argument for training "
-            f"({name}: true), otherwise delete existing training state files (with clear=lib)",
+            # The words from "requires" on are DeepDetect's, by which its clients know the error.
+            message=f"{name} is not set, and the repository holds the state of a solver, which requires a resume "
+            "argument for training, otherwise delete existing training state files (with clear=lib)",
         )
     has_weights = any(each.endswith(files.endings) and not is_state(each) for each in previous.files)
     if options.finetuning and not has_weights:
