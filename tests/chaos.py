@@ -15,6 +15,7 @@ import collections
 import dataclasses
 import fcntl
 import http.client
+import importlib.util
 import json
 import os
 import random
@@ -37,6 +38,7 @@ import psutil
 from sqlalchemy import text
 
 from cli.stack import Backoff, Stack
+from ml.options.catalog import engines
 from settings import Settings
 from storage.records import Records, State, Task
 
@@ -340,7 +342,7 @@ class Chaos:
         }
 
     def result(self, task_id: int) -> tuple[Json, list[str]]:
-        """The final numbers of a training and the digests of what it published."""
+        """The final numbers of a training and the digests of what it published, but for what tells how long it took."""
         report = self.records.tasks.report(task_id)
         version = self.records.versions.of_task(task_id)
         _require(report is not None and version is not None, f"task {task_id} is finished without a result")
@@ -348,7 +350,8 @@ class Chaos:
         assert version is not None
         timeless = {name: value for name, value in report["measure"].items() if "time" not in name}
         history = {name: value for name, value in report["measure_hist"].items() if "time" not in name}
-        return {"measure": timeless, "history": history}, sorted(each.sha256 for each in version.artifacts)
+        digests = sorted(each.sha256 for each in version.artifacts if each.name != "training.json")
+        return {"measure": timeless, "history": history}, digests
 
     def wait(self, task_ids: set[int], until: float) -> None:
         """Poll as a client does until all are final."""
@@ -496,8 +499,10 @@ class Chaos:
                 if process.info["ppid"] not in pools:
                     return f"training process {process.pid} is an orphan"
                 keepers[process.info["ppid"]] += 1
-        doubled = [pid for pid, count in keepers.items() if count > 1]
-        return f"pool process {doubled[0]} keeps several training processes" if doubled else None
+        # One waits for each engine that is installed.
+        waiting = sum(importlib.util.find_spec(engine) is not None for engine in engines())
+        doubled = [pid for pid, count in keepers.items() if count > waiting]
+        return f"pool process {doubled[0]} keeps too many training processes" if doubled else None
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
