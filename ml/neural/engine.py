@@ -13,7 +13,7 @@ from torch import Tensor
 from ml.errors import BadInput, BadParameter
 from ml.neural import device as devices
 from ml.neural.task import predicted
-from ml.neural.trainer import refuse_number, rows_together
+from ml.neural.trainer import refused_number, rows_together
 from ml.options.target import Target
 from ml.options.torch import TorchOptions
 from ml.templates import Network
@@ -113,7 +113,8 @@ class NeuralEngine:
                 if not np.isfinite(dense).all():
                     row, column = np.argwhere(~np.isfinite(dense))[0]
                     name = self._names[column] if column < len(self._names) else str(column)
-                    refuse_number(float(dense[row, column]), name, "the data", start + int(row) + 1)
+                    where = f"column {name} of the data, row {start + int(row) + 1},"
+                    raise refused_number(float(dense[row, column]), where)
                 inputs = torch.tensor(dense, dtype=dtype, device=self._device)
                 made.append(compute(inputs).float().cpu().numpy())
         return made[0] if len(made) == 1 else np.concatenate(made)

@@ -23,7 +23,7 @@ from ml.neural.task import Task, predicted
 from ml.options.target import Target
 from ml.options.torch import TorchOptions
 from ml.solvers import Solver
-from ml.tables import Table, TrainingData
+from ml.tables import Chunk, Table, TrainingData
 from ml.templates import Network
 from ml.training.batches import Batches
 
@@ -365,26 +365,34 @@ def check_numbers(table: Table, names: list[str], first_row: int | None) -> None
     before = 0
     for chunk in table.chunks():
         values = chunk.features if isinstance(chunk.features, np.ndarray) else chunk.features.data
-        # One number that tells of all, without an array of truths: a sum is finite only where all parts are, or nearly.
+        # One number tells of all, without an array of truths: a sum is finite only where all parts are, or nearly so.
         if not math.isfinite(float(values.sum(dtype=np.float64))) and not np.isfinite(values).all():
-            dense = chunk.take(slice(None))[0]
-            row, column = np.argwhere(~np.isfinite(dense))[0]
-            refuse_number(
-                float(dense[row, column]),
-                names[column] if column < len(names) else str(column),
-                table.name,
-                None if first_row is None else first_row + before + int(row),
+            row, column = _wrong_places(chunk)[0].tolist()
+            value = float(chunk.take(slice(row, row + 1))[0][0, column])
+            rows = sum(
+                len(np.unique(places[places[:, 1] == column, 0])) for places in map(_wrong_places, table.chunks())
             )
+            first = "" if first_row is None else f", first in row {first_row + before + row}"
+            name = names[column] if column < len(names) else str(column)
+            raise refused_number(value, f"column {name} of {table.name}", f" in {rows} of {len(table)} rows{first}")
         before += len(chunk)
 
 
-def refuse_number(value: float, column: str, where: str, row: int | None) -> None:
-    """Raise BadInput for a number that a network cannot take."""
-    place = f"column {column} of {where}" + ("" if row is None else f", row {row},")
-    what = "has no value" if math.isnan(value) else f"has the value {value:g}"
-    raise BadInput(
-        f"{place} {what}, which networks cannot take: fill in missing values, leave the rows out, or ignore the column "
-        "(parameters.input.ignore)"
+def _wrong_places(chunk: Chunk) -> np.ndarray:
+    """Row and column of every feature that is no finite number, int array, shape (places, 2), row by row."""
+    if isinstance(chunk.features, np.ndarray):
+        return np.argwhere(~np.isfinite(chunk.features))
+    entries = chunk.features.tocoo()
+    places: np.ndarray = np.stack([entries.row, entries.col], axis=1)[~np.isfinite(entries.data)]
+    return np.unique(places, axis=0)
+
+
+def refused_number(value: float, what: str, where: str = "") -> BadInput:
+    """The error for a number that a network cannot take. what : whose number it is. where : in which rows."""
+    has = "has no value" if math.isnan(value) else f"has the value {value:g}"
+    return BadInput(
+        f"{what} {has}{where}, which networks cannot take: fill in missing values, leave such rows out, or ignore the "
+        "column (parameters.input.ignore)"
     )
 
 

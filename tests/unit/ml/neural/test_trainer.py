@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 torch = pytest.importorskip("torch")
 
@@ -14,7 +15,7 @@ from torch.nn import functional  # noqa: E402
 from ml.errors import BadInput, BadParameter, ModelUnusable  # noqa: E402
 from ml.options.solver import POLICIES, SOLVERS  # noqa: E402
 from ml.options.target import Target  # noqa: E402
-from ml.tables import DenseTable, TrainingData  # noqa: E402
+from ml.tables import DenseTable, SparseTable, TrainingData  # noqa: E402
 from tests.unit.ml.neural import tiny  # noqa: E402
 
 SCHEDULES = {
@@ -327,31 +328,30 @@ def test_weights_that_diverged_in_the_last_step_are_never_saved(tmp_path):
         tiny.saved_model(trainer, tmp_path / "model")
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (np.nan, "column x3 of train.csv, row 3, has no value"),
-        (np.inf, "column x3 of train.csv, row 3, has the value inf"),
-    ],
-)
-def test_a_missing_or_infinite_feature_is_refused_with_its_place(tmp_path, value, text):
+@pytest.mark.parametrize(("value", "text"), [(np.nan, "has no value"), (np.inf, "has the value inf")])
+@pytest.mark.parametrize("form", [np.asarray, csr_matrix])
+def test_a_missing_or_infinite_feature_is_refused_with_its_place(tmp_path, value, text, form):
     data = tiny.tables(Target("classification", classes=3))
-    data.train.features[2, 3] = value
+    data.train.features[[2, 7], 3] = value
+    data.train.features[30, 1] = value
+    kind = DenseTable if form is np.asarray else SparseTable
+    train = kind(form(data.train.features), data.train.labels, None, "train.csv")
+    data = TrainingData(train, data.tests, data.fitted, {}, [])
     with pytest.raises(BadInput) as caught:
         tiny.begin(tmp_path, data=data, shuffle=False)
-    assert text in str(caught.value)
+    assert f"column x3 of train.csv {text} in 2 of 40 rows, first in row 3, which" in str(caught.value)
     assert "ignore the column" in str(caught.value)
-    with pytest.raises(BadInput, match=r"column x3 of train\.csv has"):
+    with pytest.raises(BadInput, match=r"in 2 of 40 rows, which networks cannot take"):
         tiny.begin(tmp_path, data=data)
 
 
 def test_test_sets_are_looked_at_too_and_rows_split_off_follow_the_others(tmp_path):
     data = tiny.tables(Target("classification", classes=3))
     data.tests[0].features[1, 0] = np.nan
-    with pytest.raises(BadInput, match=r"column x0 of test\.csv, row 2,"):
+    with pytest.raises(BadInput, match=r"column x0 of test\.csv has no value in 1 of 12 rows, first in row 2,"):
         tiny.begin(tmp_path, data=data, shuffle=False)
     data.tests[0].name = "split"
-    with pytest.raises(BadInput, match=r"column x0 of split, row 42,"):
+    with pytest.raises(BadInput, match="column x0 of split has no value in 1 of 12 rows, first in row 42,"):
         tiny.begin(tmp_path, data=data, shuffle=False)
 
 
