@@ -1,6 +1,6 @@
 """`make demo`: a stack of its own, real data, and everything over HTTP, as any client would do it.
 
-Trains a classification, a binary classification and a regression, predicts rows that the training never saw, cancels a
+Trains a classification, a binary classification, a regression and a network, predicts rows that the training never saw, cancels a
 long training, deletes, prints what came of it, and stops everything. Exits 0, or says what went wrong.
 
 MODELYARD_HOME, MODELYARD_PORT and MODELYARD_FLOWER_PORT are used when set; otherwise .modelyard/demo, emptied first,
@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -55,6 +55,8 @@ class Example:
     shown: str
     mllib: Json
     measure: tuple[str, ...]
+    library: str = "xgboost"
+    input: Json = field(default_factory=dict)
 
 
 EXAMPLES = (
@@ -79,6 +81,22 @@ EXAMPLES = (
             "booster_params": {"max_depth": 3, "eta": 0.08, "subsample": 0.8},
         },
         ("eucll",),
+    ),
+    Example(
+        "demo-wines",
+        "wine.csv",
+        "cultivar",
+        "wine, a network",
+        {
+            "nclasses": 3,
+            "template": "mlp",
+            "layers": [64],
+            "solver": {"solver_type": "ADAM", "base_lr": 0.005, "iterations": 400, "test_interval": 100},
+            "net": {"batch_size": 32, "test_batch_size": 128},
+        },
+        ("acc", "f1"),
+        library="torch",
+        input={"scale": True, "scale_type": "znorm", "shuffle": True, "seed": 1},
     ),
 )
 LONG = Example(
@@ -172,14 +190,14 @@ def create(client: Client, example: Example, root: Path) -> None:
         "PUT",
         f"/services/{example.name}",
         {
-            "mllib": "xgboost",
+            "mllib": example.library,
             "description": example.shown,
             "model": {"repository": str(root / "models" / example.name), "create_repository": True},
             "parameters": {
                 "input": {"connector": "csv", "label": example.label, "separator": ","},
                 "mllib": {
                     name: example.mllib[name]
-                    for name in ("nclasses", "ntargets", "regression")
+                    for name in ("nclasses", "ntargets", "regression", "template", "layers")
                     if name in example.mllib
                 },
             },
@@ -196,8 +214,8 @@ def start(client: Client, example: Example, data: Split) -> Json:
             "service": example.name,
             "async": True,
             "parameters": {
-                "input": {"connector": "csv", "label": example.label, "separator": ","},
-                "mllib": {**example.mllib, "seed": 1},
+                "input": {"connector": "csv", "label": example.label, "separator": ",", **example.input},
+                "mllib": {**example.mllib, "seed": 1} if example.library == "xgboost" else example.mllib,
                 "output": {"measure": list(example.measure)},
             },
             "data": [str(data.train), str(data.test)],

@@ -34,6 +34,9 @@ def test_demonstration_trains_predicts_cancels_deletes_and_ends_well(tmp_path: P
     assert float(found.group(2)) >= 0.97
     error, guess = re.findall(r"off by ([\d.]+) \(the mean: ([\d.]+)\)", ended.stdout)[0]
     assert float(error) < 0.8 * float(guess)
+    found = re.search(r"wine, a network +acc ([\d.]+)", ended.stdout)
+    assert found is not None, ended.stdout
+    assert float(found.group(1)) >= 0.94
     assert "cancelled, and stopped after" in ended.stdout
     assert "deleted, and unknown since" in ended.stdout
     left = [entry for entry in Path("/proc").glob("[0-9]*/environ") if _mentions(entry, tmp_path)]
