@@ -67,9 +67,20 @@ class _Question:
     warnings: list[Warning]
 
 
+def _defaults(service: Service) -> Json:
+    """What a service says of its predictions: all but the measures, which are those of its trainings.
+
+    A prediction measures only when it asks for it itself; otherwise no service with measures could predict new rows.
+    """
+    output = service.parameters.get("output")
+    if not isinstance(output, dict):
+        return service.parameters
+    return {**service.parameters, "output": {name: value for name, value in output.items() if name != "measure"}}
+
+
 def _question(parts: Parts, service: Service, wanted: PredictRequest) -> _Question:
     given: Any = wanted.parameters
-    parameters: Any = merge(service.parameters, given) if isinstance(given, dict | None) else given
+    parameters: Any = merge(_defaults(service), given) if isinstance(given, dict | None) else given
     connector = connector_of(service, parameters)
     options = load_prediction(service.mllib, connector, parameters)
     template, network = _shape(options.value.output)

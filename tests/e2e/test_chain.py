@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,14 +232,18 @@ def check_prediction(client: Client, name: str, task: str, library: str, asked: 
 
 def check_files(folder: Path, library: str, options: Json) -> None:
     """The repository holds the files of the reference under their names."""
-    names = {path.name for path in folder.iterdir()}
-    assert {"config.json", "model.json", "metrics.json", "corresp.txt"} <= names
-    assert json.loads((folder / "config.json").read_text())["mllib"] == library
+    wanted = {"config.json", "model.json", "metrics.json", "corresp.txt"}
     if library == "xgboost":
-        assert {"0060.model", "model.fmap"} <= names
+        wanted |= {"0060.model", "model.fmap"}
     elif library == "torch":
-        assert {"checkpoint-600.npt", "solver-600.pt", "best_model.txt"} <= names
+        wanted |= {"checkpoint-600.npt", "solver-600.pt", "best_model.txt"}
     else:
         template = options["template"]
-        assert {"model_iter_600.caffemodel", "model_iter_600.solverstate", "best_model.txt"} <= names
-        assert {f"{template}.prototxt", "deploy.prototxt", f"{template}_solver.prototxt"} <= names
+        wanted |= {"model_iter_600.caffemodel", "model_iter_600.solverstate", "best_model.txt"}
+        wanted |= {f"{template}.prototxt", "deploy.prototxt", f"{template}_solver.prototxt"}
+    # The folder is written after the job has ended, the model last.
+    until = time.monotonic() + 30
+    while wanted - {path.name for path in folder.iterdir()} and time.monotonic() < until:
+        time.sleep(0.05)
+    assert wanted <= {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "config.json").read_text())["mllib"] == library
