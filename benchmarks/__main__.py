@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import costs, listing, memory, reading, requests, start, training
+from benchmarks import costs, listing, memory, mlp, reading, requests, start, training
 
 ALL = {
     "training": training.main,
+    "mlp": mlp.main,
     "reading": reading.main,
     "costs": costs.main,
     "memory": memory.main,
