@@ -187,7 +187,6 @@ def test_a_resumed_training_keeps_its_number_of_threads_and_warns_of_another_dev
         ({"backend": "xgbost"}, UnknownLibrary, "xgboost"),
         ({"data": []}, BadInput, "missing data"),
         ({"data": [{"path": "/absent.csv", "name": "absent.csv"}]}, BadInput, "absent.csv does not exist"),
-        ({"data": [{"lines": ROWS}] * 3}, BadInput, "data names 2 test sets; xgboost takes 1"),
         ({"parameters": {"mllib": {"iterations": None}}}, BadParameter, "iterations is missing"),
     ],
 )
