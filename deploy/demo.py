@@ -1,7 +1,7 @@
 """`make demo`: a stack of its own, real data, and everything over HTTP, as any client would do it.
 
-Trains a classification, a binary classification, a regression and a network, predicts rows that the training never saw, cancels a
-long training, deletes, prints what came of it, and stops everything. Exits 0, or says what went wrong.
+Trains a classification, a binary classification, a regression and a network, predicts rows that the training never
+saw, cancels a long training, deletes, prints what came of it, and stops everything. Exits 0, or says what went wrong.
 
 MODELYARD_HOME, MODELYARD_PORT and MODELYARD_FLOWER_PORT are used when set; otherwise .modelyard/demo, emptied first,
 and free ports. `--stay` leaves the stack up until Ctrl-C.

@@ -12,6 +12,7 @@ with other quotes is left to the standard library, and the next piece begins whe
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import stat
@@ -518,6 +519,8 @@ def _opened(source: FileSource) -> tuple[int, int]:
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"data file {source.name} does not exist") from None
     except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise BadInput(f"{source.name} is no regular file, requires a CSV file") from None
         text = (error.strerror or "unknown error").lower()
         raise BadInput(f"data file {source.name} cannot be read: {text}") from None
     status = os.fstat(descriptor)

@@ -516,12 +516,6 @@ def data_mixed(client: Client) -> Json:
 
 
 @train
-def data_too_many_test_sets(client: Client) -> Json:
-    good = client.data / "good.csv"
-    return training_body(client, good, good, good)
-
-
-@train
 def data_remote(client: Client) -> Json:
     return training_body(client, "https://example.org/train.csv")
 
