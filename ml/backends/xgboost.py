@@ -34,7 +34,16 @@ import numpy as np
 from ml.backends.base import BackendInfo, Previous, target_of
 from ml.backends.inspection import inspect
 from ml.backends.resuming import check_same_data, refusal
-from ml.backends.xgboost_matrices import Rows, cells, in_memory, is_in_memory, mover, on_disk, steps
+from ml.backends.xgboost_matrices import (
+    Rows,
+    cells,
+    give_memory_back,
+    in_memory,
+    is_in_memory,
+    mover,
+    on_disk,
+    steps,
+)
 from ml.errors import BadInput, BadParameter, MissingExtra, MlError, ModelUnusable, OutOfMemory
 from ml.options.requests import ServiceOptions, TrainingOptions
 from ml.options.target import Target
@@ -356,6 +365,7 @@ class XGBoostTrainer:
                 for table, rows in zip(tables, [train] + [test] * len(data.tests), strict=True)
             )
             return first, others
+        give_memory_back()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         device = self._given["device"]

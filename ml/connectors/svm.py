@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from ml.connectors.csr_file import CsrFile, CsrWriter
@@ -145,6 +146,7 @@ def read_training(
     if target.kind == "classification" and np.count_nonzero(class_counts(train, target)) < 2:
         where = sources[0].name if kept == len(store) else f"the part of {sources[0].name} that is trained on"
         raise BadInput(f"{where} holds labels of one class only; nothing can be told apart")
+    pa.default_memory_pool().release_unused()  # of which the training may have need
     return TrainingData(train, tests, fitted, {"connector": "svm"}, warnings)
 
 

@@ -3,11 +3,10 @@
 After a row's label there may be a `qid:number`, which is not used; what stands behind a `#` is a comment. Words are
 separated by blanks or tabs. Blank lines are no rows.
 
-A piece is some megabytes of whole lines. It is rewritten, with nothing but replacements of bytes, to a CSV text of two
-columns, which pyarrow reads: `id:value` is such a row already once the blanks between words are line ends, and `:label`
-marks where a row of ours begins. What pyarrow refuses, or could take for something else, is read again word by word,
-slowly, which finds the line and the word for the message, or reads what is unusual but right.
-"""
+A piece is about a megabyte of whole lines. It is rewritten, with nothing but replacements of bytes, to a CSV text of
+two columns, which pyarrow reads: `id:value` is such a row already once the blanks between words are line ends, and
+`:label` marks where a row of ours begins. What pyarrow refuses, or could take for something else, is read again word by
+word, slowly, which finds the line and the word for the message, or reads what is unusual but right. """
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from ml.errors import BadInput
 from ml.options.loading import shown
 
 #: Bytes of a piece, and of the longest line.
-PIECE_BYTES = 2**22
+PIECE_BYTES = 2**20
 LINE_LIMIT_BYTES = 2**26
 
 _HEAD_BYTES = 2**16
