@@ -6,7 +6,8 @@ separated by blanks or tabs. Blank lines are no rows.
 A piece is about a megabyte of whole lines. It is rewritten, with nothing but replacements of bytes, to a CSV text of
 two columns, which pyarrow reads: `id:value` is such a row already once the blanks between words are line ends, and
 `:label` marks where a row of ours begins. What pyarrow refuses, or could take for something else, is read again word by
-word, slowly, which finds the line and the word for the message, or reads what is unusual but right. """
+word, slowly, which finds the line and the word for the message, or reads what is unusual but right.
+"""
 
 from __future__ import annotations
 
