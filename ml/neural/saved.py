@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,21 @@ _NETWORK, _STATE = "modelyard network", "modelyard solver"
 _FORM = 1
 #: Endings of what a state dictionary holds of an affine layer.
 _WEIGHT, _BIAS = ".weight", ".bias"
+#: What `torch.load` raises over files that are none of its own, or broken.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass
@@ -181,9 +199,7 @@ def _loaded(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelUnusable(f"model file {path.name} cannot be read: {error.strerror}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a hostile file provokes in the reader: it has no list of errors
+    except _UNREADABLE as error:
         if "TorchScript" in str(error):
             raise ModelUnusable(
                 f"model file {path.name} is a traced model, which would run code of its own; traced models come later"

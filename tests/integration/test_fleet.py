@@ -242,7 +242,8 @@ def test_killed_training_goes_on_at_another_machine_and_a_third_predicts(
         [first] = fleet.records.tasks.attempts(task_id)
         machine = fleet.machine_of(first.owner)
         pool = psutil.Process(int(first.owner.rpartition(":")[2]))
-        [training] = [child for child in pool.children() if "ml.training.run" in child.cmdline()]
+        # One process waits for each engine; the one of xgboost has become this training.
+        [training] = [child for child in pool.children() if {"ml.training.run", "xgboost"} <= set(child.cmdline())]
         training.send_signal(signal.SIGKILL)
         until(lambda: fleet.records.tasks.attempts(task_id)[0].outcome)
         fleet.machines[machine].stop()
