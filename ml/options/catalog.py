@@ -32,7 +32,7 @@ class LibraryOptions:
     extra : the installation extra that brings it.
     files : endings of its model files, by which a folder is known to hold a model.
     engine : what computes: libraries of one engine share the processes that predict, and a module to import.
-    check_input : refuses options of a training that do not go with those of its input.
+    check_input : refuses options of a training that do not go together there, or with those of its input.
     """
 
     name: str
@@ -78,6 +78,7 @@ _LIBRARIES = {
         check=torch.check,
         elsewhere=torch.ELSEWHERE,
         engine="torch",
+        check_input=torch.check_training,
     ),
     "caffe": LibraryOptions(
         name="caffe",
@@ -90,6 +91,7 @@ _LIBRARIES = {
         check=torch.check,
         elsewhere=torch.ELSEWHERE,
         engine="torch",
+        check_input=torch.check_training,
     ),
 }
 

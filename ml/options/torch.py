@@ -330,6 +330,19 @@ def check(options: TorchOptions) -> list[Warning]:
     return warnings + solver.check(options.solver, defaults=options.defaults)
 
 
+def check_training(options: TorchOptions, input: Any) -> None:
+    """Refuse what cannot work in a training, although its service may be made so, as the training tells the rest.
+
+    Raises BadParameter (section "mllib").
+    """
+    if options.bn and options.hidden and options.batch_size == 1:
+        raise BadParameter(
+            name="parameters.mllib.bn",
+            section="mllib",
+            message="parameters.mllib.bn needs parameters.mllib.net.batch_size of at least 2: one row has no variance",
+        )
+
+
 def _faults(options: TorchOptions) -> Iterator[tuple[str, str]]:
     """Options that cannot work: name and message."""
     target = options.target
@@ -365,8 +378,6 @@ def _faults(options: TorchOptions) -> Iterator[tuple[str, str]]:
             f"parameters.mllib.dropout has {len(options.dropout)} values for {len(options.hidden)} hidden layers; give "
             "one for all or one for each",
         )
-    if options.bn and options.hidden and options.batch_size == 1:
-        yield "bn", "parameters.mllib.bn needs parameters.mllib.net.batch_size of at least 2: one row has no variance"
     if options.finetuning and options.resume:
         yield (
             "finetuning",

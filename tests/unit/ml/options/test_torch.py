@@ -3,7 +3,7 @@
 import pytest
 
 from ml.errors import BadParameter
-from ml.options import load_training
+from ml.options import load_service, load_training
 from ml.options.torch import CaffeOptions, TorchOptions
 
 
@@ -178,3 +178,14 @@ def test_errors_of_caffe_name_caffe():
     with pytest.raises(BadParameter, match="invalid caffe model template resnet"):
         loaded({"nclasses": 2, "template": "resnet"}, "caffe")
     assert warned("caffe", nclasses=2, solver={"snapshot_prefix": "mine"}) == {}
+
+
+def test_a_service_may_ask_for_batch_normalisation_before_a_training_says_how_large_batches_are():
+    body = {
+        "mllib": "torch",
+        "description": "batches come later",
+        "model": {"repository": "any"},
+        "parameters": {"input": {"connector": "csv"}, "mllib": {"template": "mlp", "nclasses": 2, "bn": True}},
+    }
+    assert load_service(body).value.mllib.bn
+    assert options(nclasses=2, bn=True, net={"batch_size": 2}).batch_size == 2
