@@ -64,7 +64,7 @@ def start(
     origin = _Origin(wanted, files, previous) if resume is None else None
     given = NeuralTrainer.network_of(resume) if resume is not None else None if origin is None else origin.saved
     design = _design(wanted, data.train.width, given)
-    if given is not None and not wanted.finetuning:
+    if given is not None and (wanted.resume or not wanted.finetuning):
         _check_same(design, given, is_resumed=wanted.resume)
     with devices.memory_errors("the network is too large for it; ask for fewer or smaller layers"):
         network = _built(design, chosen)
@@ -178,7 +178,7 @@ def _check_resume(options: TorchOptions, files: Files, previous: Previous) -> No
             "argument for training, otherwise delete existing training state files (with clear=lib)",
         )
     has_weights = any(each.endswith(files.endings) and not is_state(each) for each in previous.files)
-    if options.finetuning and not has_weights:
+    if options.finetuning and not options.resume and not has_weights:
         raise BadParameter(
             name="parameters.mllib.finetuning",
             section="mllib",

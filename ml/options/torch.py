@@ -378,12 +378,6 @@ def _faults(options: TorchOptions) -> Iterator[tuple[str, str]]:
             f"parameters.mllib.dropout has {len(options.dropout)} values for {len(options.hidden)} hidden layers; give "
             "one for all or one for each",
         )
-    if options.finetuning and options.resume:
-        yield (
-            "finetuning",
-            "parameters.mllib.finetuning and resume are both true; resume goes on with the same training, finetuning "
-            "starts another one from its weights",
-        )
 
 
 def _unused(options: TorchOptions) -> Iterator[tuple[str, str]]:
@@ -414,6 +408,8 @@ def _unused(options: TorchOptions) -> Iterator[tuple[str, str]]:
         yield "loss", "the loss of classes is the cross-entropy"
     if kind != "classification" and options.scaling_temperature is not None:
         yield "scaling_temperature", "it is for probabilities that add up to 1"
+    if options.finetuning and options.resume and not options.freeze_traced:
+        yield "finetuning", "resume goes on with the training in the repository, from its own weights"
     if options.freeze_traced and not options.finetuning:
         yield "freeze_traced", "it is part of finetuning, which is off"
     if len(options.gpuid) > 1:

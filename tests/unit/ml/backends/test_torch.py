@@ -369,6 +369,18 @@ def test_frozen_layers_hold_still_while_the_last_one_learns(tmp_path, weights):
     assert end["description"]["params"] == 4 * 8 + 8 + 8 * 5 + 5
 
 
+def test_a_finetuning_with_frozen_layers_is_resumed_as_if_it_had_never_ended(tmp_path, weights):
+    wanted = {"finetuning": True, "freeze_traced": True, "nclasses": 5, "dropout": 0.3}
+    train(tmp_path / "whole", previous=placed(weights), **wanted)
+    half, _ = train(tmp_path / "half", previous=placed(weights), solver={"iterations": 10}, **wanted)
+    end, _ = train(tmp_path / "rest", previous=left_by(half), solver={"resume": True}, **wanted)
+    assert end["description"]["frozen_params"] == 4 * 8 + 8
+    whole, rest = (read(tmp_path / each / "model/checkpoint-20.npt") for each in ("whole", "rest"))
+    assert all(torch.equal(rest[name], tensor) for name, tensor in whole.items())
+    with pytest.raises(BadParameter, match="has 5 outputs, the training asks for 4 outputs"):
+        train(tmp_path / "other", previous=left_by(half), solver={"resume": True}, **{**wanted, "nclasses": 4})
+
+
 def test_a_caffemodel_is_finetuned_as_well(tmp_path):
     train(tmp_path / "one", "caffe")
     folder = tmp_path / "weights"

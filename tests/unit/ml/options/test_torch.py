@@ -119,7 +119,6 @@ def test_gpuid_is_a_number_or_a_list(gpuid):
         ({"nclasses": 2, "layers": [0]}, "layers", "at least 1"),
         ({"nclasses": 2, "layers": ["1CR32"]}, "layers", "a whole number"),
         ({"nclasses": 2, "bn": True}, "bn", "batch_size of at least 2"),
-        ({"nclasses": 2, "finetuning": True, "resume": True}, "finetuning", "both true"),
         ({"nclasses": 2, "activation": "gelu"}, "activation", "one of relu"),
         ({"nclasses": 2, "scaling_temperature": 0}, "scaling_temperature", "above 0"),
         ({"nclasses": 2, "mixed_precision": "fp8"}, "mixed_precision", "one of fp16, bf16"),
@@ -189,3 +188,8 @@ def test_a_service_may_ask_for_batch_normalisation_before_a_training_says_how_la
     }
     assert load_service(body).value.mllib.bn
     assert options(nclasses=2, bn=True, net={"batch_size": 2}).batch_size == 2
+
+
+def test_resuming_what_finetuning_began_needs_no_weights_of_others():
+    assert set(warned(nclasses=2, finetuning=True, resume=True)) == {"finetuning"}
+    assert warned(nclasses=2, finetuning=True, resume=True, freeze_traced=True) == {}
