@@ -66,6 +66,7 @@ def start(
     design = _design(wanted, data.train.width, given)
     if given is not None and (wanted.resume or not wanted.finetuning):
         _check_same(design, given, is_resumed=wanted.resume)
+    remarks += _passed_over(wanted, design)
     with devices.memory_errors("the network is too large for it; ask for fewer or smaller layers"):
         network = _built(design, chosen)
     if design.target.kind == "regression":
@@ -208,6 +209,15 @@ def _design(options: TorchOptions, inputs: int, given: Saved | None) -> Design:
     return Design(given.template, structure, target)
 
 
+def _passed_over(options: TorchOptions, design: Design) -> Remarks:
+    """What to say where the activation asked for is not that of the network, whose file tells another one."""
+    used = design.structure.get("activation")
+    if options.template or not options.activation or not design.structure["hidden"] or options.activation == used:
+        return []
+    name = "parameters.mllib.activation"
+    return [(name, f"{name} was ignored: no template is named, so the network is that of the repository, with {used}")]
+
+
 def _check_same(design: Design, given: Saved, *, is_resumed: bool) -> None:
     """Refuse to start from a network that is another one. Raises BadParameter."""
     option = "resume" if is_resumed else "finetuning"
@@ -218,7 +228,9 @@ def _check_same(design: Design, given: Saved, *, is_resumed: bool) -> None:
         "(with clear=lib)"
     )
     parts = {name: (given.structure.get(name), wanted) for name, wanted in design.structure.items()}
-    for name in ("inputs", "outputs", "hidden", "bn"):
+    if not given.structure.get("activation") or not design.structure.get("hidden"):
+        parts.pop("activation", None)  # the file leaves it open, or nothing has it
+    for name in ("inputs", "outputs", "hidden", "bn", "activation"):
         found, wanted = parts.get(name, (None, None))
         if found != wanted:
             raise BadParameter(
@@ -236,6 +248,8 @@ def _words(name: str, value: Any) -> str:
             return f"hidden layers {value}" if value else "no hidden layers"
         case "bn":
             return "batch normalisation" if value else "no batch normalisation"
+        case "activation":
+            return f"the activation {value}"
         case _:
             return f"{value} {name}"
 

@@ -388,8 +388,8 @@ def _unused(options: TorchOptions) -> Iterator[tuple[str, str]]:
             if any(getattr(options, name)) if name == "dropout" else getattr(options, name):
                 yield name, "the template lregression has no hidden layers"
     if not options.template:
-        for name in ("layers", "bn"):
-            if getattr(options, name):
+        for name in ("layers", "dropout", "bn"):
+            if any(getattr(options, name)) if name == "dropout" else getattr(options, name):
                 yield name, "no template is named, so the network is that of the model in the repository"
     if kind == "autoencoder" and options.nclasses:
         yield "nclasses", "an autoencoder tells no classes apart"

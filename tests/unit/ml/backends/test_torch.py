@@ -290,6 +290,8 @@ def test_resuming_needs_a_state_and_a_state_needs_resuming(tmp_path, library):
         ({"layers": [9]}, "has hidden layers \\[8\\], the training asks for hidden layers \\[9\\]"),
         ({"nclasses": 4}, "has 3 outputs, the training asks for 4 outputs"),
         ({"bn": True}, "has no batch normalisation, the training asks for batch normalisation"),
+        ({"activation": "tanh"}, "has the activation relu, the training asks for the activation tanh"),
+        ({"activation": "prelu"}, "has the activation relu, the training asks for the activation prelu"),
     ],
 )
 def test_a_training_of_another_network_cannot_be_resumed(tmp_path, mllib, text):
@@ -311,6 +313,10 @@ def test_without_a_template_a_resumed_training_has_the_network_it_had(tmp_path):
     second, _ = train(tmp_path / "two", previous=left_by(first), **wanted)
     assert second["description"]["template"] == "mlp"
     assert second["description"]["params"] == first["description"]["params"]
+    _, warnings = train(tmp_path / "again", previous=left_by(first), **wanted, activation="elu", dropout=0.5)
+    assert [each.split(":")[0] for each in warnings] == [
+        "parameters.mllib.dropout was ignored", "parameters.mllib.activation was ignored"
+    ]  # fmt: skip
     with pytest.raises(BadParameter, match="template is missing; name the network to train, one of lregression, mlp"):
         train(tmp_path / "three", template="", layers=[])
 
@@ -339,6 +345,12 @@ def test_weights_put_into_a_repository_are_what_a_training_starts_from(tmp_path,
         train(tmp_path / "three", previous=placed(weights), nclasses=4)
     with pytest.raises(BadParameter, match="has 4 inputs, the training asks for 30 inputs"):
         train(tmp_path / "four", previous=placed(weights), parts=split(datasets.load_breast_cancer))
+
+
+def test_no_hidden_layer_no_activation_to_be_the_same(tmp_path):
+    end, _ = train(tmp_path / "one", template="lregression", layers=[])
+    wanted = {"template": "lregression", "layers": [], "activation": "tanh", "solver": {"resume": True}}
+    train(tmp_path / "two", previous=left_by(end), **wanted)
 
 
 def test_finetuning_keeps_what_fits_and_begins_the_rest_anew(tmp_path, weights):
