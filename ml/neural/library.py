@@ -152,8 +152,8 @@ class _Origin:
             )
         self.saved = files.read(model)
         self.state = saving.read_state(path)
-        if self.state["done"] != done:
-            raise ModelUnusable(f"{path.name} is of iteration {self.state['done']}, unlike its name")
+        if self.state.get("done") != done:
+            raise ModelUnusable(f"{path.name} is of iteration {self.state.get('done')}, unlike its name")
         for note in folder.glob("best_model*.txt"):
             iteration = best_iteration(note.read_text(encoding="utf-8", errors="replace"))
             if iteration is not None:

@@ -119,15 +119,29 @@ def read_network(path: Path) -> Saved:
             return Saved(
                 str(content["template"]),
                 dict(content["structure"]),
-                dict(content["weights"]),
+                _tensors(content["weights"], path.name),
                 None if target is None else Target.from_json(target),
                 int(content["done"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ModelUnusable(f"model file {path.name} is broken: a part of it is missing") from None
     if isinstance(content, Mapping) and content and all(isinstance(each, Tensor) for each in content.values()):
-        return _affine_layers(content, path.name)
+        return _affine_layers(_tensors(content, path.name), path.name)
     raise ModelUnusable(f"model file {path.name} holds neither a network nor the state dictionary of one")
+
+
+def _tensors(found: Mapping[Any, Any], file: str) -> dict[str, Tensor]:
+    """Weights by name, of which each is an array of real numbers that lie in memory. Raises ModelUnusable."""
+    for tensor in found.values():
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.layout != torch.strided
+            or tensor.device.type != "cpu"
+            or tensor.is_quantized
+            or tensor.is_complex()
+        ):
+            raise ModelUnusable(f"model file {file} is broken: its weights are not all arrays of real numbers")
+    return {str(name): tensor for name, tensor in found.items()}
 
 
 def chain(layers: list[tuple[Tensor, Tensor]], activation: str, file: str) -> Saved:
@@ -159,8 +173,8 @@ def chain(layers: list[tuple[Tensor, Tensor]], activation: str, file: str) -> Sa
     return Saved("mlp" if len(layers) > 1 else "lregression", structure, weights)
 
 
-def _affine_layers(content: Mapping[Any, Tensor], file: str) -> Saved:
-    names = [str(name) for name in content]
+def _affine_layers(content: Mapping[str, Tensor], file: str) -> Saved:
+    names = list(content)
     layers: list[tuple[Tensor, Tensor]] = []
     for name in names:
         if f".{name}".endswith(_WEIGHT):

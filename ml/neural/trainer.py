@@ -36,6 +36,9 @@ _SMALLER_BATCH = (
     "make parameters.mllib.net.batch_size smaller, and parameters.mllib.solver.iter_size larger to the same extent"
 )
 
+_SMALLER_TEST = "make parameters.mllib.net.test_batch_size smaller"
+_SMALLER_NETWORK = "ask for fewer or smaller layers"
+
 
 @dataclass(frozen=True)
 class Design:
@@ -181,7 +184,7 @@ class NeuralTrainer:
         rows = rows_together(network, self._options.net.test_batch_size)
         network.eval()
         made = np.empty((len(table), int(self._design.structure["outputs"])), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), devices.memory_errors(_SMALLER_TEST):
             for first, features in batches_of(table, rows, self._device):
                 outputs = predicted(target, network(features))
                 made[first : first + len(features)] = outputs.cpu().numpy()
@@ -287,16 +290,23 @@ class NeuralTrainer:
                 self._kept[int(path.stem)] = saving.read_network(path)
 
     def go_on(self, saved: Saved, state: dict[str, Any]) -> None:
-        """Go on with the weights of `saved` and a state, as `_state` gave it. Raises ModelUnusable, BadParameter."""
+        """Go on with the weights of `saved` and a state, as `_state` gave it.
+
+        Raises ModelUnusable, BadParameter, OutOfMemory.
+        """
         try:
-            self._network.load_state_dict(saved.weights)
-            self._solver.load_state_dict(state["solver"])
+            places = state["done"], state["batches"]["pass"], state["batches"]["row"]
+            if not all(type(place) is int and place >= 0 for place in places):
+                raise ValueError("a place in the training is none")
+            with devices.memory_errors(_SMALLER_NETWORK):
+                self._network.load_state_dict(saved.weights)
+                self._solver.load_state_dict(state["solver"])
             devices.set_random_states(state["random"], self._device)
-            self._batches.go_to(state["batches"]["pass"], state["batches"]["row"])
+            self._batches.go_to(*places[1:])
             if self._scaler is not None and state["scaler"] is not None:
                 self._scaler.load_state_dict(state["scaler"])
             self.done, self._loss = state["done"], state["loss"]
-        except (KeyError, TypeError, ValueError, RuntimeError):
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
             raise ModelUnusable("the state of the solver is broken; start anew without resume") from None
 
     def skip(self, rows: int) -> None:

@@ -131,6 +131,26 @@ BROKEN = {
     ),
 }
 
+WRONG_WEIGHTS = {
+    "a list": lambda tensor: tensor.tolist(),
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "complex": lambda tensor: tensor.to(torch.complex64),
+    "quantized": lambda tensor: torch.quantize_per_tensor(tensor.float(), 0.1, 0, torch.qint8),
+    "without numbers": lambda tensor: tensor.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch is about to give up some of these types
+@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("kind", list(WRONG_WEIGHTS))
+def test_weights_that_are_no_arrays_of_real_numbers_are_refused(tmp_path, saved, kind, is_ours):
+    saving.write_network(tmp_path / "a.npt", saved)
+    content = torch.load(tmp_path / "a.npt", weights_only=True)
+    content["weights"] = {name: WRONG_WEIGHTS[kind](tensor) for name, tensor in content["weights"].items()}
+    torch.save(content if is_ours else content["weights"], tmp_path / "a.npt")
+    with pytest.raises(ModelUnusable, match=r"a\.npt"):
+        saving.read_network(tmp_path / "a.npt")
+
 
 @pytest.mark.parametrize("kind", list(BROKEN))
 def test_what_is_no_network_is_refused_without_being_run(tmp_path, capfd, kind):

@@ -368,10 +368,28 @@ def test_a_network_that_no_machine_holds_is_refused(tmp_path):
         tiny.begin(tmp_path, layers=[1_000_000, 1_000_000])
 
 
+def test_a_test_for_which_memory_is_short_says_what_to_do(tmp_path, monkeypatch):
+    from ml.errors import OutOfMemory
+
+    trainer, _ = tiny.begin(tmp_path)
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer._network, "forward", full)
+    with pytest.raises(OutOfMemory, match=r"net\.test_batch_size smaller"):
+        trainer.test(0)
+
+
 def test_a_broken_state_cannot_be_gone_on_with(tmp_path):
     trainer, _ = tiny.begin(tmp_path)
     tiny.steps(trainer, 2)
     saved, state = trainer._saved(), trainer._state()
+    row = {"batches": {"pass": 0, "row": -5}}
+    listed = {"solver": {**state["solver"], "optimizer": [1, 2]}}
+    for change in (row, listed, {"random": {"cpu": [1]}}, {"done": 2.0}, {"done": None}):
+        with pytest.raises(ModelUnusable, match="start anew without resume"):
+            trainer.go_on(saved, {**state, **change})
     for part, name in itertools.product([None, {}, 3], ["solver", "random", "batches"]):
         with pytest.raises(ModelUnusable, match="start anew without resume"):
             trainer.go_on(saved, {**state, name: part})
