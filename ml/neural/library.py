@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ml import registry, templates
 from ml.backends.base import Previous, target_of
-from ml.errors import BadParameter, ModelUnusable
+from ml.errors import BadInput, BadParameter, ModelUnusable
 from ml.neural import device as devices
 from ml.neural import saved as saving
 from ml.neural.engine import NeuralEngine
@@ -27,6 +27,7 @@ from ml.options.torch import TorchOptions
 from ml.repository_files import best_iteration, is_state, iteration_of
 from ml.tables import Table, TrainingData
 from ml.templates import Network
+from ml.templates.network import UNITS_MOST
 
 Remarks = list[tuple[str, str]]
 
@@ -104,6 +105,11 @@ def start(
 
 def _check_tables(data: TrainingData, *, is_shuffled: bool) -> None:
     names = data.fitted.inputs
+    if data.train.width > UNITS_MOST:
+        raise BadInput(
+            f"{data.train.name} has {data.train.width} features, and networks take at most {UNITS_MOST}: number the "
+            "features without gaps, or train with xgboost"
+        )
     check_numbers(data.train, names, None if is_shuffled else 1)
     for test in data.tests:
         # What is split off follows the training set.
@@ -255,9 +261,15 @@ def _words(name: str, value: Any) -> str:
 
 
 def _built(design: Design, device: torch.device) -> Network:
-    """The network with fresh weights, drawn on the CPU so that they are the same on every device."""
-    with torch.device("meta"):
-        network = templates.find(design.template).build(design.structure)
+    """The network with fresh weights, drawn on the CPU so that they are the same on every device.
+
+    Raises ModelUnusable where the structure is that of a file, and none.
+    """
+    try:
+        with torch.device("meta"):
+            network = templates.find(design.template).build(design.structure)
+    except (AttributeError, TypeError, ValueError):
+        raise ModelUnusable("the model in the repository tells of no network that could be built") from None
     network.to_empty(device="cpu")
     network.start()
     return network.to(device)

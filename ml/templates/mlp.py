@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from ml.templates.network import Network, Structure, Template
+from ml.templates.network import UNITS_MOST, Network, Structure, Template
 
 if TYPE_CHECKING:
     from ml.options.torch import TorchOptions
-
-#: More units than any layer has; a file that tells of more is broken.
-UNITS_MOST = 2**24
 
 _ACTIVATIONS = {
     "relu": lambda units: nn.ReLU(),

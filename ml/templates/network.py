@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ml.options.torch import TorchOptions
 
 Structure = dict[str, Any]
+#: Most numbers that a layer takes or gives for a row; a file that tells of more is broken.
+UNITS_MOST = 2**24
 
 
 class Network(nn.Module):

@@ -347,6 +347,15 @@ def test_weights_put_into_a_repository_are_what_a_training_starts_from(tmp_path,
         train(tmp_path / "four", previous=placed(weights), parts=split(datasets.load_breast_cancer))
 
 
+@pytest.mark.parametrize("change", [{"activation": "magic"}, {"activation": []}, {"hidden": [-1]}, {"more": 1}])
+def test_a_file_with_a_structure_that_is_none_starts_no_training(tmp_path, weights, change):
+    content = torch.load(weights / "checkpoint-200.npt", weights_only=True)
+    content["structure"] |= change
+    torch.save(content, weights / "checkpoint-200.npt")
+    with pytest.raises(ModelUnusable, match="tells of no network"):
+        train(tmp_path / "two", previous=placed(weights), template="", layers=[])
+
+
 def test_no_hidden_layer_no_activation_to_be_the_same(tmp_path):
     end, _ = train(tmp_path / "one", template="lregression", layers=[])
     wanted = {"template": "lregression", "layers": [], "activation": "tanh", "solver": {"resume": True}}

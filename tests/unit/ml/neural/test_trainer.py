@@ -368,6 +368,13 @@ def test_a_network_that_no_machine_holds_is_refused(tmp_path):
         tiny.begin(tmp_path, layers=[1_000_000, 1_000_000])
 
 
+def test_more_features_than_a_network_takes_are_refused(tmp_path):
+    sparse = csr_matrix((np.ones(2, np.float32), [0, 2**24], [0, 1, 2]))
+    data = TrainingData(SparseTable(sparse, np.array([0, 1], np.int32), None, "a.svm"), [], tiny.Fitted(), {}, [])
+    with pytest.raises(BadInput, match="a.svm has 16777217 features, and networks take at most 16777216"):
+        tiny.begin(tmp_path, data=data, template="lregression")
+
+
 def test_a_test_for_which_memory_is_short_says_what_to_do(tmp_path, monkeypatch):
     from ml.errors import OutOfMemory
 
