@@ -67,7 +67,13 @@ class NeuralEngine:
         """
         temperature = (options.scaling_temperature if options is not None else None) or self._temperature
         network = self._of_type(options)
-        return self._each(features, options, lambda inputs: predicted(self._target, network(inputs), temperature))
+
+        def compute(inputs: Tensor) -> Tensor:
+            raw = network(inputs)
+            # Probabilities of half precision would not add up to 1.
+            return predicted(self._target, raw.float() if raw.dtype == torch.float16 else raw, temperature)
+
+        return self._each(features, options, compute)
 
     def extract(self, features: Any, layer: str, options: TorchOptions | None = None) -> np.ndarray:
         """What a layer gives, shape (rows, units). Raises BadParameter for a layer that is not there, BadInput."""
@@ -116,5 +122,18 @@ class NeuralEngine:
                     where = f"column {name} of the data, row {start + int(row) + 1},"
                     raise refused_number(float(dense[row, column]), where)
                 inputs = torch.tensor(dense, dtype=dtype, device=self._device)
-                made.append(compute(inputs).float().cpu().numpy())
+                outputs = compute(inputs).float().cpu().numpy()
+                self._check_outputs(outputs, start, dtype)
+                made.append(outputs)
         return made[0] if len(made) == 1 else np.concatenate(made)
+
+    def _check_outputs(self, outputs: np.ndarray, start: int, dtype: torch.dtype) -> None:
+        """Refuse rows whose values left the range of their type on the way through. Raises BadInput."""
+        if np.isfinite(outputs).all():
+            return
+        row = start + int(np.argwhere(~np.isfinite(outputs))[0][0]) + 1
+        advice = "" if dtype != torch.float16 else ", or ask for parameters.mllib.datatype fp32, whose range is larger"
+        raise BadInput(
+            f"row {row} of the data has no prediction, as its values are too large for the network: give values like "
+            f"those of the training{advice}"
+        )

@@ -135,3 +135,29 @@ def test_bytes_grow_with_the_weights_and_with_every_type_asked_for():
     assert before > 4 * weights
     made.predict(INPUTS, TorchOptions(datatype="fp64"))
     assert made.bytes >= before + 8 * weights
+
+
+def test_probabilities_of_half_precision_add_up_to_one():
+    found = engine().predict(INPUTS, TorchOptions(datatype="fp16"))
+    assert found.sum(axis=1) == pytest.approx(np.ones(30), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "advice"),
+    [("fp16", 1e6, "or ask for parameters.mllib.datatype fp32"), ("fp32", 3e38, "like those of the training$")],
+)
+def test_rows_whose_values_leave_the_range_of_their_type_are_refused(datatype, value, advice):
+    far = INPUTS.copy()
+    far[12] = value
+    made = NeuralEngine(
+        templates.find("lregression").build(
+            {"inputs": 4, "outputs": 3, "hidden": [], "activation": "relu", "dropout": [], "bn": False}
+        ),
+        Target("regression", targets=3),
+        inputs=4,
+        names=NAMES,
+        device=torch.device("cpu"),
+    )
+    torch.nn.init.constant_(made._network.get_submodule("ip0").weight, 2.0)
+    with pytest.raises(BadInput, match=f"row 13 of the data has no prediction.*{advice}"):
+        made.predict(far, TorchOptions(datatype=datatype))

@@ -371,7 +371,7 @@ def test_a_network_that_no_machine_holds_is_refused(tmp_path):
 def test_more_features_than_a_network_takes_are_refused(tmp_path):
     sparse = csr_matrix((np.ones(2, np.float32), [0, 2**24], [0, 1, 2]))
     data = TrainingData(SparseTable(sparse, np.array([0, 1], np.int32), None, "a.svm"), [], tiny.Fitted(), {}, [])
-    with pytest.raises(BadInput, match="a.svm has 16777217 features, and networks take at most 16777216"):
+    with pytest.raises(BadInput, match=r"a\.svm has 16777217 features, and networks take at most 16777216"):
         tiny.begin(tmp_path, data=data, template="lregression")
 
 
