@@ -231,12 +231,12 @@ def _run(
     if len(progress.history) or progress.steps.count:
         emit({"event": "history", "hist": progress.history.as_json()})
     if stop():
-        # Nothing was trained here: a pause keeps what there was before, a cancel leaves no model behind.
+        # Nothing was trained here: a pause keeps what there was before.
         done = progress.done - 1 + backend.INFO.first_iteration
         if stop() == "pause":
             emit({"event": "paused", "iteration": done, "folder": None})
         else:
-            emit({"event": "cancelled", "iteration": done, "model_folder": None, "description": None, "report": None})
+            _leave_no_model(emit, done)
         return
     work = specification.scratch / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -274,6 +274,11 @@ def _run(
         emit({"event": "paused", "iteration": plan.number(trainer.done), "folder": folder})
         return
 
+    if outcome == "cancel" and trainer.done == 0:
+        # A model that learned nothing would take the place of the one before, and its state ask for a resume.
+        _leave_no_model(emit, plan.number(0))
+        return
+
     phases.enter("saving")
     model_folder = specification.scratch / "model"
     description = _save(model_folder, backend, options, data, trainer, plan, progress)
@@ -289,6 +294,11 @@ def _run(
             "peak_bytes": peak_bytes(),
         }
     )
+
+
+def _leave_no_model(emit: Emit, iteration: int) -> None:
+    """Tell that the training was cancelled before it trained anything."""
+    emit({"event": "cancelled", "iteration": iteration, "model_folder": None, "description": None, "report": None})
 
 
 def _progress(specification: Specification, options: TrainingOptions) -> Progress:

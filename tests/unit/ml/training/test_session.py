@@ -115,6 +115,20 @@ def test_a_cancel_before_the_first_iteration_leaves_no_model(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_cancel_between_reading_and_the_first_iteration_leaves_no_model(tmp_path):
+    class Stop:
+        asked = 0
+
+        def __call__(self):
+            self.asked += 1
+            return "cancel" if self.asked > 1 else None
+
+    events = trained(specification(tmp_path), Stop())
+    assert of(events, "phase")[-1]["phase"] == "training"
+    assert (events[-1]["event"], events[-1]["iteration"], events[-1]["model_folder"]) == ("cancelled", -1, None)
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_pause_before_the_first_iteration_needs_no_checkpoint(tmp_path):
     events = trained(specification(tmp_path), lambda: "pause")
     assert events[-1] == {"event": "paused", "iteration": -1, "folder": None}
