@@ -27,10 +27,13 @@ def choose(wanted: str, gpuid: Sequence[int]) -> tuple[torch.device, str | None]
     return torch.device("cuda", number), None
 
 
-def set_up(threads: int, *, training: bool = False) -> None:
-    """Let this process compute with so many threads and, to train, with deterministic kernels only."""
+def set_up(threads: int, device: torch.device, *, training: bool = False) -> None:
+    """Let this process compute with so many threads, on the device and, to train, with deterministic kernels only."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+    if device.type == "cuda":
+        # What asks for no GPU by number, such as pinned memory, must not occupy another one, which may be full.
+        torch.cuda.set_device(device)
     if training:
         # cuBLAS is deterministic with a workspace of its own only; it reads this when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

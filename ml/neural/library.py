@@ -58,7 +58,7 @@ def start(
     wanted: TorchOptions = options.mllib
     chosen, remark = devices.choose(device, wanted.gpuid)
     remarks = [("parameters.mllib.gpu", remark)] if remark else []
-    devices.set_up(threads, training=True)
+    devices.set_up(threads, chosen, training=True)
     torch.manual_seed(seed)
     _check_tables(data, is_shuffled=options.input.shuffle)
     files = files_of(wanted)
@@ -393,7 +393,7 @@ def load(folder: Path, description: dict[str, Any], files: Files, *, device: str
     mllib = description.get("parameters", {}).get("mllib") or {}
     gpuid = mllib.get("gpuid", 0)
     chosen, _ = devices.choose(device, gpuid if isinstance(gpuid, list) else [gpuid])
-    devices.set_up(threads)
+    devices.set_up(threads, chosen)
     saved = files.read(folder / description["file"])
     if isinstance(description.get("structure"), dict) and saved.structure.get("activation") == "":
         saved.structure = description["structure"]

@@ -82,10 +82,18 @@ def test_states_of_a_gpu_are_taken_and_put_back_beside_those_of_the_cpu(monkeypa
 def test_threads_are_as_many_as_asked_for():
     before = torch.get_num_threads()
     try:
-        device.set_up(3)
+        device.set_up(3, torch.device("cpu"))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_gpu_that_was_chosen_is_the_only_one_in_use(monkeypatch):
+    used = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    device.set_up(torch.get_num_threads(), torch.device("cuda", 1))
+    device.set_up(torch.get_num_threads(), torch.device("cpu"))
+    assert used == [torch.device("cuda", 1)]
 
 
 @pytest.mark.parametrize(
