@@ -175,10 +175,26 @@ class _Reading:
 # ---- texts
 
 
-def network_text(saved: Saved, target: Target, batch_size: int, test_batch_size: int) -> str:
-    """The .prototxt of a network that trains and tests."""
+def network_text(
+    saved: Saved,
+    target: Target,
+    batch_size: int,
+    test_batch_size: int,
+    *,
+    distance: str = "euclidean",
+    class_weights: Sequence[float] = (),
+) -> str:
+    """The .prototxt of a network that trains and tests. What Caffe does not have stands in comments.
+
+    distance : see `ml.options.torch.TorchOptions.distance`.
+    """
     inputs = saved.inputs
     parts = [f"name: {_quoted(saved.template)}\n"]
+    if not target.classes and distance != "euclidean":
+        meant = "absolute" if distance == "L1" else "squared"
+        parts.append(f"# trained with the mean {meant} difference of all values in place of EuclideanLoss\n")
+    if target.classes and class_weights:
+        parts.append("# trained with the class weights " + " ".join(f"{each:g}" for each in class_weights) + "\n")
     for phase, rows in (("TRAIN", batch_size), ("TEST", test_batch_size)):
         parts.append(
             _layer_text(

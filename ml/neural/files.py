@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from ml.errors import ModelUnusable
 from ml.neural import caffe
 from ml.neural.saved import Saved, read_network, write_network
@@ -88,10 +86,17 @@ class CaffeFiles:
         network = f"{saved.template}.prototxt"
         tested = options.net.test_batch_size or options.batch_size
         texts = {
-            network: caffe.network_text(saved, target, options.batch_size, tested),
+            network: caffe.network_text(
+                saved,
+                target,
+                options.batch_size,
+                tested,
+                distance=options.distance,
+                class_weights=options.class_weights,
+            ),
             "deploy.prototxt": caffe.deploy_text(saved, target),
             f"{saved.template}_solver.prototxt": caffe.solver_text(
-                options.solving, network, self._prefix, has_gpu=torch.cuda.is_available()
+                options.solving, network, self._prefix, has_gpu=options.gpu
             ),
         }
         for name, text in texts.items():

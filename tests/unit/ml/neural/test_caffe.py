@@ -313,6 +313,22 @@ def test_the_network_to_train_has_data_dropout_and_loss(target, loss, truth):
     assert ("loss_param", [("ignore_label", "255")]) in made[-1] or target.ignored is None
 
 
+@pytest.mark.parametrize(
+    ("target", "options", "comments"),
+    [
+        (Target("regression", targets=2), {"class_weights": (1, 2)}, []),
+        (Target("regression", targets=2), {"distance": "L1"}, ["mean absolute difference"]),
+        (Target("autoencoder"), {"distance": "L2"}, ["mean squared difference"]),
+        (TWO, {"distance": "L1", "class_weights": (1.0, 2.5)}, ["class weights 1 2.5"]),
+    ],
+)
+def test_a_loss_that_caffe_has_not_is_told_in_a_comment(target, options, comments):
+    text = caffe.network_text(network()[1], target, 64, 16, **options)
+    found = [line for line in text.splitlines() if line.startswith("#")]
+    assert len(found) == len(comments)
+    assert all(wanted in line for wanted, line in zip(comments, found, strict=True))
+
+
 def test_the_solver_is_told_in_the_words_of_caffe():
     options = SolverOptions(iterations=500, solver_type="NESTEROV", lr_policy="multistep", stepvalue=(100, 200))
     text = caffe.solver_text(options.resolved(), "mlp.prototxt", "model", has_gpu=False)
