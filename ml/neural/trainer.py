@@ -281,7 +281,8 @@ class NeuralTrainer:
         state = saving.read_state(folder / _STATE_FILE)
         self.go_on(self.network_of(folder), state)
         self._wanted = frozenset(state["wanted"])
-        for path in sorted((folder / _KEPT_FOLDER).iterdir()):
+        # A store keeps files only: a folder that was empty does not come back.
+        for path in sorted((folder / _KEPT_FOLDER).glob("*")):
             if path.is_dir():
                 folder = self._folder(int(path.name))
                 shutil.copytree(path, folder, dirs_exist_ok=True)
@@ -363,7 +364,8 @@ def diverged(what: str) -> BadParameter:
         name=name,
         section="mllib",
         message=f"the training diverged: {what}; make {name} smaller, rescale the features "
-        "(parameters.input.scale), or clip the gradients (parameters.mllib.solver.clip)",
+        "(parameters.input.scale) and the targets of a regression, or clip the gradients "
+        "(parameters.mllib.solver.clip)",
     )
 
 
