@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +243,19 @@ def test_models_kept_come_through_an_interruption(tmp_path):
     }
     found = tiny.weights(model.parent / "checkpoint-7.npt")
     assert all(torch.equal(tensor, found[name]) for name, tensor in kept.items())
+
+
+def test_a_state_without_kept_models_comes_through_a_store_that_keeps_files_only(tmp_path):
+    trainer, _ = tiny.begin(tmp_path / "first")
+    tiny.steps(trainer, 3)
+    state, stored = tmp_path / "state", tmp_path / "stored"
+    for each in (state, stored):
+        each.mkdir()
+    trainer.save_state(state)
+    for path in filter(Path.is_file, state.rglob("*")):
+        shutil.copy(path, stored / path.relative_to(state))
+    other, _ = tiny.begin(tmp_path / "second", resume=stored)
+    assert tiny.steps(other, 2) == tiny.steps(trainer, 2)
 
 
 # ---- what is kept and written
