@@ -38,7 +38,7 @@ import psutil
 from sqlalchemy import text
 
 from cli.stack import Backoff, Stack
-from ml.options.catalog import engines
+from ml.options.catalog import engines, libraries
 from settings import Settings
 from storage.records import Records, State, Task
 
@@ -56,26 +56,81 @@ class Workload:
     name: str
     rows: int
     is_regression: bool
-    mllib: Json
+    parameters: Json
+    mllib: str = "xgboost"
+
+    @property
+    def engine(self) -> str:
+        """What its training process has imported."""
+        return libraries()[self.mllib].engine
 
 
 WORKLOADS = (
-    Workload("plain", 12_000, False, {"iterations": 120}),
+    Workload("plain", 12_000, False, {"test_interval": 10, "iterations": 120}),
     Workload(
         "sampled",
         12_000,
         False,
-        {"iterations": 120, "booster_params": {"subsample": 0.7, "colsample": 0.6, "max_depth": 5}},
+        {
+            "test_interval": 10,
+            "iterations": 120,
+            "booster_params": {"subsample": 0.7, "colsample": 0.6, "max_depth": 5},
+        },
     ),
-    Workload("dart", 1_500, False, {"iterations": 90, "booster": "dart", "booster_params": {"max_depth": 3}}),
-    Workload("regression", 20_000, True, {"iterations": 250, "objective": "reg:squarederror"}),
+    Workload(
+        "dart",
+        1_500,
+        False,
+        {"test_interval": 10, "iterations": 90, "booster": "dart", "booster_params": {"max_depth": 3}},
+    ),
+    Workload("regression", 20_000, True, {"test_interval": 10, "iterations": 250, "objective": "reg:squarederror"}),
+)
+
+# Every random state of a network takes part: of its first weights, the order of its rows, its dropout.
+NETWORKS = (
+    Workload(
+        "network",
+        6_000,
+        False,
+        {
+            "template": "mlp",
+            "layers": [32, 16],
+            "dropout": 0.2,
+            "seed": 5,
+            "net": {"batch_size": 64},
+            "solver": {"iterations": 2_500, "test_interval": 250, "solver_type": "ADAM", "base_lr": 0.003},
+        },
+        "torch",
+    ),
+    Workload(
+        "caffe",
+        6_000,
+        True,
+        {
+            "template": "mlp",
+            "layers": [24],
+            "seed": 5,
+            "net": {"batch_size": 50},
+            "solver": {
+                "iterations": 2_500,
+                "test_interval": 250,
+                "solver_type": "SGD",
+                "momentum": 0.9,
+                "base_lr": 0.001,
+                "lr_policy": "step",
+                "stepsize": 800,
+                "gamma": 0.5,
+            },
+        },
+        "caffe",
+    ),
 )
 
 
 def write_data(folder: Path) -> None:
     """Three noisy classes, or a noisy sum, of 20 columns; the same bytes every time."""
     folder.mkdir(parents=True, exist_ok=True)
-    for workload in WORKLOADS:
+    for workload in (*WORKLOADS, *NETWORKS):
         numbers = np.random.default_rng(7)
         inputs = numbers.normal(size=(workload.rows, 20)).round(4)
         value = inputs[:, :5].sum(axis=1) + inputs[:, 5] * inputs[:, 6] + numbers.normal(size=workload.rows)
@@ -165,6 +220,7 @@ class Chaos:
         self.records = Records.connect(settings.database_url)
         self.totals = Totals()
         self.expected: dict[str, tuple[Json, list[str]]] = {}
+        self._sent: dict[int, Workload] = {}
         self._kills: list[Kill] = []
         self._held: list[tuple[int, float]] = []
 
@@ -181,10 +237,16 @@ class Chaos:
     def _pools(self, worker: psutil.Process) -> list[psutil.Process]:
         return [child for child in _children(worker) if "spawn_main" in _command(child)]
 
-    def _trainings(self, worker: psutil.Process) -> list[psutil.Process]:
-        return [
-            child for pool in self._pools(worker) for child in _children(pool) if "ml.training.run" in _command(child)
-        ]
+    def _training_of(self, pool: psutil.Process) -> psutil.Process | None:
+        """The process that trains under a pool process; the others wait, one for each engine."""
+        engines_at_work = {
+            self._sent[task_id].engine for task_id, _ in self._running_on({pool.pid}) if task_id in self._sent
+        }
+        for child in _children(pool):
+            command = _command(child).split()
+            if "ml.training.run" in command and engines_at_work & set(command):
+                return child
+        return None
 
     def _running_on(self, pool_pids: set[int]) -> list[tuple[int, int]]:
         with self.records.database.read() as connection:
@@ -202,12 +264,13 @@ class Chaos:
         return self.dice.choice(workers) if workers else None
 
     def kill_child(self, number: signal.Signals) -> None:
-        """The training process of a worker."""
-        worker = self._pick_worker()
-        trainings = self._trainings(worker) if worker else []
-        if worker and trainings:
-            self._note(f"training {number.name}", self._pools(worker))
-            _send(trainings[0], number)
+        """A process that trains."""
+        pools = [pool for worker in self._workers() for pool in self._pools(worker)]
+        at_work = [(pool, training) for pool in pools if (training := self._training_of(pool)) is not None]
+        if at_work:
+            pool, training = self.dice.choice(at_work)
+            self._note(f"training {number.name}", [pool])
+            _send(training, number)
 
     def kill_pool(self, number: signal.Signals) -> None:
         """The pool process of a worker, which supervises."""
@@ -279,24 +342,10 @@ class Chaos:
     # A round
 
     def prepare(self) -> None:
-        """One service for each workload, and what an uninterrupted training of it gives."""
+        """The services that trainings share, and what an uninterrupted training of each workload gives."""
         for workload in WORKLOADS:
-            status, answer = self.client.call(
-                "PUT",
-                f"/services/{workload.name}",
-                {
-                    "mllib": "xgboost",
-                    "description": "chaos",
-                    "model": {"repository": workload.name},
-                    "parameters": {
-                        "input": {"connector": "csv", "label": "target"},
-                        "mllib": _size(workload),
-                        "output": {},
-                    },
-                },
-            )
-            _require(status == 201, f"service {workload.name}: {answer}")
-        for workload in WORKLOADS:
+            self.create(workload, workload.name)
+        for workload in (*WORKLOADS, *NETWORKS):
             task_id = self.submit(workload, uuid.uuid4().hex)
             self.wait({task_id}, time.monotonic() + ROUND_LIMIT_S)
             task = self.records.tasks.get(task_id)
@@ -305,11 +354,34 @@ class Chaos:
             (attempt,) = self.records.tasks.attempts(task_id)
             _say(f"  {workload.name}: {attempt.phases.get('training', 0):.2f} s uninterrupted")
 
+    def create(self, workload: Workload, name: str) -> None:
+        """A service, and the repository of its name."""
+        status, answer = self.client.call(
+            "PUT",
+            f"/services/{name}",
+            {
+                "mllib": workload.mllib,
+                "description": "chaos",
+                "model": {"repository": name},
+                "parameters": {
+                    "input": {"connector": "csv", "label": "target"},
+                    "mllib": _size(workload),
+                    "output": {},
+                },
+            },
+        )
+        # The answer to a first try may have been lost with the server.
+        _require(status in (201, 409), f"service {name}: {answer}")
+
     def submit(self, workload: Workload, key: str) -> int:
         """Send a training until it is accepted."""
-        status, answer = self.client.call("POST", "/train", self._training(workload), key)
+        if workload in NETWORKS:
+            self.create(workload, _service(workload, key))
+        status, answer = self.client.call("POST", "/train", self._training(workload, key), key)
         _require(status == 201, f"train {workload.name}: {status} {answer}")
-        return int(answer["head"]["task_id"])
+        task_id = int(answer["head"]["task_id"])
+        self._sent[task_id] = workload
+        return task_id
 
     def submit_while_the_api_dies(self, workload: Workload, key: str) -> int:
         """Send a training while its server is killed, then ask again with the same key, as a client would."""
@@ -317,8 +389,10 @@ class Chaos:
 
         def send() -> None:
             with suppress(OSError, http.client.HTTPException, ValueError):
-                answers.append(self.client.once("POST", "/train", self._training(workload), key))
+                answers.append(self.client.once("POST", "/train", self._training(workload, key), key))
 
+        if workload in NETWORKS:
+            self.create(workload, _service(workload, key))
         sending = threading.Thread(target=send)
         sending.start()
         time.sleep(self.dice.uniform(0, 0.03))
@@ -329,13 +403,13 @@ class Chaos:
             _require(answers[0][1]["head"]["task_id"] == again, "a repeated key made a second task")
         return again
 
-    def _training(self, workload: Workload) -> Json:
+    def _training(self, workload: Workload, key: str) -> Json:
         return {
-            "service": workload.name,
+            "service": _service(workload, key),
             "async": True,
             "parameters": {
                 "input": {"test_split": 0.2, "shuffle": True, "seed": 7},
-                "mllib": {"test_interval": 10, **workload.mllib},
+                "mllib": workload.parameters,
                 "output": {"measure": ["eucll"] if workload.is_regression else ["acc", "f1", "mcll"]},
             },
             "data": [str(self.settings.data_roots[0] / f"{workload.name}.csv")],
@@ -370,7 +444,8 @@ class Chaos:
     def round(self) -> None:
         """Send, kill, wait, check."""
         self._kills = []
-        chosen = self.dice.sample(WORKLOADS, 3)
+        chosen = [*self.dice.sample(WORKLOADS, 2), self.dice.choice(NETWORKS)]
+        self.dice.shuffle(chosen)
         keys = {workload.name: uuid.uuid4().hex for workload in chosen}
         accepted: dict[int, Workload] = {}
         cancelled: set[int] = set()
@@ -515,6 +590,11 @@ class Chaos:
         left = [path for path in self.settings.scratch.glob("*/train-*") if path.is_dir()]
         held = [path for path in left if not _is_left(path.parent)]
         return f"scratch folders of ended attempts: {held}" if held else None
+
+
+def _service(workload: Workload, key: str) -> str:
+    """Networks get a service each: a repository with the state of a solver takes no training but its resumption."""
+    return f"{workload.name}-{key[:12]}" if workload in NETWORKS else workload.name
 
 
 def _size(workload: Workload) -> Json:
