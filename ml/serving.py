@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,14 @@ from ml.connectors.source import Source
 from ml.errors import ModelUnusable
 from ml.options.loading import Warning
 from ml.options.output import OutputOptions
-from ml.options.requests import PredictionOptions, ServiceOptions
+from ml.options.requests import SECTIONS, PredictionOptions, ServiceOptions
 from ml.tables import Table, Target
 from ml.training.loop import compute
 
 #: File of our own that keeps a description beside its model, so that a copied folder still knows everything.
 DESCRIPTION_FILE = "modelyard.json"
 CORRESPONDENCE_FILE = "corresp.txt"
+_POSITION = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass
@@ -260,7 +262,9 @@ def _kept_description(folder: Path, facts: dict[str, Any], options: ServiceOptio
         fits = len(fitted.inputs) == len(facts["inputs"]) and (
             labels is None or (len(labels) <= classes and all(isinstance(name, str) for name in labels))
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Backends read the parameters when they load the model.
+        fits = fits and all(isinstance(kept["parameters"].get(name) or {}, dict) for name in SECTIONS)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return {**kept, **facts} if fits and kept.get("connector") == options.connector else None
 
@@ -269,7 +273,8 @@ def read_labels(folder: Path, count: int) -> list[str] | None:
     """Class names of corresp.txt, lines of `<index> <name>`; None when there are none. Raises ModelUnusable."""
     path = folder / CORRESPONDENCE_FILE
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines(): a name may hold one of the many other characters at which it ends a line.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError):
@@ -279,7 +284,7 @@ def read_labels(folder: Path, count: int) -> list[str] | None:
     names = [str(each) for each in range(count)]
     for line in lines:
         position, _, name = line.strip().partition(" ")
-        if not position.isdigit() or int(position) >= count:
+        if _POSITION.fullmatch(position) is None or int(position) >= count:
             raise ModelUnusable(f"{CORRESPONDENCE_FILE} has the line {line[:80]!r}; lines are '<index> <name>'")
         names[int(position)] = name or position
     return names
@@ -291,7 +296,9 @@ def write_repository_files(folder: Path, description: dict[str, Any]) -> None:
     Sets `description["digest"]` to the digest of the model file.
     """
     labels = description["labels"] or []
-    text = "".join(f"{position} {name}\n" for position, name in enumerate(labels))
+    # A quoted cell may hold a line break, at which the reader of this file would see another class.
+    names = (name.replace("\r", " ").replace("\n", " ") for name in labels)
+    text = "".join(f"{position} {name}\n" for position, name in enumerate(names))
     (folder / CORRESPONDENCE_FILE).write_text(text, encoding="utf-8")
     inputs = _fitted(description).inputs
     lines = (f"{position} {'_'.join(name.split()) or '_'} q\n" for position, name in enumerate(inputs))

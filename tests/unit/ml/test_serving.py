@@ -189,6 +189,9 @@ def test_a_description_of_another_model_is_not_believed(flowers, bare):
         {"fitted": 3},
         {"labels": [1, 2]},
         {"fitted": {**text["fitted"], "id": 3}},
+        {"parameters": None},
+        {"parameters": [1]},
+        {"parameters": {"mllib": "x"}},
     ):
         (bare / "modelyard.json").write_text(json.dumps({**text, **changes}))
         assert serving.describe_folder(bare, service())["fitted"]["features"] == ["f0", "f1"]
@@ -196,7 +199,17 @@ def test_a_description_of_another_model_is_not_believed(flowers, bare):
     assert serving.describe_folder(bare, service())["file"] == "0010.model"
 
 
-@pytest.mark.parametrize("content", ["x small\n", "7 small\n", b"\xff\xfe\x00"])
+def test_a_description_nested_without_end_is_not_believed(bare):
+    (bare / "modelyard.json").write_text("[" * 100_000)
+    assert serving.describe_folder(bare, service())["file"] == "0010.model"
+
+
+def test_a_class_name_keeps_every_character_that_ends_no_line(bare):
+    (bare / "corresp.txt").write_text("0 form\x0cfeed\n1 line\u2028mark\r\n", encoding="utf-8", newline="")
+    assert serving.read_labels(bare, 2) == ["form\x0cfeed", "line\u2028mark"]
+
+
+@pytest.mark.parametrize("content", ["x small\n", "7 small\n", "² small\n", "9" * 5000 + " small\n", b"\xff\xfe\x00"])
 def test_a_broken_corresp_file_is_refused(bare, content):
     (bare / "corresp.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ModelUnusable, match=r"corresp\.txt"):
