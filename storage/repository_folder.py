@@ -304,7 +304,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     data = read_bytes(folder, MARKER, _MARKER_LIMIT_BYTES)
     try:
         marker = None if data is None else json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return marker if isinstance(marker, dict) else None
 
