@@ -7,7 +7,7 @@ An option is a dataclass field made with `option(...)`. `schema_of` turns the da
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -294,7 +294,8 @@ def load(
         name = f"{path}.{key}"
         field = known.get(key)
         if field is None:
-            warnings.extend(_unknown(key, value, name, owner, known, elsewhere or {}))
+            places = [f"{path}.{group}.{key}" for group in _groups_with(key, schema)]
+            warnings.extend(_unknown(key, value, name, owner, known, elsewhere or {}, places))
             continue
         if field in named and values.get(field) is not None:
             warnings.append(Warning(name, f"{name} was ignored: {path}.{named[field]} says the same and came first"))
@@ -319,12 +320,28 @@ def load(
     return Loaded(into(**values), warnings)
 
 
+def _groups_with(key: str, schema: Schema) -> list[str]:
+    """The groups of options that take a name, which is looked for one level above them by mistake."""
+    return [
+        str(kind.data_key)
+        for kind in schema.fields.values()
+        if isinstance(kind, Group) and key.lower() in keys_of(kind.into)
+    ]
+
+
 def _unknown(
-    key: str, value: Any, name: str, owner: str, known: Mapping[str, str], elsewhere: Mapping[str, str]
+    key: str,
+    value: Any,
+    name: str,
+    owner: str,
+    known: Mapping[str, str],
+    elsewhere: Mapping[str, str],
+    places: Sequence[str],
 ) -> list[Warning]:
+    """places : where an option of just that name stands."""
     if key in elsewhere:
         return [] if value is False else [Warning(name, f"{name} was ignored: {elsewhere[key]}")]
-    near = get_close_matches(key.lower(), known, n=1)
+    near = places or get_close_matches(key.lower(), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return [Warning(name, f"{name} is unknown to {owner} and was ignored{hint}")]
 

@@ -117,6 +117,11 @@ def test_unknown_names_are_warnings_with_the_nearest_known_name():
     assert "'count'" in loaded.warnings[0].message
 
 
+def test_a_name_that_stands_one_level_too_high_is_told_where_it_belongs():
+    [warning] = read({"part": 0.1}).warnings
+    assert "did you mean 'parameters.mllib.inner.part'?" in warning.message
+
+
 def test_known_names_without_effect_say_why_unless_they_are_off():
     assert [w.message for w in read({"old": True}).warnings] == ["parameters.mllib.old was ignored: it is old"]
     assert read({"old": False}).warnings == []
