@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml.errors import BadParameter
 from ml.options.loading import Flag, Json, Text, Warning, option
+from ml.repository_files import is_state
 
 if TYPE_CHECKING:
     from ml.options.catalog import LibraryOptions
@@ -75,6 +76,13 @@ def check(model: ModelOptions, from_repository: str, library: LibraryOptions) ->
             section="model",
             message=f"model.weights is {model.weights[:200]!r}; model files of {library.name} end with "
             + " or ".join(library.files),
+        )
+    if is_state(model.weights.rpartition("/")[2]):
+        raise BadParameter(
+            name="model.weights",
+            section="model",
+            message=f"model.weights is {model.weights[:200]!r}, the state of a solver; name a model file, "
+            "and put the state beside it in the repository to go on with it",
         )
     if model.weights and (model.init or from_repository):
         return [Warning("model.weights", "model.weights was ignored: the model comes from elsewhere")]

@@ -215,3 +215,19 @@ def test_options_and_errors_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("weights", ["solver-60.pt", "/data/models/solver-60.pt"])
+def test_the_state_of_a_solver_is_no_weights_to_start_from(weights):
+    with pytest.raises(BadParameter, match="the state of a solver") as caught:
+        load_service(
+            {
+                "mllib": "torch",
+                "model": {"repository": "r", "weights": weights},
+                "parameters": {
+                    "input": {"connector": "csv", "label": "y"},
+                    "mllib": {"nclasses": 2, "template": "mlp"},
+                },
+            }
+        )
+    assert (caught.value.name, caught.value.section) == ("model.weights", "model")
