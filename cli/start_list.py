@@ -72,7 +72,8 @@ def read_list(path: Path) -> list[Line]:
     if len(data) > _LIST_BYTES:
         raise BadList(f"the list {path} is larger than {_LIST_BYTES} bytes")
     lines = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines(): a text in JSON may hold other characters at which that ends a line.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             lines.append(_parsed(path, number, line.strip()))
     return lines

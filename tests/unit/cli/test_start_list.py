@@ -27,6 +27,12 @@ def test_lines_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_text_in_json_may_hold_characters_at_which_other_texts_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text('service_create;iris;{"description":"a\u2028b\x85c"}\r\n', encoding="utf-8", newline="")
+    assert read_list(path) == [Line(1, "service_create", "iris", {"description": "a\u2028b\x85c"})]
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
