@@ -139,6 +139,8 @@ def _tensors(found: Mapping[Any, Any], file: str) -> dict[str, Tensor]:
             or tensor.device.type != "cpu"
             or tensor.is_quantized
             or tensor.is_complex()
+            # A number that stands for a whole layer would make a small file a large network.
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
         ):
             raise ModelUnusable(f"model file {file} is broken: its weights are not all arrays of real numbers")
     return {str(name): tensor for name, tensor in found.items()}

@@ -137,6 +137,7 @@ WRONG_WEIGHTS = {
     "complex": lambda tensor: tensor.to(torch.complex64),
     "quantized": lambda tensor: torch.quantize_per_tensor(tensor.float(), 0.1, 0, torch.qint8),
     "without numbers": lambda tensor: tensor.to("meta"),
+    "one number for many": lambda tensor: torch.zeros(()).expand(2**20, 2**20),
 }
 
 
