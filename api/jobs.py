@@ -8,8 +8,9 @@ from typing import Any
 from api.answers import Json, with_warnings
 from api.errors import status_of
 from api.parts import Parts
+from ml.options.output import OutputOptions, of_parameters
 from storage.errors import LiveUnavailable
-from storage.live.series import POINTS, as_series, sampled
+from storage.live.series import as_series, sampled
 from storage.records import Service, State, Task
 
 _STATUS = {
@@ -41,8 +42,16 @@ def progress_of(parts: Parts, task: Task) -> Json:
     return found if found.get("attempt", task.attempt) == task.attempt else {}
 
 
-def status_answer(parts: Parts, service: Service, task: Task, hist_points: int = POINTS) -> tuple[Json, Json]:
-    """`head` and `body` of GET /train."""
+def output_of(parts: Parts, task: Task) -> OutputOptions:
+    """What a training that was accepted, or the service for it, asked of its answers."""
+    return of_parameters(parts.records.tasks.spec(task.id)["parameters"])
+
+
+def status_answer(parts: Parts, service: Service, task: Task, hist_points: int | None = None) -> tuple[Json, Json]:
+    """`head` and `body` of GET /train.
+
+    hist_points : most points of each history; what the training asked for when the call says nothing.
+    """
     if task.state is State.FAILED:
         failure = task.failure or {}
         error = status_of(failure.get("kind", "internal"), failure.get("message", ""), failure.get("section"))
@@ -61,7 +70,8 @@ def status_answer(parts: Parts, service: Service, task: Task, hist_points: int =
     else:
         hist, stride = _live_history(parts, task)
         body = {"measure": progress_of(parts, task).get("measure") or {}}
-    body["measure_hist"], body["measure_sampling"] = sampled(hist, hist_points, stride)
+    points = output_of(parts, task).max_hist_points if hist_points is None else hist_points
+    body["measure_hist"], body["measure_sampling"] = sampled(hist, points, stride)
     body |= about(parts, service)
     return with_warnings(head, warnings), body
 

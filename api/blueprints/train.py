@@ -18,7 +18,6 @@ from api.schemas.train import TrainRequest
 from api.waiting import wait_for_end
 from ml.options.loading import shown
 from storage.errors import JobNotFound
-from storage.live.series import POINTS
 from storage.records import Service, State, Task
 
 blueprint = Blueprint("train", __name__)
@@ -41,10 +40,10 @@ def start() -> Response:
         return envelope(201, with_warnings(jobs.head_of(task, status="running"), task.warnings))
     with parts().slots.held():
         task = wait_for_end(parts().records, accepting.accept(*arguments).id, _FOREVER_S)
-    return _blocking_answer(service, task, body, time.monotonic() - began)
+    return _blocking_answer(service, task, time.monotonic() - began)
 
 
-def _blocking_answer(service: Service, task: Task, body: Json, took_s: float) -> Response:
+def _blocking_answer(service: Service, task: Task, took_s: float) -> Response:
     head: Json = {"method": "/train", "time": float(round(took_s)), "task_id": task.id}
     if task.state is State.FAILED:
         record = task.failure or {}
@@ -53,8 +52,7 @@ def _blocking_answer(service: Service, task: Task, body: Json, took_s: float) ->
     if task.state is State.CANCELLED:
         head["status"] = "terminated"
     head = with_warnings(head, told.get("warnings", ()))
-    wanted: Any = (body.get("parameters") or {}).get("output") or {}
-    if not wanted.get("measure_hist"):
+    if not jobs.output_of(parts(), task).measure_hist:
         del answer["measure_hist"], answer["measure_sampling"]
     return envelope(201, head, answer)
 
@@ -117,10 +115,12 @@ def _timeout_of(query: Json) -> float:
     return min(float(value), _TIMEOUT_MOST_S)
 
 
-def _points_of(query: Json) -> int:
+def _points_of(query: Json) -> int | None:
     output: Any = query.get("parameters", {})
     output = output.get("output", {}) if isinstance(output, dict) else {}
-    value = output.get("max_hist_points", POINTS) if isinstance(output, dict) else POINTS
+    value = output.get("max_hist_points") if isinstance(output, dict) else None
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadQuery(f"parameters.output.max_hist_points is {shown(value)}; it must be a whole number of at least 1")
     return value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from marshmallow import ValidationError
 
 from ml.errors import BadParameter
-from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Text, Warning, Whole, option
+from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Text, Warning, Whole, load, option
 
 #: How the values of a prediction that has `vals` are written: as 0.0 and 1.0, as booleans, or as one text of digits.
 Binary = Literal["numbers", "booleans", "text"]
@@ -178,6 +179,14 @@ ELSEWHERE = {
         _SIMILARITY,
     ),
 }
+
+
+def of_parameters(parameters: Mapping[str, Any]) -> OutputOptions:
+    """The options of the output in parameters that were found to be right before."""
+    given = parameters.get("output")
+    return load(
+        OutputOptions, given, path="parameters.output", section="output", owner="the output", elsewhere=ELSEWHERE
+    ).value
 
 
 def check(options: OutputOptions) -> list[Warning]:

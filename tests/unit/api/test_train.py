@@ -217,6 +217,25 @@ def test_blocking_training_answers_at_its_end(yard: Yard, client: FlaskClient, q
     assert client.post("/train", json=body).json["body"]["measure_hist"] == REPORT["measure_hist"]
 
 
+def test_what_a_service_says_of_histories_holds_for_its_trainings(yard: Yard, client: FlaskClient, queue: FakeQueue):
+    queue.on_send = lambda task: yard.finish(task.id)
+    output = {"measure_hist": True, "max_hist_points": 2}
+    service = yard.service_body(model={"repository": "other"})
+    service["parameters"] = {**service["parameters"], "output": output}
+    assert client.put("/services/other", json=service).status_code == 201
+    body = {**yard.train_body(**{"async": False}), "service": "other"}
+    body["parameters"] = {**body["parameters"], "output": {}}
+    answer = client.post("/train", json=body)
+    assert answer.json["body"]["measure_hist"]["acc_hist"] == [0.5, 0.72]
+    poll = "/train?service=other&job=1"
+    assert client.get(poll).json["body"]["measure_hist"]["acc_hist"] == [0.5, 0.72]
+    more = client.get(f"{poll}&parameters.output.max_hist_points=5").json["body"]
+    assert more["measure_hist"] == REPORT["measure_hist"]
+    body["parameters"]["output"] = {"max_hist_points": 3, "measure_hist": False}
+    assert "measure_hist" not in client.post("/train", json=body).json["body"]
+    assert client.get("/train?service=other&job=2").json["body"]["measure_hist"]["acc_hist"] == [0.5, 0.7, 0.75]
+
+
 def test_blocking_training_that_fails_answers_with_its_error(yard: Yard, client: FlaskClient, queue: FakeQueue):
     failure = {
         "kind": "killed",
