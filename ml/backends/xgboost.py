@@ -539,7 +539,7 @@ def newest(folder: Path) -> Path:
     """The newest model file of a folder: by time, then by number. Raises ModelUnusable."""
     found = [path for path in folder.glob("*.model") if path.is_file()] if folder.is_dir() else []
     if not found:
-        raise ModelUnusable(f"no xgboost model (a file such as 0100.model) was found in {folder.name}")
+        raise ModelUnusable("no xgboost model (a file such as 0100.model) was found in the repository")
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 

@@ -114,7 +114,7 @@ def newest(folder: Path, files: Files) -> Path:
     found = [path for path in found if path.is_file()]
     if not found:
         example = files.model_name(100)
-        raise ModelUnusable(f"no model of {files.library} (a file such as {example}) was found in {folder.name}")
+        raise ModelUnusable(f"no model of {files.library} (a file such as {example}) was found in the repository")
     return max(found, key=lambda path: (path.stat().st_mtime_ns, iteration_of(path.name) or 0, path.name))
 
 

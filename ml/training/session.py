@@ -42,6 +42,20 @@ STEPS_INTERVAL_S = 2.0
 STEPS_POINTS = 1_000
 #: Measures that grow with the rows, or with the square of the classes: they are in the report only.
 _LONG = frozenset({"raw", "cmfull"})
+#: What a connector learned that decides about the inputs and targets of a model, in words.
+_FITTED = {
+    "features": "the columns",
+    "unnamed": "the columns",
+    "ids": "the feature ids",
+    "categories": "the categories",
+    "label": "the label",
+    "label_offset": "the label offset",
+    "words": "the class names",
+    "is_signed": "the classes",
+    "scale_type": "the scaling",
+    "low": "the bounds of the scaling",
+    "high": "the bounds of the scaling",
+}
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,7 @@ def _run(
     tables.mkdir(parents=True, exist_ok=True)
     connector = registry.connector(options.connector)
     data = connector.read_training(specification.data, options.input, target, threads=threads, scratch=tables)
-    resumed = _resume_warnings(specification, progress)
+    resumed = _resume_warnings(specification, progress) + _other_inputs(specification, options, data)
     for warning in loaded.warnings + data.warnings + resumed + _measure_warnings(options, target, bool(data.tests)):
         emit({"event": "warning", **warning.as_json()})
     if len(progress.history) or progress.steps.count:
@@ -391,6 +405,22 @@ def _resume_warnings(specification: Specification, progress: Progress) -> list[W
         return []
     text = f"the training began on {before} and goes on on {now}: its numbers may differ from an uninterrupted one"
     return [Warning("parameters.mllib.gpu", text)]
+
+
+def _other_inputs(specification: Specification, options: TrainingOptions, data: TrainingData) -> list[Warning]:
+    """What to say when the training that is resumed learned from inputs that were made otherwise."""
+    kept: Any = (specification.previous.description or {}).get("fitted")
+    if specification.resume is not None or not options.mllib.resume or not isinstance(kept, dict):
+        return []
+    now = json.loads(encoded(data.fitted.as_json()))
+    changed = {words for name, words in _FITTED.items() if name in now and now[name] != kept.get(name)}
+    if not changed:
+        return []
+    text = (
+        f"the training that is resumed had other inputs: {', '.join(sorted(changed))} changed, so what it learned may "
+        "not fit; give the data and the parameters.input of that training"
+    )
+    return [Warning("parameters.mllib.resume", text)]
 
 
 def _measure_warnings(options: TrainingOptions, target: Target, has_tests: bool) -> list[Warning]:

@@ -236,6 +236,15 @@ def test_a_training_that_its_user_resumes_goes_on_as_if_it_had_never_ended(tmp_p
     assert MODEL[library].format(best) in names(second)
 
 
+def test_a_training_resumed_with_other_inputs_is_told_so(tmp_path):
+    first, _ = train(tmp_path / "one")
+    halved = (IRIS[0] / 2, IRIS[1] / 2, *IRIS[2:])
+    _, warnings = train(tmp_path / "two", parts=halved, previous=left_by(first), solver={"resume": True})
+    assert any("had other inputs: the bounds of the scaling changed" in each for each in warnings), warnings
+    _, warnings = train(tmp_path / "three", previous=left_by(first), solver={"resume": True})
+    assert not any("had other inputs" in each for each in warnings), warnings
+
+
 def test_snapshots_and_the_best_model_survive_a_resumed_training_and_the_former_end_does_not(tmp_path):
     first, _ = train(tmp_path / "one", solver={"iterations": 10, "snapshot": 4, "base_lr": 1e-9})
     best = first["report"]["best"]["iteration"]
