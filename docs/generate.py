@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import sys
@@ -16,12 +17,29 @@ from api.schemas.train import PredictRequest, TrainRequest
 from ml.options import catalog, loading, xgboost
 from ml.options.output import ELSEWHERE as OUTPUT_ELSEWHERE
 from ml.options.output import OutputOptions
-from ml.options.service import MODEL_ELSEWHERE, ModelOptions, ServiceHead
+from ml.options.service import MODEL_ELSEWHERE, ModelOptions, OriginOptions, ServiceHead
 from settings import Settings
 
 FOLDER = Path(__file__).resolve().parent
 _HINT = "<!-- Written by `python -m docs.generate`; change the code it is made from. -->"
 _NOTHING = "-"
+
+#: DeepDetect's parameters, as its reference lists them.
+REFERENCE = FOLDER.parent / "tests" / "data" / "deepdetect_parameters.csv"
+#: Words that begin the groups of connectors and libraries that come later, and the name that requests will know.
+LATER = {
+    "Image (`image`)": "image",
+    "Input Object / Image": "image",
+    "Text (`txt`)": "txt",
+    "Input Object / Text": "txt",
+    "CSV Time-series": "csvts",
+    "Input Object / CSV Time-series": "csvts",
+    "Caffe2": "caffe2",
+    "TensorRT": "tensorrt",
+    "Tensorflow": "tensorflow",
+    "NCNN": "ncnn",
+    "TSNE": "tsne",
+}
 
 
 def main() -> int:
@@ -167,6 +185,35 @@ def _boosters() -> dict[str, str]:
     return found
 
 
+def _groups(into: type, path: str, whose: str = "") -> list[str]:
+    """The tables of the objects among the options of a class, each under its heading."""
+    blocks = []
+    for field in dataclasses.fields(into):
+        kind = field.metadata["kind"]
+        if isinstance(kind, loading.Group):
+            columns = {"boosters": _boosters()} if kind.into is xgboost.BoosterOptions else None
+            blocks += [f"### `{path}.{field.name}`{whose}", _options(kind.into, columns)]
+            if kind.elsewhere:
+                blocks.append(_without_effect(kind.elsewhere))
+    return blocks
+
+
+def _later() -> str:
+    """The connectors and libraries of DeepDetect that are not here, with the options that come with them."""
+    names: dict[str, set[str]] = {}
+    for words, name in LATER.items():
+        names.setdefault(name, set())
+        with REFERENCE.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["group"].startswith(words):
+                    names[name].update(row["parameter"].split(","))
+    rows = [[_code(name), ", ".join(map(_code, sorted(found)))] for name, found in names.items()]
+    return (
+        "Connectors and libraries of DeepDetect that are not here yet. A request that names one is refused with the "
+        "names\nthat there are; these options of theirs come with them:\n\n" + _table(["name", "options"], rows)
+    )
+
+
 def _parameters() -> str:
     blocks = [
         _HINT,
@@ -186,6 +233,8 @@ def _parameters() -> str:
         "Its `model` object:",
         _options(ModelOptions),
         _without_effect(MODEL_ELSEWHERE),
+        "Its `parameters.mllib` takes, besides the options of its library below:",
+        _options(OriginOptions),
         "## Training",
         "The top level of `POST /train`:",
         _options(TrainRequest),
@@ -199,12 +248,10 @@ def _parameters() -> str:
     for library in catalog.libraries().values():
         blocks += [f"## `parameters.mllib` of `{library.name}`", _options(library.options)]
         blocks.append(_without_effect(library.elsewhere))
-        for field in dataclasses.fields(library.options):
-            kind = field.metadata["kind"]
-            if isinstance(kind, loading.Group):
-                blocks.append(f"### `parameters.mllib.{field.name}` of `{library.name}`")
-                blocks.append(_options(kind.into, {"boosters": _boosters()}))
+        blocks += _groups(library.options, "parameters.mllib", f" of `{library.name}`")
     blocks += ["## `parameters.output`", _options(OutputOptions), _without_effect(OUTPUT_ELSEWHERE)]
+    blocks += _groups(OutputOptions, "parameters.output")
+    blocks += ["## What comes later", _later()]
     return _page(*blocks)
 
 
