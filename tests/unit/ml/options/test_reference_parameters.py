@@ -288,3 +288,10 @@ def test_an_option_is_known_by_each_of_its_names(library: str, connector: str, s
     with pytest.raises(BadParameter) as refused:
         warnings_of(library, connector, section, {outer: {inner: value}} if outer else {inner: value})
     assert refused.value.name == f"parameters.{section}.{name}"
+
+
+def test_every_difference_is_about_a_row_of_the_reference():
+    rows_with_effect = implemented()
+    assert set(TYPES) <= {(group, name, type_name) for group, name, type_name, _ in rows_with_effect}
+    assert set(DEFAULTS) <= {(group, name) for group, name, _, _ in rows_with_effect}
+    assert all([*TYPES.values(), *DEFAULTS.values()])
