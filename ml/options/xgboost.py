@@ -351,6 +351,9 @@ USED = {
 }
 
 
+#: Options that exact does not know, and those of dart that say how trees are dropped when some are.
+_NOT_EXACT = frozenset({"max_bin", "max_leaves", "grow_policy"})
+_DROPPING = frozenset({"sample_type", "normalize_type", "skip_drop"})
 #: Options that only some objectives know.
 _OBJECTIVES = {
     "scale_pos_weight": ("binary:logistic", "reg:logistic"),
@@ -381,13 +384,8 @@ def check(options: XGBoostOptions) -> list[Warning]:
                 warn(name, "it needs rows of one class each")
     if options.multi_label and options.nclasses and options.ntargets:
         warn("ntargets", "nclasses says what is learned")
-    objective = options.effective_objective
-    for each in _given(options.booster_params):
-        name = f"booster_params.{_key(each)}"
-        if each not in USED[options.booster]:
-            warn(name, f"the booster {options.booster} does not know it")
-        elif objective not in _OBJECTIVES.get(each, (objective,)):
-            warn(name, f"the objective {objective} does not know it")
+    for each, why in _ignored(options).items():
+        warn(f"booster_params.{_key(each)}", why)
     return warnings
 
 
@@ -397,14 +395,33 @@ def _given(wanted: BoosterOptions) -> list[str]:
     return [each.name for each in fields(wanted) if getattr(wanted, each.name) != getattr(defaults, each.name)]
 
 
+def _ignored(options: XGBoostOptions) -> dict[str, str]:
+    """Fields of `booster_params` that are not at their default and have no effect, with the reason."""
+    wanted, booster, objective = options.booster_params, options.booster, options.effective_objective
+    found = {}
+    for each in _given(wanted):
+        if each not in USED[booster]:
+            found[each] = f"the booster {booster} does not know it"
+        elif objective not in _OBJECTIVES.get(each, (objective,)):
+            found[each] = f"the objective {objective} does not know it"
+        elif each in _NOT_EXACT and wanted.tree_method == "exact":
+            found[each] = "the tree_method exact does not know it"
+        elif each in _DROPPING and wanted.rate_drop == 0 and not wanted.one_drop:
+            found[each] = "dart drops no tree without rate_drop or one_drop"
+        elif each == "sampling_method" and wanted.subsample == 1:
+            found[each] = "all rows are taken, as subsample is 1"
+        elif each == "top_k" and wanted.feature_selector == "cyclic":
+            found[each] = "the feature_selector cyclic looks at all features"
+    return found
+
+
 def used(options: XGBoostOptions) -> list[str]:
-    """Fields of `booster_params` that are not at their default and known to the booster and the objective."""
-    objective = options.effective_objective
-    return [
-        each
-        for each in _given(options.booster_params)
-        if each in USED[options.booster] and objective in _OBJECTIVES.get(each, (objective,))
-    ]
+    """Fields of `booster_params` that xgboost is told: those with effect that are not at their default, and those
+    that the objective has no default for."""
+    ignored = _ignored(options)
+    needed = ["quantile_alpha"] if options.effective_objective == "reg:quantileerror" else []
+    given = [each for each in _given(options.booster_params) if each not in ignored]
+    return given + [each for each in needed if each not in given]
 
 
 def _key(field: str) -> str:
@@ -475,6 +492,9 @@ def _check_booster(options: XGBoostOptions) -> None:
             _refuse(path, f"parameters.mllib.{path} is {sign} for {shown(feature)}; it must be -1, 0 or 1")
     if options.booster == "gblinear":
         return
+    if wanted.colsample_bynode < 1 and wanted.tree_method == "exact":
+        path = "booster_params.colsample_bynode"
+        _refuse(path, f"parameters.mllib.{path} needs the tree_method hist or approx, not exact")
     for name in ("sampling_method", "multi_strategy"):
         value = getattr(wanted, name)
         if value not in ("gradient_based", "multi_output_tree"):

@@ -213,7 +213,6 @@ def test_several_targets_are_learned_at_once(tmp_path):
         ("iris", {"eval_metric": "nonsense"}, BadParameter, "nonsense"),
         ("iris", {"eval_metric": "error"}, BadParameter, "parameters.mllib.eval_metric: "),
         ("iris", {"num_feature": 7}, BadParameter, "but the data has 4 features"),
-        ("iris", {"booster_params": {"tree_method": "exact", "colsample_bynode": 0.5}}, BadParameter, "exact"),
         ("breast cancer", {"base_score": 7}, BadParameter, "base_score"),
         ("diabetes", {"objective": "reg:logistic"}, BadInput, "reg:logistic needs labels between 0 and 1"),
     ],

@@ -86,6 +86,13 @@ def test_every_objective_of_a_classification_is_that_of_xgboost(objective):
     assert outputs.sum(axis=1) == pytest.approx(1)
 
 
+def test_the_quantile_that_nobody_named_is_the_median():
+    data = positive()
+    _, outputs = trained({"ntargets": 1, "objective": "reg:quantileerror"}, data)
+    expected, _ = direct(data, {"objective": "reg:quantileerror", "quantile_alpha": 0.5})
+    assert np.array_equal(outputs[:, 0], expected)
+
+
 def test_a_quantile_is_above_as_many_labels_as_it_says():
     data = positive()
     mllib = {"ntargets": 1, "objective": "reg:quantileerror", "booster_params": {"quantile_alpha": 0.9, "max_depth": 2}}

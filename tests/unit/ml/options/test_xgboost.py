@@ -97,7 +97,7 @@ def test_what_is_learned_follows_from_the_options(mllib, target, objective):
         (
             {"nclasses": 3, "booster_params": {"monotone_constraints": {"a": 2}}},
             "booster_params.monotone_constraints",
-            "is 2 for 'a'; it must be -1, 0 or 1",
+            "a whole number, at least -1 and at most 1",
         ),
         (
             {"nclasses": 3, "booster_params": {"tweedie_variance_power": 2}},
@@ -205,3 +205,45 @@ def test_the_names_of_the_reference_and_of_xgboost_mean_the_same():
     other = {"colsample_bytree": 0.5, "learning_rate": 0.1, "reg_lambda": 2, "reg_alpha": 1}
     assert one.value == training({"nclasses": 2, "booster_params": other}).value
     assert one.value.mllib.booster_params == BoosterOptions(eta=0.1, colsample_bytree=0.5, lambda_=2, alpha=1)
+
+
+@pytest.mark.parametrize(
+    ("mllib", "name"),
+    [
+        ({"booster_params": {"tree_method": "exact", "max_bin": 4}}, "max_bin"),
+        ({"booster_params": {"tree_method": "exact", "max_leaves": 3}}, "max_leaves"),
+        ({"booster_params": {"tree_method": "exact", "grow_policy": "lossguide"}}, "grow_policy"),
+        ({"booster_params": {"sampling_method": "gradient_based"}}, "sampling_method"),
+        ({"booster": "dart", "booster_params": {"sample_type": "weighted"}}, "sample_type"),
+        ({"booster": "dart", "booster_params": {"normalize_type": "forest"}}, "normalize_type"),
+        ({"booster": "dart", "booster_params": {"skip_drop": 0.5}}, "skip_drop"),
+        ({"booster": "gblinear", "booster_params": {"top_k": 2}}, "top_k"),
+    ],
+)
+def test_an_option_that_others_leave_without_effect_is_told_and_not_handed_on(mllib, name):
+    loaded = training({"nclasses": 3, **mllib})
+    (warning,) = loaded.warnings
+    assert warning.parameter == f"parameters.mllib.booster_params.{name}"
+    assert "was ignored" in warning.message
+    assert name not in used(loaded.value.mllib)
+
+
+@pytest.mark.parametrize(
+    "mllib",
+    [
+        {"booster_params": {"max_bin": 4, "max_leaves": 3, "grow_policy": "lossguide"}},
+        {"booster_params": {"sampling_method": "gradient_based", "subsample": 0.5}},
+        {"booster": "dart", "booster_params": {"sample_type": "weighted", "rate_drop": 0.1}},
+        {"booster": "dart", "booster_params": {"skip_drop": 0.5, "one_drop": True}},
+        {"booster": "gblinear", "booster_params": {"top_k": 2, "feature_selector": "greedy"}},
+    ],
+)
+def test_an_option_that_has_effect_is_handed_on_without_a_word(mllib):
+    loaded = training({"nclasses": 3, **mllib})
+    assert loaded.warnings == []
+    assert set(used(loaded.value.mllib)) == set(mllib["booster_params"])
+
+
+def test_columns_of_a_node_are_not_drawn_by_exact():
+    with pytest.raises(BadParameter, match=r"booster_params.colsample_bynode needs the tree_method hist or approx"):
+        training({"nclasses": 3, "booster_params": {"tree_method": "exact", "colsample_bynode": 0.5}})
