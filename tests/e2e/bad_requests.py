@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import socket
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,18 @@ SERVICE = "bad-input"
 
 TRAINED = "bad-input-trained"
 """A service with a model."""
+
+NET = "bad-input-net"
+"""A service of torch without a model; its trainings all fail."""
+
+NET_TRAINED = "bad-input-net-trained"
+"""A service of torch with a model: of a, b and the categories of c."""
+
+SVM = "bad-input-svm"
+"""A service of torch that reads svm lines, without a model; its trainings all fail."""
+
+SVM_TRAINED = "bad-input-svm-trained"
+"""The same with a model."""
 
 
 @dataclass
@@ -56,6 +71,9 @@ def _name(make: Callable[..., Any]) -> str:
 # The stage
 
 
+NETWORK: Json = {"template": "mlp", "layers": [4], "nclasses": 2}
+
+
 def service_body(client: Client, **changes: Any) -> Json:
     """A creation that works."""
     return {
@@ -75,11 +93,33 @@ def training_body(client: Client, *data: str | Path, **sections: Json) -> Json:
     return {"service": SERVICE, "parameters": parameters, "data": entries}
 
 
+def net_body(client: Client, *data: str | Path, service: str = NET, **sections: Json) -> Json:
+    """A training of a network that works, with options changed in its sections."""
+    body = training_body(client, *(data or [client.data / "words.csv"]))
+    body["parameters"]["input"] = {"label": "label", "categoricals": ["c"], **sections.get("input", {})}
+    mllib = sections.get("mllib", {})
+    body["parameters"]["mllib"] = {**mllib, "solver": {"iterations": 3, **mllib.get("solver", {})}}
+    return {**body, "service": service}
+
+
+def svm_body(client: Client, *data: str | Path, service: str = SVM) -> Json:
+    """A training on svm lines that works, on `data` if there is any."""
+    return {
+        "service": service,
+        "parameters": {"mllib": {"solver": {"iterations": 3}}},
+        "data": [str(each) for each in data] or [str(client.data / "good.svm.csv")],
+    }
+
+
 GOOD = "a,b,label\n" + "".join(f"{row},{row % 7},{row % 2}\n" for row in range(40))
+
+WORDS = "a,b,c,label\n" + "".join(f"{row},{row % 7},{'xyz'[row % 3]},{row % 2}\n" for row in range(40))
+
+LINES = "".join(f"{row % 2} 1:{row} 2:{row % 7}\n" for row in range(40))
 
 
 def prepare(client: Client) -> None:
-    """Two services, and a table that can be trained on."""
+    """Services with a model and without one, and tables that can be trained on."""
     (client.data / "good.csv").write_text(GOOD)
     assert client.call("PUT", f"/services/{SERVICE}", service_body(client)).code == 201
     trained = service_body(client, model={"repository": "bad-input-trained"})
@@ -87,6 +127,15 @@ def prepare(client: Client) -> None:
     body = {**training_body(client), "service": TRAINED, "async": False}
     answer = client.call("POST", "/train", body)
     assert answer.code == 201, answer.json
+    file(client, "words", WORDS)
+    file(client, "good.svm", LINES)
+    for name, connector in ((NET, "csv"), (NET_TRAINED, "csv"), (SVM, "svm"), (SVM_TRAINED, "svm")):
+        options = {"input": {"connector": connector}, "mllib": NETWORK}
+        made = service_body(client, mllib="torch", model={"repository": name}, parameters=options)
+        assert client.call("PUT", f"/services/{name}", made).code == 201
+    for body in (net_body(client, service=NET_TRAINED), svm_body(client, service=SVM_TRAINED)):
+        answer = client.call("POST", "/train", {**body, "async": False})
+        assert answer.code == 201, answer.json
 
 
 def file(client: Client, name: str, content: str | bytes) -> Path:
@@ -99,6 +148,12 @@ def file(client: Client, name: str, content: str | bytes) -> Path:
 def create(client: Client, **changes: Any) -> Answer:
     """A creation that should fail."""
     return client.call("PUT", "/services/never", service_body(client, **changes))
+
+
+def create_net(client: Client, **mllib: Any) -> Answer:
+    """A creation of a service of torch that should fail."""
+    options = {"input": {"connector": "csv"}, "mllib": {**NETWORK, **mllib}, "output": {}}
+    return create(client, mllib="torch", model={"repository": NET}, parameters=options)
 
 
 def parameters(**sections: Json) -> Json:
@@ -492,6 +547,125 @@ def train_parameters_no_object(client: Client) -> Json:
     return {**training_body(client), "parameters": "default"}
 
 
+# Networks and their solvers
+
+
+@request
+def template_unknown(client: Client) -> Answer:
+    return create_net(client, template="mpl")
+
+
+@request
+def activation_unknown(client: Client) -> Answer:
+    return create_net(client, activation="rellu")
+
+
+@request
+def lr_policy_unknown(client: Client) -> Answer:
+    return create_net(client, solver={"lr_policy": "stepp"})
+
+
+@request
+def solver_no_object(client: Client) -> Answer:
+    return create_net(client, solver="ADAM")
+
+
+@request
+def solver_option_out_of_range(client: Client) -> Answer:
+    return create_net(client, solver={"base_lr": -0.1})
+
+
+@request
+def solver_options_contradict(client: Client) -> Answer:
+    return create_net(client, solver={"solver_type": "NESTEROV", "momentum": 0})
+
+
+@request
+def multistep_without_steps(client: Client) -> Answer:
+    return create_net(client, solver={"lr_policy": "multistep"})
+
+
+@request
+def batch_size_0(client: Client) -> Answer:
+    return create_net(client, net={"batch_size": 0})
+
+
+@request
+def layer_negative(client: Client) -> Answer:
+    return create_net(client, layers=[50, -1])
+
+
+@request
+def layer_too_large(client: Client) -> Answer:
+    return create_net(client, layers=[10**12])
+
+
+@request
+def dropout_out_of_range(client: Client) -> Answer:
+    return create_net(client, dropout=1.5)
+
+
+@request
+def class_weight_not_finite(client: Client) -> Answer:
+    return create_net(client, class_weights=[1, math.nan])
+
+
+@request
+def class_weights_negative(client: Client) -> Answer:
+    return create_net(client, class_weights=[1, -2])
+
+
+@request
+def class_weights_of_wrong_length(client: Client) -> Answer:
+    return create_net(client, class_weights=[1, 2, 3])
+
+
+@request
+def regression_with_classes(client: Client) -> Answer:
+    return create_net(client, regression=True)
+
+
+@train
+def autoencoder_of_input_only(client: Client) -> Json:
+    return net_body(client, input={"autoencoder": True})
+
+
+@train
+def batch_normalised_rows_alone(client: Client) -> Json:
+    return net_body(client, mllib={"bn": True, "net": {"batch_size": 1}})
+
+
+@train
+def resume_without_state(client: Client) -> Json:
+    return net_body(client, mllib={"resume": True})
+
+
+@train
+def resume_without_state_xgboost(client: Client) -> Json:
+    return training_body(client, mllib={"resume": True})
+
+
+@train
+def state_without_resume(client: Client) -> Json:
+    return net_body(client, service=NET_TRAINED)
+
+
+@train
+def finetuning_without_weights(client: Client) -> Json:
+    return net_body(client, mllib={"finetuning": True})
+
+
+@train
+def class_weights_at_train(client: Client) -> Json:
+    return net_body(client, mllib={"class_weights": [1, 2, 3]})
+
+
+@train
+def training_diverges(client: Client) -> Json:
+    solver = {"base_lr": 1e30, "solver_type": "SGD", "iterations": 20}
+    return net_body(client, mllib={"solver": solver})
+
+
 # Where data comes from
 
 
@@ -685,6 +859,110 @@ def too_few_rows_for_the_split(client: Client) -> Json:
     return training_body(client, file(client, "few", "a,b,label\n1,2,0\n"), input={"test_split": 0.5})
 
 
+# What a network cannot be trained on
+
+
+@train
+def nan_in_row(client: Client) -> Json:
+    return net_body(client, file(client, "nan", WORDS.replace("39,4,", "nan,4,")))
+
+
+@train
+def infinity_in_row(client: Client) -> Json:
+    return net_body(client, file(client, "inf", WORDS.replace("39,4,", "inf,4,")))
+
+
+@train
+def infinity_in_row_xgboost(client: Client) -> Json:
+    return training_body(client, file(client, "inf-trees", GOOD.replace("39,4,", "inf,4,")))
+
+
+@train
+def label_beyond_classes_torch(client: Client) -> Json:
+    return net_body(client, file(client, "beyond", WORDS + "1,2,x,5\n"))
+
+
+@train
+def several_labels_not_0_or_1(client: Client) -> Json:
+    given = {"label": ["a", "b"]}
+    return net_body(client, input=given, mllib={"multi_label": True})
+
+
+@train
+def soft_label_out_of_range(client: Client) -> Json:
+    return net_body(client, input={"label": ["a", "b"]}, mllib={"multi_label": True, "regression": True, "ntargets": 2})
+
+
+@train
+def test_category_unseen(client: Client) -> Json:
+    return net_body(client, client.data / "words.csv", file(client, "unseen", WORDS.replace(",x,", ",q,")))
+
+
+@train
+def test_rows_with_other_columns(client: Client) -> Json:
+    return net_body(client, client.data / "words.csv", client.data / "good.csv")
+
+
+@train
+def bounds_of_wrong_length(client: Client) -> Json:
+    return net_body(client, input={"scale": True, "min_vals": [0], "max_vals": [1]})
+
+
+@train
+def bounds_half_given(client: Client) -> Json:
+    return net_body(client, input={"scale": True, "min_vals": [0, 0, 0, 0]})
+
+
+@train
+def mapping_without_column(client: Client) -> Json:
+    return net_body(client, input={"categoricals_mapping": {"nowhere": {"x": 0}}})
+
+
+@train
+def mapping_twice_one_number(client: Client) -> Json:
+    return net_body(client, input={"categoricals_mapping": {"c": {"x": 0, "y": 0, "z": 1}}})
+
+
+@train
+def mapping_without_word(client: Client) -> Json:
+    return net_body(client, input={"categoricals_mapping": {"c": {"x": 0, "y": 1}}})
+
+
+@train
+def svm_word_broken(client: Client) -> Json:
+    return svm_body(client, file(client, "broken.svm", LINES + "1 2=3\n"))
+
+
+@train
+def svm_index_negative(client: Client) -> Json:
+    return svm_body(client, file(client, "negative.svm", LINES + "1 -2:3\n"))
+
+
+@train
+def svm_index_twice(client: Client) -> Json:
+    return svm_body(client, file(client, "same.svm", LINES + "1 2:3 2:4\n"))
+
+
+@train
+def svm_without_features(client: Client) -> Json:
+    return svm_body(client, file(client, "bare.svm", "0\n1\n"))
+
+
+@train
+def svm_label_no_number(client: Client) -> Json:
+    return svm_body(client, file(client, "word.svm", LINES + "yes 1:3\n"))
+
+
+@train
+def svm_label_out_of_range(client: Client) -> Json:
+    return svm_body(client, file(client, "seven.svm", LINES + "7 1:3\n"))
+
+
+@train
+def svm_nan_in_row(client: Client) -> Json:
+    return svm_body(client, file(client, "nan.svm", LINES + "1 1:nan\n"))
+
+
 # Calls of /predict
 
 
@@ -759,6 +1037,59 @@ def predict_text_in_numeric_column(client: Client) -> Answer:
 @request
 def predict_measure_without_labels(client: Client) -> Answer:
     return ask(client, parameters={"output": {"measure": ["acc"]}})
+
+
+@request
+def predict_nan(client: Client) -> Answer:
+    return ask(client, NET_TRAINED, data=["nan,2,x"])
+
+
+@request
+def predict_infinity(client: Client) -> Answer:
+    return ask(client, NET_TRAINED, data=["inf,2,x"])
+
+
+@request
+def predict_infinity_xgboost(client: Client) -> Answer:
+    return ask(client, data=["inf,2"])
+
+
+@request
+def predict_nan_svm(client: Client) -> Answer:
+    return ask(client, SVM_TRAINED, data=["1:nan 2:1"])
+
+
+@request
+def predict_infinity_svm(client: Client) -> Answer:
+    return ask(client, SVM_TRAINED, data=["1:inf 2:1"])
+
+
+@request
+def predict_svm_word_broken(client: Client) -> Answer:
+    return ask(client, SVM_TRAINED, data=["1=3"])
+
+
+@request
+def predict_category_unseen(client: Client) -> Answer:
+    return ask(client, NET_TRAINED, data=["1,2,never"])
+
+
+@request
+def predict_mapping_differs(client: Client) -> Answer:
+    given = {"categoricals_mapping": {"c": {"x": 0, "y": 1, "other": 2}}}
+    return ask(client, NET_TRAINED, data=["1,2,x"], parameters={"input": given})
+
+
+@request
+def predict_bounds_of_wrong_length(client: Client) -> Answer:
+    given = {"scale": True, "min_vals": [0], "max_vals": [1]}
+    return ask(client, NET_TRAINED, data=["1,2,x"], parameters={"input": given})
+
+
+@request
+def predict_layer_unknown(client: Client) -> Answer:
+    given = {"mllib": {"extract_layer": "fc9"}}
+    return ask(client, NET_TRAINED, data=["1,2,x"], parameters=given)
 
 
 # Templates and other hosts
@@ -933,3 +1264,126 @@ def cursor_unreadable(client: Client) -> Answer:
 @request
 def tasks_of_unknown_service(client: Client) -> Answer:
     return client.call("GET", "/tasks?service=nobody")
+
+
+# Where models come from
+
+
+def copy(client: Client, **mllib: Any) -> Answer:
+    """A creation that takes its model from another place."""
+    model = {"repository": "bad-input-never"}
+    try:
+        return create(client, model=model, parameters=parameters(mllib=mllib))
+    finally:
+        client.call("DELETE", "/services/never?clear=full")
+
+
+def install(client: Client, archive: str, **changes: Any) -> Answer:
+    """A creation that installs an archive."""
+    model = {"repository": "bad-input-never", "init": archive}
+    try:
+        return create(client, model=model, **changes)
+    finally:
+        client.call("DELETE", "/services/never?clear=full")
+
+
+def packed(client: Client, name: str, members: dict[str, bytes], link: str = "") -> str:
+    """A tar archive in the data root, with a symbolic link to `link` if there is one."""
+    path = client.data / name
+    with tarfile.open(path, "w") as archive:
+        for member, content in members.items():
+            told = tarfile.TarInfo(member)
+            told.size = len(content)
+            archive.addfile(told, io.BytesIO(content))
+        if link:
+            told = tarfile.TarInfo("best.model")
+            told.type, told.linkname = tarfile.SYMTYPE, link
+            archive.addfile(told)
+    return str(path)
+
+
+@request
+def init_missing(client: Client) -> Answer:
+    return install(client, str(client.data / "no-such.tar"))
+
+
+@request
+def init_outside(client: Client) -> Answer:
+    return install(client, "/etc/passwd")
+
+
+@request
+def init_broken(client: Client) -> Answer:
+    return install(client, str(file(client, "broken-archive", b"\x1f\x8b" + b"x" * 100)))
+
+
+@request
+def init_with_link(client: Client) -> Answer:
+    return install(client, packed(client, "link.tar", {"config.json": b"{}"}, link="/etc/passwd"))
+
+
+@request
+def init_that_leads_out(client: Client) -> Answer:
+    return install(client, packed(client, "out.tar", {"../config.json": b"{}"}))
+
+
+@request
+def init_and_from_repository(client: Client) -> Answer:
+    given = parameters(mllib={"from_repository": "bad-input-trained"})
+    return install(client, packed(client, "both.tar", {"a": b"x"}), parameters=given)
+
+
+@request
+def from_repository_missing(client: Client) -> Answer:
+    return copy(client, from_repository=str(client.data / "no/such/folder"))
+
+
+@request
+def from_repository_empty(client: Client) -> Answer:
+    (client.data / "bare").mkdir(exist_ok=True)
+    return copy(client, from_repository=str(client.data / "bare"))
+
+
+@request
+def from_repository_is_its_own(client: Client) -> Answer:
+    (client.data / "same").mkdir(exist_ok=True)
+    given = parameters(mllib={"from_repository": str(client.data / "same")})
+    return create(client, model={"repository": str(client.data / "same")}, parameters=given)
+
+
+@request
+def from_repository_outside(client: Client) -> Answer:
+    return copy(client, from_repository="/etc")
+
+
+@request
+def from_repository_of_another_library(client: Client) -> Answer:
+    return copy(client, from_repository="bad-input-net-trained")
+
+
+@request
+def weights_missing(client: Client) -> Answer:
+    return create(client, model={"repository": "bad-input-never", "weights": "no-such.model"})
+
+
+@request
+def weights_foreign(client: Client) -> Answer:
+    return create(client, model={"repository": "bad-input-never", "weights": "notes.txt"})
+
+
+@request
+def weights_are_a_state(client: Client) -> Answer:
+    given = {"input": {"connector": "csv"}, "mllib": NETWORK}
+    model = {"repository": "bad-input-never", "weights": "solver-100.pt"}
+    return create(client, mllib="torch", model=model, parameters=given)
+
+
+@train
+def target_repository_is_its_own(client: Client) -> Json:
+    return training_body(client, output={"target_repository": str(client.data / "bad-input")})
+
+
+@request
+def repository_of_another_library(client: Client) -> Answer:
+    given = {"input": {"connector": "csv"}, "mllib": NETWORK}
+    return create(client, mllib="torch", model={"repository": "bad-input-trained"}, parameters=given)

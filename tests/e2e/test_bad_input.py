@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.bad_requests import CASES, SERVICE, TRAINED, prepare
+from tests.e2e.bad_requests import CASES, NET_TRAINED, SERVICE, SVM_TRAINED, TRAINED, prepare
 from tests.e2e.conftest import Answer, Client
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -30,6 +30,9 @@ def rows() -> dict[str, tuple[int, str, str]]:
 
 
 ROWS = rows()
+
+Jobs = dict[str, tuple[str, int]]
+"""Service and number of each training of the table."""
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +70,27 @@ def test_request_is_answered_as_the_table_says(stage: Client, name: str):
     check(name, answer.code, status_of(answer))
 
 
+def poll(stage: Client, job: tuple[str, int]) -> Answer:
+    """The end of a training."""
+    service, number = job
+    return stage.call("GET", f"/train?service={service}&job={number}&timeout=80")
+
+
 @pytest.fixture(scope="module")
-def jobs(stage: Client) -> dict[str, int]:
+def jobs(stage: Client) -> Jobs:
     """Every training of the table as an asynchronous job: accepted at once, then done one after the other."""
-    numbers = {}
+    numbers: Jobs = {}
     for name, make in CASES.trainings.items():
         answer = stage.call("POST", "/train", {**make(stage), "async": True})
         assert answer.code == 201, (name, answer.json)
         assert answer.json["head"]["status"] == "running"
-        numbers[name] = answer.json["head"]["job"]
+        numbers[name] = (make(stage).get("service", SERVICE), answer.json["head"]["job"])
     return numbers
 
 
 @pytest.mark.parametrize("name", list(CASES.trainings))
-def test_training_fails_as_the_table_says(stage: Client, jobs: dict[str, int], name: str):
-    answer = stage.call("GET", f"/train?service={SERVICE}&job={jobs[name]}&timeout=80")
+def test_training_fails_as_the_table_says(stage: Client, jobs: Jobs, name: str):
+    answer = poll(stage, jobs[name])
     assert answer.code == 200
     assert answer.json["head"]["status"] == "error", answer.json
     error = answer.json["body"]["Error"]
@@ -93,8 +102,8 @@ def test_training_fails_as_the_table_says(stage: Client, jobs: dict[str, int], n
 
 
 @pytest.mark.parametrize("name", ["label-missing", "path-outside", "file-missing", "text-in-numeric-column"])
-def test_blocking_training_answers_with_the_same_error(stage: Client, jobs: dict[str, int], name: str):
-    job = stage.call("GET", f"/train?service={SERVICE}&job={jobs[name]}&timeout=80")
+def test_blocking_training_answers_with_the_same_error(stage: Client, jobs: Jobs, name: str):
+    job = poll(stage, jobs[name])
     answer = stage.call("POST", "/train", {**CASES.trainings[name](stage), "async": False})
     assert answer.json["status"] == job.json["body"]["Error"]
     check(name, answer.code, answer.json["status"])
@@ -102,5 +111,6 @@ def test_blocking_training_answers_with_the_same_error(stage: Client, jobs: dict
 
 def test_server_works_as_before_after_all_of_it(stage: Client):
     assert stage.call("GET", "/readyz").code == 200
-    assert stage.call("POST", "/predict", {"service": TRAINED, "data": ["1,2"]}).code == 200
+    for service, row in ((TRAINED, "1,2"), (NET_TRAINED, "1,2,x"), (SVM_TRAINED, "1:1 2:2")):
+        assert stage.call("POST", "/predict", {"service": service, "data": [row]}).code == 200
     assert stage.call("GET", "/services/never").code == 404
