@@ -21,7 +21,7 @@ class CsvOptions:
         default=(),
     )
     label_offset: tuple[int, ...] = option(
-        Several(Whole()),
+        Several(Whole(), validate=Range(-(2**31), 2**31 - 1)),
         "Added to every numeric label, one for all or one per label column; -1 suits classes counted from 1.",
         default=(0,),
     )

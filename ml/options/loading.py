@@ -45,13 +45,17 @@ class Loaded(Generic[T]):
 
 
 class Range(Validator):
-    """A number between two bounds; either may be None, and the lower one may be excluded."""
+    """A number between two bounds; either may be None, and the lower one may be excluded.
+
+    Of a list or an object, every value is looked at.
+    """
 
     def __init__(self, low: float | None = None, high: float | None = None, *, above: bool = False) -> None:
         self.low, self.high, self.above = low, high, above
 
     def __call__(self, value: Any) -> Any:
-        for each in value if isinstance(value, tuple) else (value,):
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for each in values:
             if (
                 (self.low is not None and (each < self.low or (self.above and each == self.low)))
                 or (self.high is not None and each > self.high)
@@ -71,7 +75,8 @@ class Range(Validator):
 
     @staticmethod
     def _plain(bound: float) -> str:
-        return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
+        is_short = float(bound).is_integer() and abs(bound) < 2**64
+        return str(int(bound)) if is_short else f"{bound:g}"
 
 
 class Choice(Validator):

@@ -81,7 +81,7 @@ class OutputOptions:
         Flag(), "Whether the answer of a blocking training carries the measures of every test.", default=False
     )
     max_hist_points: int = option(
-        Whole(validate=Range(1)),
+        Whole(validate=Range(1, 10**9)),
         "Most points of each measure history in an answer.",
         default=10000,
         unit="points",
@@ -93,7 +93,7 @@ class OutputOptions:
         default="",
     )
     best: int | None = option(
-        Whole(validate=Range(-1)),
+        Whole(validate=Range(-1, 10**9)),
         "How many classes a prediction holds, most probable first; -1 for all, 0 for none. Default: 1, with torch all.",
     )
     confidence_threshold: float = option(

@@ -124,13 +124,13 @@ class SolverOptions:
         unit="batches",
     )
     test_interval: int | None = option(
-        Whole(validate=Range(1)),
+        Whole(validate=Range(1, 10**9)),
         "Iterations between two tests; the last iteration is always tested. Default: 1 with torch, 100 with caffe.",
         unit="iterations",
     )
     test_initialization: bool = option(Flag(), "Whether to test before the first iteration.", default=False)
     snapshot: int | None = option(
-        Whole(validate=Range(0)),
+        Whole(validate=Range(0, 10**9)),
         "Iterations between two models kept in the repository besides the best and the last; 0 keeps no others. "
         "Default: 0 with torch, 400000 with caffe.",
         unit="iterations",
@@ -223,7 +223,7 @@ class SolverOptions:
         "Default: true for RANGER and RANGER_PLUS.",
     )
     lookahead_steps: int = option(
-        Whole(validate=Range(1)),
+        Whole(validate=Range(1, 10**9)),
         "Steps of the solver between two of the slow weights.",
         default=6,
         unit="iterations",
@@ -260,7 +260,7 @@ class SolverOptions:
         "How the learning rate changes with the iterations. Default: fixed; inv for lregression with caffe.",
     )
     warmup_iter: int = option(
-        Whole(validate=Range(0)),
+        Whole(validate=Range(0, 10**9)),
         "First iterations, in which the learning rate goes from `warmup_lr` to `base_lr` in a straight line.",
         default=0,
         unit="iterations",
@@ -277,18 +277,18 @@ class SolverOptions:
         Real(validate=Range(0.0)), "Exponent of inv and poly. Default: 0.75 for inv, 1 for poly."
     )
     stepsize: int | None = option(
-        Whole(validate=Range(1)),
+        Whole(validate=Range(1, 10**9)),
         "Iterations between two changes of step; the middle of sigmoid. Needed for both.",
         unit="iterations",
     )
     stepvalue: tuple[int, ...] = option(
-        Several(Whole(), validate=Range(1)),
+        Several(Whole(), validate=Range(1, 10**9)),
         "Iterations at which multistep changes the learning rate, in ascending order. Needed for it.",
         default=(),
         unit="iterations",
     )
     period: int = option(
-        Whole(validate=Range(-1)),
+        Whole(validate=Range(-1, 10**9)),
         "Length of the first period of sgdr; -1 or 0 leaves it to `ncycles`.",
         default=-1,
         unit="iterations",

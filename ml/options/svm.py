@@ -15,7 +15,9 @@ class SvmOptions:
 
     connector: str = option(Text(), "Name of the input connector.", default="svm")
     label_offset: tuple[int, ...] = option(
-        Several(Whole()), "Added to every label; -1 suits classes counted from 1.", default=(0,)
+        Several(Whole(), validate=Range(-(2**31), 2**31 - 1)),
+        "Added to every label; -1 suits classes counted from 1.",
+        default=(0,),
     )
     test_split: float = option(
         Real(validate=Range(0.0, 1.0)),

@@ -148,7 +148,7 @@ class TorchOptions:
     )
     gpu: bool = option(Flag(), "Whether a GPU is used.", default=False)
     gpuid: tuple[int, ...] = option(
-        Several(Whole(), validate=Range(-1)),
+        Several(Whole(), validate=Range(-1, 2**31 - 1)),
         "Which of the worker's GPUs is used: the first that is named; -1 for any.",
         default=(0,),
     )

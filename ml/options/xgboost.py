@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from marshmallow import ValidationError
+
 from ml.errors import BadParameter
-from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Table, Text, Warning, Whole, option, shown
+from ml.options.loading import Choice, Flag, Group, Range, Real, Several, Table, Text, Warning, Whole, option
 from ml.options.target import Target
 
 #: Objectives of classification and of regression; the old name of squared error is kept for its users.
@@ -26,6 +28,20 @@ REGRESSION = (
 SOFTMAX = "multi:softmax"
 #: The objectives for several labels per row: each there or not, or a share of it.
 MULTI_LABEL, SOFT_LABELS = "binary:logistic", "reg:logistic"
+#: Smallest and largest size of a number above 0 that xgboost reads; it refuses all else in the middle of a training.
+SINGLE_LEAST, SINGLE_MOST = 2.0**-126, 3.4e38
+
+
+class Single(Real):
+    """A number that single precision holds in full, which is what xgboost keeps its parameters in."""
+
+    allowed = "a number of single precision"
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        number = super()._deserialize(value, attr, data, **kwargs)
+        if number and not SINGLE_LEAST <= abs(number) <= SINGLE_MOST:
+            raise ValidationError(self.allowed)
+        return number
 
 
 @dataclass(frozen=True)
@@ -33,26 +49,26 @@ class BoosterOptions:
     """`booster_params`: how each tree, or the linear model, is grown, and what some objectives need to know."""
 
     eta: float = option(
-        Real(validate=Range(0.0, 1.0)),
+        Single(validate=Range(0.0, 1.0)),
         "Learning rate: each new tree counts for this share.",
         default=0.3,
         other_keys=("learning_rate",),
     )
     gamma: float = option(
-        Real(validate=Range(0.0)),
+        Single(validate=Range(0.0)),
         "Least loss reduction that a split must bring.",
         default=0.0,
         other_keys=("min_split_loss",),
     )
     max_depth: int = option(Whole(validate=Range(0, 64)), "Deepest tree; 0 for no limit.", default=6, unit="levels")
     min_child_weight: float = option(
-        Real(validate=Range(0.0)), "Least sum of instance weights (hessians) in a leaf.", default=1.0
+        Single(validate=Range(0.0)), "Least sum of instance weights (hessians) in a leaf.", default=1.0
     )
     max_delta_step: float = option(
-        Real(validate=Range(0.0)), "Largest step of a leaf's value; 0 for no limit.", default=0.0
+        Single(validate=Range(0.0)), "Largest step of a leaf's value; 0 for no limit.", default=0.0
     )
     subsample: float = option(
-        Real(validate=Range(0.0, 1.0, above=True)), "Share of the rows drawn for each tree.", default=1.0
+        Single(validate=Range(0.0, 1.0, above=True)), "Share of the rows drawn for each tree.", default=1.0
     )
     sampling_method: str = option(
         Text(validate=Choice("uniform", "gradient_based")),
@@ -60,32 +76,32 @@ class BoosterOptions:
         default="uniform",
     )
     colsample_bytree: float = option(
-        Real(validate=Range(0.0, 1.0, above=True)),
+        Single(validate=Range(0.0, 1.0, above=True)),
         "Share of the columns drawn for each tree.",
         default=1.0,
         other_keys=("colsample",),
     )
     colsample_bylevel: float = option(
-        Real(validate=Range(0.0, 1.0, above=True)),
+        Single(validate=Range(0.0, 1.0, above=True)),
         "Share of a tree's columns drawn for each level.",
         default=1.0,
     )
     colsample_bynode: float = option(
-        Real(validate=Range(0.0, 1.0, above=True)),
+        Single(validate=Range(0.0, 1.0, above=True)),
         "Share of a level's columns drawn for each split.",
         default=1.0,
     )
     lambda_: float | None = option(
-        Real(validate=Range(0.0)),
+        Single(validate=Range(0.0)),
         "Weight of the L2 penalty. Default: 1 for trees, 0 for gblinear.",
         key="lambda",
         other_keys=("reg_lambda",),
     )
     alpha: float = option(
-        Real(validate=Range(0.0)), "Weight of the L1 penalty.", default=0.0, other_keys=("reg_alpha",)
+        Single(validate=Range(0.0)), "Weight of the L1 penalty.", default=0.0, other_keys=("reg_alpha",)
     )
     lambda_bias: float = option(
-        Real(validate=Range(0.0, 0.0)),
+        Single(validate=Range(0.0, 0.0)),
         "L2 penalty of the bias of gblinear, which xgboost gave up: only 0 is accepted.",
         default=0.0,
     )
@@ -93,14 +109,14 @@ class BoosterOptions:
         Text(validate=Choice("auto", "exact", "approx", "hist")), "How splits are searched.", default="auto"
     )
     scale_pos_weight: float = option(
-        Real(validate=Range(0.0, above=True)),
+        Single(validate=Range(0.0, above=True)),
         "Weight of the positive class against the negative one, for the logistic objectives.",
         default=1.0,
     )
     max_bin: int = option(
         Whole(validate=Range(2, 65536)), "Most bins per feature of hist and approx.", default=256, unit="bins"
     )
-    max_leaves: int = option(Whole(validate=Range(0)), "Most leaves of a tree; 0 for no limit.", default=0)
+    max_leaves: int = option(Whole(validate=Range(0, 2**31 - 1)), "Most leaves of a tree; 0 for no limit.", default=0)
     grow_policy: str = option(
         Text(validate=Choice("depthwise", "lossguide")),
         "Which node is split next by hist and approx.",
@@ -115,7 +131,7 @@ class BoosterOptions:
         default="one_output_per_tree",
     )
     monotone_constraints: dict[str, int] = option(  # noqa: RUF009  # a field, made anew each time
-        Table(Whole()),
+        Table(Whole(), validate=Range(-1, 1)),
         "Features by name that may only raise the output (1) or only lower it (-1).",
         factory=dict,
     )
@@ -132,30 +148,32 @@ class BoosterOptions:
         "How dart weighs new trees against dropped ones.",
         default="tree",
     )
-    rate_drop: float = option(Real(validate=Range(0.0, 1.0)), "Share of the trees that dart drops.", default=0.0)
+    rate_drop: float = option(Single(validate=Range(0.0, 1.0)), "Share of the trees that dart drops.", default=0.0)
     one_drop: bool = option(Flag(), "Whether dart always drops at least one tree.", default=False)
     skip_drop: float = option(
-        Real(validate=Range(0.0, 1.0)), "Probability that dart drops nothing in an iteration.", default=0.0
+        Single(validate=Range(0.0, 1.0)), "Probability that dart drops nothing in an iteration.", default=0.0
     )
     feature_selector: str = option(
         Text(validate=Choice("cyclic", "greedy", "thrifty")),
         "In which order gblinear updates its weights; random orders are not offered: they cannot be resumed.",
         default="cyclic",
     )
-    top_k: int = option(Whole(validate=Range(0)), "How many features greedy and thrifty look at; 0 for all.", default=0)
+    top_k: int = option(
+        Whole(validate=Range(0, 2**31 - 1)), "How many features greedy and thrifty look at; 0 for all.", default=0
+    )
     tweedie_variance_power: float = option(
-        Real(validate=Range(1.0, 1.999)),
+        Single(validate=Range(1.0, 1.999)),
         "How the variance grows with the mean, for reg:tweedie: from 1, as in a Poisson distribution, to almost 2, as "
         "in a gamma distribution.",
         default=1.5,
     )
     huber_slope: float = option(
-        Real(validate=Range(0.0, above=True)),
+        Single(validate=Range(0.0, above=True)),
         "Error from which on reg:pseudohubererror is linear rather than square.",
         default=1.0,
     )
     quantile_alpha: float = option(
-        Real(validate=Range(0.0, 1.0)), "Which quantile reg:quantileerror predicts.", default=0.5
+        Single(validate=Range(0.0, 1.0)), "Which quantile reg:quantileerror predicts.", default=0.5
     )
 
 
@@ -164,10 +182,10 @@ class XGBoostOptions:
     """What is learned and for how long."""
 
     nclasses: int = option(
-        Whole(validate=Range(0)), "Number of classes; needed for classification.", default=0, unit="classes"
+        Whole(validate=Range(0, 10**6)), "Number of classes; needed for classification.", default=0, unit="classes"
     )
     ntargets: int = option(
-        Whole(validate=Range(0)),
+        Whole(validate=Range(0, 10**6)),
         "Number of values to predict; needed for regression.",
         default=0,
         unit="targets",
@@ -179,12 +197,13 @@ class XGBoostOptions:
         default=False,
     )
     class_weights: tuple[float, ...] = option(
-        Several(Real(), validate=Range(0.0)),
+        Several(Single(), validate=Range(0.0)),
         "How much a row of each class counts in training, one number per class. Default: 1 for all.",
         default=(),
     )
     ignore_label: int | None = option(
-        Whole(), "Label of rows that count neither in training nor in measures. Default: none."
+        Whole(validate=Range(-(2**31), 2**31 - 1)),
+        "Label of rows that count neither in training nor in measures. Default: none.",
     )
     objective: str = option(
         Text(validate=Choice(*CLASSIFICATION, SOFTMAX, *REGRESSION)),
@@ -204,7 +223,7 @@ class XGBoostOptions:
         unit="rounds",
     )
     test_interval: int = option(
-        Whole(validate=Range(1)),
+        Whole(validate=Range(1, 10**9)),
         "Rounds between two tests; the last round is always tested.",
         default=1,
         unit="rounds",
@@ -216,13 +235,13 @@ class XGBoostOptions:
     )
     seed: int = option(Whole(validate=Range(0, 2**31 - 1)), "Seed of row and column sampling.", default=0)
     save_period: int = option(
-        Whole(validate=Range(0)),
+        Whole(validate=Range(0, 10**9)),
         "Rounds between two models kept in the repository besides the last; 0 keeps the last only.",
         default=0,
         unit="rounds",
     )
     base_score: tuple[float, ...] = option(
-        Several(Real()),
+        Several(Single()),
         "Prediction before the first round, one number or one for each class or target. Default: estimated from the "
         "labels by xgboost.",
         default=(),
@@ -233,7 +252,7 @@ class XGBoostOptions:
         default=(),
     )
     num_feature: int = option(
-        Whole(validate=Range(0)),
+        Whole(validate=Range(0, 2**31 - 1)),
         "Number of features, to check the data against; 0 takes it from the data.",
         default=0,
         unit="features",
@@ -241,7 +260,7 @@ class XGBoostOptions:
     db: bool = option(Flag(), "The same as `db` of the input.", default=False)
     gpu: bool = option(Flag(), "Whether a GPU is used.", default=False)
     gpuid: tuple[int, ...] = option(
-        Several(Whole(validate=Range(-1))), "Which of the worker's GPUs is used; -1 for any.", default=(0,)
+        Several(Whole(), validate=Range(-1, 2**31 - 1)), "Which of the worker's GPUs is used; -1 for any.", default=(0,)
     )
     booster_params: BoosterOptions = option(  # noqa: RUF009  # a field, made anew each time
         Group(BoosterOptions), "How each tree is grown.", factory=BoosterOptions
@@ -486,10 +505,6 @@ def _check_target(options: XGBoostOptions) -> None:
 def _check_booster(options: XGBoostOptions) -> None:
     """Refuse ways to grow trees that exclude each other."""
     wanted = options.booster_params
-    for feature, sign in wanted.monotone_constraints.items():
-        if sign not in (-1, 0, 1):
-            path = "booster_params.monotone_constraints"
-            _refuse(path, f"parameters.mllib.{path} is {sign} for {shown(feature)}; it must be -1, 0 or 1")
     if options.booster == "gblinear":
         return
     if wanted.colsample_bynode < 1 and wanted.tree_method == "exact":

@@ -238,7 +238,7 @@ def test_no_data_is_refused():
         ("xgboost", {"test_split": 1}, {"nclasses": 3}, "it must be below 1"),
         ("xgboost", {"label_offset": [1, 2]}, {"nclasses": 3}, "label_offset has 2 values"),
         ("xgboost", {"autoencoder": True}, {"nclasses": 3}, r"parameters\.mllib\.autoencoder is not"),
-        ("xgboost", {}, {"nclasses": 3, "ignore_label": 2**40}, "fit into 32 bits"),
+        ("xgboost", {}, {"nclasses": 3, "ignore_label": 2**40}, "at most 2147483647"),
     ],
 )
 def test_what_rows_of_svm_cannot_be_is_refused(library, input, mllib, text):
