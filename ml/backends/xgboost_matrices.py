@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from ml.connectors.disk import disk_error
 from ml.options.target import Target
 from ml.tables import Chunk, DenseTable, SparseTable, Table
 
 #: Rows whose labels are looked at together.
 _STEP_ROWS = 2**18
-
+#: Most bytes of a page: by row, by cell of a dense chunk with up to 256 bins and with more, by value of a sparse one,
+#: and by bin of the whole table, whose bounds stand in every page.
+_ROW_BYTES, _CELL_BYTES, _WIDE_CELL_BYTES, _VALUE_BYTES, _BIN_BYTES = 8, 8, 16, 60, 8
 
 #: Parameters of mallopt, from malloc.h of glibc, and their values in bytes.
 _MALLOPT = {-3: 2**18, -1: 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
@@ -120,17 +124,51 @@ def on_disk(
                 taken = rows.taken(chunk.features, chunk.labels)
                 if taken["data"].shape[0] == 0:
                     continue
+                # Two at a time: the page of the chunk before may still be on its way.
+                _check_room(prefix, 2 * (_page_bytes(taken["data"], max_bin) + bounds))
                 if move is not None:
                     taken["data"] = move(taken["data"])
                 input_data(**taken)
                 return True
             return False
 
+    bounds = _BIN_BYTES * min(table.width * max_bin, cells(table))
     pages = Pages()
     try:
         return xgboost.ExtMemQuantileDMatrix(pages, missing=np.nan, nthread=threads, max_bin=max_bin, ref=like)
+    except BaseException:
+        for left in prefix.parent.glob(f"{prefix.name}*"):
+            left.unlink(missing_ok=True)
+        raise
     finally:
         pages.reset()  # lets go of the last chunk
+
+
+def _page_bytes(features: Any, max_bin: int) -> int:
+    """About the most that the page of a chunk takes on disk, without the bounds of bins."""
+    rows, columns = features.shape
+    if not isinstance(features, np.ndarray):
+        return rows * _ROW_BYTES + int(features.nnz) * _VALUE_BYTES
+    return rows * (_ROW_BYTES + columns * (_CELL_BYTES if max_bin <= 256 else _WIDE_CELL_BYTES))
+
+
+def _check_room(prefix: Path, size: int) -> None:
+    """See that so many bytes can be written beside `prefix`: xgboost ends the whole process when it cannot write.
+
+    Raises BadInput.
+    """
+    probe = prefix.with_name(f"{prefix.name}.room")
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, max(1, size))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        written = sum(each.stat().st_size for each in prefix.parent.glob(f"{prefix.name}*") if each != probe)
+        raise disk_error(error, written) from None
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def steps(rows: int) -> Iterator[slice]:

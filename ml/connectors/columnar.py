@@ -13,7 +13,6 @@ no more; a table of less than 64 blocks is shuffled perfectly.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ml.connectors.disk import disk_error
 from ml.errors import BadInput
 from ml.tables import Chunk, Table
 
@@ -283,14 +283,3 @@ class _LabelWriter:
             "shape": (self._rows, *self._first.shape[1:]),
         }
         np.lib.format.write_array_header_1_0(self._file, about)
-
-
-def disk_error(error: OSError, written: int = 0) -> BadInput:
-    """What to say when a file could not be written; `written` : bytes of it that were."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return BadInput(
-            f"the disk is full: parameters.input.db keeps the table on disk, and {written / 2**30:.1f} GiB of it "
-            "were written when no space was left; free some, or train without db if the memory can hold the table"
-        )
-    reason = (error.strerror or "unknown error").lower()
-    return BadInput(f"the table that parameters.input.db keeps on disk cannot be written: {reason}")

@@ -11,7 +11,6 @@ are not equally long.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from ml.connectors.disk import disk_error
 from ml.errors import BadInput
 from ml.tables import Chunk, Table
 
@@ -226,9 +226,4 @@ class CsrWriter:
             with contextlib.suppress(OSError):  # what was not written yet cannot be
                 file.close()
             path.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return BadInput(
-                f"the disk is full: parameters.input.db keeps the table on disk, and {written / 2**30:.1f} GiB of it "
-                "were written when no space was left; free some, or train without db if the memory can hold the table"
-            )
-        return BadInput(f"the table that parameters.input.db keeps on disk cannot be written: {error.strerror}")
+        return disk_error(error, written)

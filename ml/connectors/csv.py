@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml.connectors import csv_labels
-from ml.connectors.columnar import ColumnarTable, ColumnarWriter, disk_error
+from ml.connectors.columnar import ColumnarTable, ColumnarWriter
 from ml.connectors.csv_columns import (
     BOUNDS,
     Fitted,
@@ -40,6 +40,7 @@ from ml.connectors.csv_columns import (
 )
 from ml.connectors.csv_labels import Classes
 from ml.connectors.csv_text import MISSING, CsvText, WrongRow, as_number
+from ml.connectors.disk import disk_error
 from ml.connectors.source import Source
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions

@@ -510,6 +510,9 @@ def _check_booster(options: XGBoostOptions) -> None:
     if wanted.colsample_bynode < 1 and wanted.tree_method == "exact":
         path = "booster_params.colsample_bynode"
         _refuse(path, f"parameters.mllib.{path} needs the tree_method hist or approx, not exact")
+    if wanted.max_depth == 0 and wanted.tree_method == "exact":
+        path = "booster_params.max_depth"
+        _refuse(path, f"parameters.mllib.{path} 0, no limit, needs the tree_method hist or approx, not exact")
     for name in ("sampling_method", "multi_strategy"):
         value = getattr(wanted, name)
         if value not in ("gradient_based", "multi_output_tree"):

@@ -1,6 +1,8 @@
 """xgboost on sparse tables and on tables that are read from disk: the numbers of xgboost itself, and exact resume."""
 
+import errno
 import importlib
+import os
 import types
 
 import numpy as np
@@ -161,6 +163,39 @@ def test_a_training_on_disk_resumes_exactly(tmp_path, monkeypatch, way, sparse, 
     second = fresh(resume=state_of(first, tmp_path / "state"))
     assert all(np.array_equal(one, other) for one, other in zip(outputs[8:], run(second, 16), strict=True))
     assert bytes_of(second, tmp_path / "second") == bytes_of(whole, tmp_path / "whole")
+
+
+def test_pages_that_find_no_room_are_told_and_leave_nothing(tmp_path, monkeypatch):
+    """xgboost itself would end the process."""
+    data, mllib = data_of("diabetes")
+
+    def full(descriptor, start, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    tables = on_disk(data, tmp_path, monkeypatch)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        BadInput, match=r"the disk is full: parameters\.input\.db keeps the table on disk, and 0\.0 MiB"
+    ):
+        begin(options(mllib), tables, scratch=tmp_path)
+    assert list((tmp_path / "pages").iterdir()) == []
+
+
+def test_room_for_pages_is_room_for_what_is_written(tmp_path, monkeypatch):
+    asked = []
+    real = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *where: (asked.append(where[2]), real(*where)))
+    for name in SETS:
+        for sparse in (False, True):
+            data, mllib = data_of(name, sparse)
+            place = tmp_path / f"{name} {sparse}"
+            tables = on_disk(data, place, monkeypatch)
+            asked.clear()
+            trainer = begin(options(mllib), tables, scratch=place)
+            first_pass = asked[: len(list(tables.train.chunks()))]
+            [pages] = [path for path in (place / "pages").iterdir() if path.name.startswith("train")]
+            assert pages.stat().st_size <= sum(first_pass) / 2  # room is asked for two pages at a time
+            del trainer  # which takes its pages away
 
 
 def test_pages_are_removed_with_the_training(tmp_path, monkeypatch):

@@ -510,7 +510,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
         writer.append_values(np.ones(1, np.float32), np.zeros(1, np.int32), np.array([0, 1]), None)
     assert list((tmp_path / "table").iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"that parameters\.input\.db keeps on disk cannot be written: Not a directory"):
+    with pytest.raises(BadInput, match=r"that parameters\.input\.db keeps on disk cannot be written: not a directory"):
         CsrWriter(tmp_path / "file" / "table")
 
 

@@ -247,3 +247,8 @@ def test_an_option_that_has_effect_is_handed_on_without_a_word(mllib):
 def test_columns_of_a_node_are_not_drawn_by_exact():
     with pytest.raises(BadParameter, match=r"booster_params.colsample_bynode needs the tree_method hist or approx"):
         training({"nclasses": 3, "booster_params": {"tree_method": "exact", "colsample_bynode": 0.5}})
+
+
+def test_trees_without_a_limit_are_not_grown_by_exact():
+    with pytest.raises(BadParameter, match=r"booster_params.max_depth 0, no limit, needs the tree_method hist"):
+        training({"nclasses": 3, "booster_params": {"tree_method": "exact", "max_depth": 0}})
