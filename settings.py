@@ -234,9 +234,9 @@ class Settings:
     api_workers: int = _setting("MODELYARD_API_WORKERS", "API processes that `modelyard up` starts.", _whole(1, 64), 1)
     api_threads: int = _setting(
         "MODELYARD_API_THREADS",
-        "Threads of each API process; half of them may be held by waiting calls.",
+        "Threads of each API process; seven eighths of them may wait for predictions, half for trainings and hosts.",
         _whole(2, 1024),
-        64,
+        128,
     )
     train_workers: int = _setting(
         "MODELYARD_TRAIN_WORKERS", "Training workers that `modelyard up` starts.", _whole(0, 64), 1

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import threading
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Request
@@ -93,11 +94,11 @@ class Access:
     @staticmethod
     def _check_host(request: Request) -> None:
         # A web page whose name is made to lead to this machine is of the same origin for its reader's browser.
-        host = _hostname(f"http://{request.headers.get('Host', 'localhost')}")
-        if not is_loopback(host or ""):
+        given = request.headers.get("Host", "localhost")
+        if not _is_local(given):
             raise ForeignOrigin(
-                f"this server has no keys and answers to localhost only, not to {str(host)[:200]!r}; "
-                "create a key with `modelyard keys create`"
+                "this server has no keys and answers to localhost only, not to "
+                f"{str(_hostname(f'http://{given}'))[:200]!r}; create a key with `modelyard keys create`"
             )
 
     @staticmethod
@@ -110,6 +111,12 @@ class Access:
             raise ForeignOrigin(
                 f"requests from pages of {origin[:200]!r} need a key; create one with `modelyard keys create`"
             )
+
+
+@lru_cache(maxsize=64)
+def _is_local(host: str) -> bool:
+    """Whether the header Host names this machine."""
+    return is_loopback(_hostname(f"http://{host}") or "")
 
 
 def _hostname(url: str) -> str | None:

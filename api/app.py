@@ -50,7 +50,15 @@ def create_app(
         records=records,
         live=live,
         queue=queue or Queue(settings.broker_url, records, live),
-        slots=Slots(max(1, settings.api_threads // 2)),
+        slots=Slots(
+            max(1, settings.api_threads // 2),
+            "{} calls wait for trainings or for other hosts already; poll, or try again later",
+        ),
+        # The threads that are left tell the others that they must come again.
+        predictions=Slots(
+            max(1, settings.api_threads - settings.api_threads // 8),
+            "{} predictions wait already; try again in a second",
+        ),
         access=Access(records, is_loopback=settings.is_loopback),
         data_roots=DataRoots(settings.data_roots),
         given_objects=objects,

@@ -37,6 +37,8 @@ PHRASES = {
     405: "MethodNotAllowed",
     409: "Conflict",
     413: "RequestEntityTooLarge",
+    429: "TooManyRequests",
+    499: "ClientClosedRequest",
     500: "InternalError",
     503: "ServiceUnavailable",
     507: "InsufficientStorage",
@@ -92,6 +94,8 @@ WORKERS: dict[str, Code] = {
     "killed": _INTERNAL,
     "worker_lost": _INTERNAL,
     "no_answer": Code(503, retry_after_s=2),
+    "overloaded": Code(429, retry_after_s=1),
+    "caller_gone": Code(499),
 }
 """Kinds that only workers, and the wait for them, bring forth."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar, cast
@@ -9,6 +10,8 @@ from typing import Protocol, TypeVar, cast
 from flask import current_app, g
 
 from api.access import Access
+from api.known import KnownServices
+from api.tally import Tally
 from api.waiting import Slots
 from settings import Settings
 from storage.data_roots import DataRoots
@@ -16,6 +19,7 @@ from storage.live import Live
 from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Account, Records, Repository, Service, Task
+from workers.asked import Answer, Asked
 
 T = TypeVar("T")
 
@@ -28,8 +32,16 @@ class Sender(Protocol):
     def send_task(self, task: Task) -> bool:
         """Tell the workers that a task waits; False when Redis did not take it."""
 
-    def predict(self, request: dict[str, object], queue: str, timeout_s: float) -> dict[str, object]:
-        """Have a worker answer a prediction; raises NoAnswer, LiveUnavailable."""
+    def predict(
+        self,
+        asked: Asked,
+        lane: str,
+        batch: str,
+        timeout_s: float,
+        mark: str | None = None,
+        is_connected: Callable[[], bool] = ...,
+    ) -> Answer:
+        """Have a worker answer a prediction; raises NoAnswer, Overloaded, CallerGone, Changed, LiveUnavailable."""
 
 
 @dataclass
@@ -41,11 +53,22 @@ class Parts:
     live: Live
     queue: Sender
     slots: Slots
+    predictions: Slots
     access: Access
     data_roots: DataRoots
     given_objects: Objects | None = None
     _names: dict[int, str] = field(default_factory=dict)
     _repositories: dict[int, Repository] = field(default_factory=dict)
+
+    @cached_property
+    def services(self) -> KnownServices:
+        """What is known of the services that are asked for predictions."""
+        return KnownServices(self.records, self.live)
+
+    @cached_property
+    def tally(self) -> Tally:
+        """Counts of predictions."""
+        return Tally(self.live)
 
     @cached_property
     def objects(self) -> Objects:

@@ -109,6 +109,7 @@ class _Statistics:
         counts: dict[str, float] = {}
         if not self._is_silent:
             try:
+                self._parts.tally.flush()
                 counts = self._parts.live.statistics.of(service.id)
             except LiveUnavailable:
                 self._is_silent = True
@@ -173,6 +174,7 @@ def create(
         parameters=wanted.parameters,
         model={"weights": weights} if weights else {},
     )
+    note_change(parts)
     try:
         folder = repositories.folder_of(parts, repository)
         if folder is not None:
@@ -190,10 +192,10 @@ def create(
                 return service, warnings, None
             task = _take_over(parts, account, service, repository, wanted, {}, IMPORT_WAIT_S)
     except StorageError:
-        parts.records.services.delete(service.id)  # a failed creation leaves no service behind
+        _forget(parts, service)  # a failed creation leaves no service behind
         raise
     if is_named and task.state.is_final and task.state is not State.FINISHED:
-        parts.records.services.delete(service.id)
+        _forget(parts, service)
         return None, warnings, task
     return service, [*warnings, *_told_of(parts, repository, task)], task
 
@@ -280,10 +282,23 @@ def delete(parts: Parts, account: Account, service: Service, clear: str) -> Task
         task = _clear(parts, account, service, clear, deadline)
         if task.state is not State.FINISHED:
             return task
-    parts.records.services.delete(service.id)
+    _forget(parts, service)
     for late in parts.records.tasks.open_jobs([service.id]):  # accepted in between
         cancel(parts, late)
     return task
+
+
+def _forget(parts: Parts, service: Service) -> None:
+    parts.records.services.delete(service.id)
+    note_change(parts)
+
+
+def note_change(parts: Parts) -> None:
+    """Have every API process read services again. When Redis is away, they do within a second."""
+    try:
+        parts.live.changes.note()
+    except LiveUnavailable as error:
+        _log.info("a change was not told: %s", error)
 
 
 def _end_jobs(parts: Parts, service: Service, deadline: float) -> None:

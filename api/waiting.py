@@ -17,15 +17,17 @@ _LONGEST_LOOK_S = 0.25
 class Slots:
     """How many calls of this process may wait at one time; the others are refused rather than queued."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, words: str) -> None:
+        """words : what a caller who is refused is told; "{}" stands for the count."""
         self.count = count
+        self._words = words
         self._free = threading.BoundedSemaphore(count)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold a thread for as long as the block takes. Raises Busy when too many do."""
         if not self._free.acquire(blocking=False):
-            raise Busy(f"{self.count} calls wait for trainings or for other hosts already; poll, or try again later")
+            raise Busy(self._words.format(self.count))
         try:
             yield
         finally:

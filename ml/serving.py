@@ -22,12 +22,15 @@ from ml.errors import ModelUnusable
 from ml.options.loading import Warning
 from ml.options.output import OutputOptions
 from ml.options.requests import SECTIONS, PredictionOptions, ServiceOptions
-from ml.tables import Table, Target
+from ml.tables import DenseTable, SparseTable, Table, Target
 from ml.training.loop import compute
 
 #: File of our own that keeps a description beside its model, so that a copied folder still knows everything.
 DESCRIPTION_FILE = "modelyard.json"
 CORRESPONDENCE_FILE = "corresp.txt"
+#: Most rows of a question that is computed together with others: with more there is nothing to gain.
+JOINED_ROWS = 4096
+_RESOLVED = 256
 _POSITION = re.compile(r"[0-9]{1,15}")
 
 
@@ -44,6 +47,26 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
+class Question:
+    """Rows that were read, and what is asked about them.
+
+    layer : whose values are wanted instead of predictions; empty for predictions.
+    seconds : what its parts took so far, as in `Prediction`.
+    """
+
+    table: Table
+    options: PredictionOptions
+    layer: str
+    warnings: list[Warning]
+    seconds: dict[str, float]
+
+    @property
+    def can_join(self) -> bool:
+        """Whether it may be computed together with others: its rows are in memory, and few."""
+        return isinstance(self.table, DenseTable | SparseTable) and len(self.table) <= JOINED_ROWS
+
+
 class Model:
     """A model in memory, with what it knows about its inputs and classes.
 
@@ -57,6 +80,7 @@ class Model:
         self._fitted = _fitted(description)
         self._threads = threads
         self._info = registry.find(description["backend"]).INFO
+        self._kept: dict[int, tuple[PredictionOptions, Fitted]] = {}
         self.target = target_of(description)
         self.bytes = engine.bytes
 
@@ -65,26 +89,60 @@ class Model:
 
         Raises BadInput.
         """
+        question = self.read(data, options)
+        return self.answer(question, self.compute([question])[0])
+
+    def read(self, data: Sequence[Source], options: PredictionOptions) -> Question:
+        """The rows of `data` as the model takes them. Raises BadInput."""
         began = time.perf_counter()
-        wanted = options.output
-        fitted = self._connector.resolve(self._fitted, options.input, options.given_input)
-        labelled = bool(wanted.measure)
+        fitted = self._resolved(options)
+        labelled = bool(options.output.measure)
         table, warnings = self._connector.read_prediction(
             data, fitted, self.target, labelled=labelled, threads=self._threads
         )
-        read = time.perf_counter()
         layer = "" if labelled else getattr(options.mllib, "extract_layer", "")
-        is_values = bool(layer) or options.type == "unsupervised"
+        return Question(table, options, layer, warnings, {"input": time.perf_counter() - began})
+
+    def _resolved(self, options: PredictionOptions) -> Fitted:
+        """What is known of the inputs, with what the options say otherwise; kept for options that come again."""
+        kept = self._kept.get(id(options))
+        if kept is None or kept[0] is not options:
+            if len(self._kept) >= _RESOLVED:
+                self._kept.clear()
+            kept = options, self._connector.resolve(self._fitted, options.input, options.given_input)
+            self._kept[id(options)] = kept
+        return kept[1]
+
+    def compute(self, questions: Sequence[Question]) -> list[np.ndarray]:
+        """Outputs, or what a layer gives, for each question, computed together where there are several.
+
+        All must have the same options of the library. Raises BadInput, which may be about any of them.
+        """
+        began = time.perf_counter()
+        options, layer = questions[0].options.mllib, questions[0].layer
         engine = self._engine
-        outputs = np.concatenate(
-            [
-                engine.extract(chunk.features, layer, options.mllib)
-                if layer
-                else engine.predict(chunk.features, options.mllib)
-                for chunk in table.chunks()
-            ]
-        )
-        computed = time.perf_counter()
+
+        def of(features: Any) -> np.ndarray:
+            return engine.extract(features, layer, options) if layer else engine.predict(features, options)
+
+        if len(questions) == 1:
+            made = [np.concatenate([of(chunk.features) for chunk in questions[0].table.chunks()])]
+        else:
+            outputs = of(_stacked([chunk.features for each in questions for chunk in each.table.chunks()]))
+            ends = np.cumsum([len(each.table) for each in questions])
+            made = np.split(outputs, ends[:-1])
+        seconds = time.perf_counter() - began
+        for each in questions:
+            each.seconds["compute"] = seconds
+        return made
+
+    def answer(self, question: Question, outputs: np.ndarray) -> Prediction:
+        """The answer to a question with the outputs of `compute`. Raises BadInput."""
+        began = time.perf_counter()
+        options, table = question.options, question.table
+        wanted = options.output
+        labelled = bool(wanted.measure)
+        is_values = bool(question.layer) or options.type == "unsupervised"
         if labelled:
             made = self._measured(outputs, table, wanted)
         elif is_values:
@@ -92,8 +150,10 @@ class Model:
             made = Prediction(features(outputs, table.uris, wanted))
         else:
             made = self._shaped(outputs, table, wanted)
-        made.warnings = warnings + made.warnings + self._without_effect(wanted, has_values=not labelled and is_values)
-        made.seconds = {"input": read - began, "compute": computed - read, "output": time.perf_counter() - computed}
+        made.warnings = (
+            question.warnings + made.warnings + self._without_effect(wanted, has_values=not labelled and is_values)
+        )
+        made.seconds = {**question.seconds, "output": time.perf_counter() - began}
         return made
 
     def _without_effect(self, wanted: OutputOptions, *, has_values: bool) -> list[Warning]:
@@ -127,6 +187,15 @@ class Model:
         best = self._info.best if wanted.best is None else wanted.best
         names = self._description["labels"]
         return Prediction(classes(outputs, table.uris, names, best=best, threshold=wanted.confidence_threshold))
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Rows of several feature arrays of one kind, one after the other."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    from scipy.sparse import vstack
+
+    return vstack(parts, format="csr")
 
 
 def _fitted(description: dict[str, Any]) -> Fitted:

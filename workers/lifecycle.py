@@ -11,7 +11,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from ml.errors import MlError
-from storage.errors import RecordsUnavailable, StorageError, StoreUnavailable, Superseded
+from storage.errors import LiveUnavailable, RecordsUnavailable, StorageError, StoreUnavailable, Superseded
 from storage.records import Attempt, Ended, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
@@ -115,7 +115,13 @@ def _record(attempt: Attempt, done: Work, parts: Parts) -> Ended:
 
 
 def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
-    """Tell the workers what may start now: this task again, or the next one of its repository."""
+    """Tell the API that versions may have changed, and the workers what may start now: this task again, or the next
+    one of its repository.
+    """
+    try:
+        parts.live.changes.note()
+    except LiveUnavailable as error:
+        _log.info("%s: its end was not told to the API, which sees it within a second: %s", attempt.name, error)
     tasks = parts.records.tasks
     if ended.following is not None and tasks.is_startable(ended.following):
         parts.queue.send_task(ended.following)

@@ -5,73 +5,124 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from ml import serving
 from ml.connectors import source
 from ml.errors import MlError
-from ml.options import load_prediction
+from ml.options import PredictionOptions, load_prediction
 from storage.errors import StorageError
+from storage.live import LOST, Taken
 from storage.records import Version
+from workers.asked import Asked, failed, told
 from workers.data import entries, sources
 from workers.parts import Parts
 from workers.version_files import manifest_of
 
+_KEPT = 4096
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Predictor:
-    """The loaded models of one worker process, the least recently used ones given up first."""
+@dataclass
+class _Job:
+    """A request on its way through the worker: what it asks, and its answer once there is one."""
 
-    def __init__(self, parts: Parts) -> None:
+    taken: Taken
+    model: serving.Model | None = None
+    question: serving.Question | None = None
+    load_s: float = 0.0
+    answer: bytes | None = None
+
+
+class Predictor:
+    """The loaded models of one worker process, the least recently used ones given up first.
+
+    forget : called with the model's part of the list's name when a model is given up.
+    """
+
+    def __init__(self, parts: Parts, forget: Callable[[str], None] = lambda model: None) -> None:
         self._parts = parts
         self._models: OrderedDict[tuple[int, str], serving.Model] = OrderedDict()
+        self._options: dict[bytes, tuple[Json, PredictionOptions]] = {}
+        self.forget = forget
 
-    def answer(self, request_id: str) -> None:
-        """Answer one request, unless its caller is gone."""
-        taken = self._parts.live.exchange.take(request_id)
-        if taken is None:
-            return
-        request, _ = taken
+    def answer(self, batch: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
+        """The answer to each request of a batch, all of one model: none spoils those of the others."""
+        jobs = [_Job(taken) for taken in batch]
+        for job in jobs:
+            self._guarded(job, self._read)
+        self._compute([job for job in jobs if job.question is not None])
+        return [(job.taken.id, job.answer or LOST) for job in jobs]
+
+    def _guarded(self, job: _Job, work: Callable[[_Job], None]) -> None:
+        """Do a part of a job; what it raises becomes its answer."""
         try:
-            answer = self.predict(request)
+            work(job)
         except (MlError, StorageError) as error:
-            answer = {
-                "error": {
-                    "kind": error.kind,
-                    "message": str(error),
-                    "section": getattr(error, "section", None),
-                }
-            }
+            job.answer, job.question = failed(error.kind, str(error), getattr(error, "section", None)), None
         except Exception:
-            _log.exception("prediction %s failed unexpectedly", request_id)
-            answer = {"error": {"kind": "internal", "message": "unexpected error; the worker's log has it"}}
-        self._parts.live.exchange.answer(request_id, answer)
+            _log.exception("prediction %s failed unexpectedly", job.taken.id.decode())
+            job.answer, job.question = failed("internal", "unexpected error; the worker's log has it"), None
 
-    def predict(self, request: Json) -> Json:
-        """The answer to a request: `predictions` or `measure`, `timings` in milliseconds, and `warnings` if any."""
+    def _read(self, job: _Job) -> None:
+        asked = Asked.split(job.taken.asked)
+        request, options = self._loaded(asked.head)
         began = time.perf_counter()
-        options = load_prediction(
-            request["mllib"], request["connector"], request["parameters"], type=request["type"]
-        ).value
-        model = self._model(request["version_id"], request["device"])
-        loaded = time.perf_counter()
-        data = [
-            source.from_json(each) for each in sources(entries(request, self._parts.objects), self._parts.data_roots)
-        ]
-        fetched = time.perf_counter()
-        found = model.predict(data, options)
-        answer: Json = {"measure": found.measure} if found.measure is not None else {"predictions": found.predictions}
-        answer["timings"] = {
-            "load_ms": _ms(loaded - began),
-            "input_ms": _ms(fetched - loaded + found.seconds["input"]),
-            "compute_ms": _ms(found.seconds["compute"]),
-            "output_ms": _ms(found.seconds["output"]),
-        }
-        if found.warnings:
-            answer["warnings"] = [each.as_json() for each in found.warnings]
-        return answer
+        job.model = self._model(request["version_id"], request["device"])
+        job.load_s = time.perf_counter() - began
+        data = asked.data if asked.data is not None else entries(request, self._parts.objects)
+        found = [source.from_json(each) for each in sources(data, self._parts.data_roots)]
+        fetched_s = time.perf_counter() - began - job.load_s
+        job.question = job.model.read(found, options)
+        job.question.seconds["input"] += fetched_s
+
+    def _loaded(self, head: bytes) -> tuple[Json, PredictionOptions]:
+        """What a head says, and its options, which are the same for every request with that head."""
+        kept = self._options.get(head)
+        if kept is None:
+            request = orjson.loads(head)
+            options = load_prediction(
+                request["mllib"], request["connector"], request["parameters"], type=request["type"]
+            ).value
+            kept = request, options
+            if "data_key" not in request:
+                if len(self._options) >= _KEPT:
+                    self._options.clear()
+                self._options[head] = kept
+        return kept
+
+    def _compute(self, jobs: Sequence[_Job]) -> None:
+        """Compute jobs that can be joined together, the others one by one."""
+        joined = [job for job in jobs if job.question is not None and job.question.can_join]
+        if len(joined) > 1:
+            try:
+                self._finish(joined)
+            except Exception as error:
+                # One of them is at fault: each is computed alone then, and tells its own reason.
+                _log.info("a batch of %d is computed one by one: %s", len(joined), error)
+        for job in jobs:
+            if job.answer is None:
+                self._guarded(job, lambda job: self._finish([job]))
+
+    def _finish(self, jobs: Sequence[_Job]) -> None:
+        questions = [job.question for job in jobs if job.question is not None]
+        model = jobs[0].model
+        assert model is not None
+        outputs = model.compute(questions)
+        for job, question, output in zip(jobs, questions, outputs, strict=True):
+
+            def finish(job: _Job, question: serving.Question = question, output: Any = output) -> None:
+                made = model.answer(question, output)
+                timings = {"queued": job.taken.waited_ms, "load": job.load_s * 1000}
+                timings |= {name: made.seconds[name] * 1000 for name in ("input", "compute", "output")}
+                job.answer = told(made, timings, together=len(jobs))
+
+            self._guarded(job, finish)
 
     def _model(self, version_id: int, device: str) -> serving.Model:
         key = (version_id, device)
@@ -91,8 +142,5 @@ class Predictor:
         while len(self._models) > 1 and sum(model.bytes for model in self._models.values()) > (
             self._parts.settings.models_limit_bytes
         ):
-            self._models.popitem(last=False)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+            (version_id, device), _ = self._models.popitem(last=False)
+            self.forget(f"{version_id}.{device}")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 from celery import Celery
@@ -12,15 +16,21 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from storage.errors import LiveUnavailable
-from storage.live import Live
+from storage.live import LOST, Live, Replies, Request, Sent, Spread
+from storage.live.lane import WAKE_UP_S
 from storage.records import Records, Task
+from workers.asked import Answer, Asked
+from workers.outbox import Outbox, Posted
 
 TASK_NAMES = {"train": "modelyard.train", "clear": "modelyard.clear", "import": "modelyard.import"}
-PREDICT = "modelyard.predict"
+DRAIN = "modelyard.drain"
 SWEEP = "modelyard.sweep"
 CONTROL_QUEUE = "control"
 
 _PUBLISH_S = 1.0
+# After how long a caller asks after its request, first and at most; how long an answer may be on its way; and how old
+# the number of workers may be.
+_FIRST_NUDGE_S, _LAST_NUDGE_S, _ON_ITS_WAY_S, _WORKERS_S = 0.1, 1.0, 0.2, 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -37,8 +47,27 @@ def predict_queue(engine: str, device: str) -> str:
 class NoAnswer(Exception):
     """No worker answered a prediction in time."""
 
-    def __init__(self, queue: str, waited_s: float) -> None:
-        super().__init__(f"no worker of the queue {queue} answered within {waited_s:g} s; try again later")
+    kind = "no_answer"
+
+    def __init__(self, lane: str, waited_s: float, why: str = "") -> None:
+        reason = f": {why}" if why else f" within {waited_s:g} s"
+        super().__init__(f"no worker of {lane} answered{reason}; try again later")
+
+
+class Overloaded(Exception):
+    """More predictions wait than workers can be expected to answer."""
+
+    kind = "overloaded"
+
+
+class Changed(Exception):
+    """Services or versions changed since it was made up what to ask."""
+
+
+class CallerGone(Exception):
+    """Whoever asked has hung up."""
+
+    kind = "caller_gone"
 
 
 def sender(broker_url: str) -> Celery:
@@ -68,6 +97,12 @@ class Queue:
         self._app = sender(broker_url)
         self._records = records
         self._live = live
+        self._spreads: dict[str, tuple[float, Spread]] = {}
+        self._outboxes: dict[str, Outbox] = {}
+
+    @cached_property
+    def _replies(self) -> Replies:
+        return self._live.lane.replies()
 
     def send_task(self, task: Task) -> bool:
         """Tell the workers that a task waits; only its number travels.
@@ -91,21 +126,92 @@ class Queue:
         """Ask for a sweep, unless nobody takes the message within `expires_s`."""
         return self._send(SWEEP, [], CONTROL_QUEUE, f"sweep-{time.time():.1f}", expires=expires_s)
 
-    def predict(self, request: dict[str, Any], queue: str, timeout_s: float) -> dict[str, Any]:
+    def wake(self, lane: str, wake: str) -> bool:
+        """Wake a worker of a lane, unless nobody takes the message before the wake-up counts as lost."""
+        return self._send(DRAIN, [lane, wake], lane, wake, expires=WAKE_UP_S)
+
+    def predict(
+        self,
+        asked: Asked,
+        lane: str,
+        batch: str,
+        timeout_s: float,
+        mark: str | None = None,
+        is_connected: Callable[[], bool] = lambda: True,
+    ) -> Answer:
         """Have a worker answer a prediction.
 
-        Raises NoAnswer after `timeout_s`, LiveUnavailable when Redis is down.
+        batch : name of the list of what may be computed together, "<model>:<digest>".
+        mark : of changes, at which it was made up what is asked; None not to look at it.
+        is_connected : whether the caller is still there; asked when the answer takes longer than usual.
+        Raises NoAnswer after `timeout_s`, Overloaded, CallerGone, Changed, LiveUnavailable when Redis is down.
         """
         request_id = uuid.uuid4().hex
-        began = time.monotonic()
-        self._live.exchange.ask(request_id, request, timeout_s)
-        if not self._send(PREDICT, [request_id], queue, f"predict-{request_id[:12]}", expires=timeout_s):
-            raise LiveUnavailable("Redis does not take requests now; try again later")
-        answer = self._live.exchange.wait(request_id, timeout_s - (time.monotonic() - began))
-        if answer is None:
-            self._live.exchange.withdraw(request_id)
-            raise NoAnswer(queue, timeout_s)
-        return answer
+        deadline = time.monotonic() + timeout_s
+        request = Request(request_id, batch, self._replies.name, timeout_s, asked.joined())
+        waiter = self._replies.expect(request_id)
+        try:
+            self._outbox(lane).send(request, waiter, mark)
+            sends, step_s = 1, _FIRST_NUDGE_S
+            while True:
+                answer = waiter.wait(min(step_s, deadline - time.monotonic()))
+                if answer is not None:
+                    break
+                if time.monotonic() >= deadline:
+                    raise NoAnswer(lane, timeout_s)
+                if not is_connected():
+                    raise CallerGone
+                step_s = min(step_s * 2, _LAST_NUDGE_S)
+                sent, wake = self._live.lane.nudge(lane, request_id, self._spread(lane))
+                if sent is Sent.WAKE:
+                    self.wake(lane, wake)
+                elif sent is Sent.REFUSED:
+                    # Answered just now; or Redis lost it: then it is asked once more.
+                    answer = waiter.wait(_ON_ITS_WAY_S)
+                    if answer is not None:
+                        break
+                    if sends == 2:
+                        raise LiveUnavailable("Redis lost the request twice; try again later")
+                    sends += 1
+                    left = replace(request, patience_s=deadline - time.monotonic())
+                    self._outbox(lane).send(left, waiter, None)
+        except (NoAnswer, CallerGone, Changed, LiveUnavailable):
+            with suppress(LiveUnavailable):
+                self._live.lane.withdraw(lane, request_id)
+            raise
+        finally:
+            waiter.close()
+        if answer == LOST:
+            raise NoAnswer(lane, timeout_s, "two workers died of it or beside it")
+        return Answer.split(answer)
+
+    def _outbox(self, lane: str) -> Outbox:
+        found = self._outboxes.get(lane)
+        if found is None:
+            found = self._outboxes.setdefault(lane, Outbox(partial(self._append, lane)))
+        return found
+
+    def _append(self, lane: str, posted: Sequence[Posted]) -> None:
+        """Append requests, and tell those who wait for the ones that cannot be answered."""
+        spread = self._spread(lane)
+        sent, mark = self._live.lane.append(lane, [each.request for each in posted], spread)
+        for each, became in zip(posted, sent, strict=True):
+            if became is Sent.REFUSED:
+                text = f"too many predictions wait for the workers of {lane}; try again in a second"
+                each.waiter.fail(Overloaded(text))
+            elif became is Sent.WAKE and not self.wake(lane, each.request.wake):
+                each.waiter.fail(LiveUnavailable("Redis does not take messages now; try again later"))
+            elif each.mark is not None and each.mark != mark:
+                each.waiter.fail(Changed())
+
+    def _spread(self, lane: str) -> Spread:
+        """How many workers serve a lane, looked up every few seconds."""
+        kept = self._spreads.get(lane)
+        if kept is None or time.monotonic() - kept[0] > _WORKERS_S:
+            beats = self._live.heartbeats.all()
+            kept = time.monotonic(), Spread(workers=max(1, sum(lane in beat.queues for beat in beats)))
+            self._spreads[lane] = kept
+        return kept[1]
 
     def _send(self, name: str, args: list[Any], queue: str, message_id: str, **options: Any) -> bool:
         try:

@@ -17,16 +17,19 @@ from storage.errors import LiveUnavailable, RecordsUnavailable
 from workers.app import STOP_MARKER, app, settings
 from workers.child import Standby
 from workers.clearing import clear_repository
+from workers.draining import Draining
 from workers.lifecycle import Doing, run_task
 from workers.origins import import_model
 from workers.parts import Parts
 from workers.predicting import Predictor
-from workers.queue import PREDICT, SWEEP, TASK_NAMES
+from workers.queue import DRAIN, SWEEP, TASK_NAMES
 from workers.scratch import Scratch
 from workers.sweep import Sweep
 from workers.training import Training
 
 _log = logging.getLogger(__name__)
+QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
+_LINGER_S = 30.0
 _parent = os.getppid()
 _making = threading.Lock()
 # Of the four threads of a control worker, see `cli.services.worker_argv`.
@@ -51,8 +54,17 @@ def _training() -> Training:
 
 
 @cache
-def _predictor() -> Predictor:
-    return Predictor(_parts())
+def _draining() -> Draining:
+    lanes = [queue for queue in os.environ.get(QUEUES_VARIABLE, "").split(",") if queue.startswith("predict.")]
+    # A worker of several lanes has one turn after the other; that of a single lane may stay in it.
+    is_alone = len(lanes) < 2
+    return Draining(
+        _parts(),
+        Predictor(_parts()),
+        _is_stopping,
+        linger_s=_LINGER_S if is_alone else 0.0,
+        turn_s=None if is_alone else 1.0,
+    )
 
 
 @cache
@@ -63,7 +75,7 @@ def _sweep() -> Sweep:
 @signals.worker_process_init.connect
 def _warm_up(**told: object) -> None:
     """Get ready before the first message: one that trains keeps a child waiting, one that predicts imports."""
-    for queue in os.environ.get("MODELYARD_WORKER_QUEUES", "").split(","):
+    for queue in os.environ.get(QUEUES_VARIABLE, "").split(","):
         kind, _, rest = queue.partition(".")
         if kind == "train":
             _training().prepare()
@@ -114,10 +126,10 @@ def import_(task_id: int) -> None:
     _work_beside(_IMPORTS, task_id, lambda attempt, lease: import_model(_parts(), attempt, lease))
 
 
-@app.task(name=PREDICT)
-def predict(request_id: str) -> None:
-    """Queue predict.<library>.<device>: one prediction."""
-    _predictor().answer(request_id)
+@app.task(name=DRAIN)
+def drain(lane: str, wake: str) -> None:
+    """Queue predict.<engine>.<device>: the predictions that wait in that lane, until there are none."""
+    _draining()(lane, wake)
 
 
 @app.task(name=SWEEP)

@@ -39,9 +39,10 @@ from ml.connectors.csv_columns import (
     with_names,
 )
 from ml.connectors.csv_labels import Classes
+from ml.connectors.csv_plain import PlainRows
 from ml.connectors.csv_text import MISSING, CsvText, WrongRow, as_number
 from ml.connectors.disk import disk_error
-from ml.connectors.source import Source
+from ml.connectors.source import LinesSource, Source
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions
 from ml.options.loading import Warning, shown
@@ -117,6 +118,10 @@ def read_prediction(
         )
     tables: list[DenseTable] = []
     warnings: list[Warning] = list(fitted.remarks) if isinstance(fitted, _Asked) else []
+    if len(sources) == 1 and isinstance(sources[0], LinesSource) and not labelled:
+        plain = _plain_rows(fitted).read(sources[0].lines, sources[0].name)
+        if plain is not None:
+            return plain, warnings
     for source in sources:
         with CsvText(source, fitted.separator, fitted.quote) as text:
             names, has_header = _prediction_columns(text, fitted, labelled)
@@ -766,6 +771,14 @@ def _read_test(
     if folder is not None:
         return writer.finish(name)
     return DenseTable(memory.features.array(), memory.label_array(), None, name)
+
+
+def _plain_rows(fitted: Fitted) -> PlainRows:
+    """What reads plain rows of these columns; made once."""
+    kept: PlainRows | None = fitted.__dict__.get("plain_rows")
+    if kept is None:
+        kept = fitted.__dict__["plain_rows"] = PlainRows(fitted, _placed(fitted))
+    return kept
 
 
 def _check_columns(

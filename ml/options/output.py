@@ -121,6 +121,12 @@ class OutputOptions:
         "Whether the values `vals` of a prediction are one text, 1 for each that is above 0 and 0 for each other.",
         default=False,
     )
+    timings: bool = option(
+        Flag(),
+        "Whether the head of the answer to a prediction has `timings`: milliseconds it was `queued`, and that `load` "
+        "of the model, `input`, `compute` and `output` took.",
+        default=False,
+    )
     regression: bool = option(
         Flag(),
         "Accepted for compatibility: a service knows itself whether it does regression.",

@@ -6,13 +6,32 @@ Redis 6.2 are used, which is what the embedded server speaks.
 
 from __future__ import annotations
 
-from storage.live.exchange import Exchange
+from storage.live.changes import Changes
 from storage.live.heartbeats import Heartbeat, Heartbeats
+from storage.live.lane import LOST, Batch, Drain, Lane, Replies, Request, Sent, Spread, Taken, Waiter
 from storage.live.progress import Progress
 from storage.live.server import LiveServer
-from storage.live.statistics import Statistics
+from storage.live.statistics import Counts, Statistics
 
-__all__ = ["Exchange", "Heartbeat", "Heartbeats", "Live", "Progress", "Statistics"]
+__all__ = [
+    "LOST",
+    "Batch",
+    "Changes",
+    "Counts",
+    "Drain",
+    "Heartbeat",
+    "Heartbeats",
+    "Lane",
+    "Live",
+    "Progress",
+    "Replies",
+    "Request",
+    "Sent",
+    "Spread",
+    "Statistics",
+    "Taken",
+    "Waiter",
+]
 
 
 class Live:
@@ -22,7 +41,8 @@ class Live:
         self.server = LiveServer(url)
         self.progress = Progress(self.server)
         self.heartbeats = Heartbeats(self.server)
-        self.exchange = Exchange(self.server)
+        self.lane = Lane(self.server)
+        self.changes = Changes(self.server)
         self.statistics = Statistics(self.server)
 
     def check(self) -> None:
@@ -36,5 +56,6 @@ class Live:
             return int(self.server.redis.llen(queue))
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Give all connections back; drains and replies end by themselves, when they are closed."""
+        self.lane.close()
         self.server.redis.close()

@@ -19,13 +19,20 @@ class LiveServer:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.redis = self._client(decode_responses=True)
+
+    def bytes_client(self) -> redis.Redis:
+        """A client with a pool of its own, whose answers are bytes."""
+        return self._client(decode_responses=False)
+
+    def _client(self, *, decode_responses: bool) -> redis.Redis:
         # One retry, at once: a connection that the server closed while it idled must not fail the next call.
-        self.redis = redis.Redis.from_url(
-            url,
+        return redis.Redis.from_url(
+            self.url,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
             retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
+            decode_responses=decode_responses,
         )
 
     @contextmanager

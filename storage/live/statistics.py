@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 from storage.live.server import LiveServer
 
 _LIFETIME_S = 30 * 86400
+
+
+class Counts(NamedTuple):
+    """Predict calls by how they ended, the rows they were about, and milliseconds of the model and of all around it."""
+
+    predict_count: int = 0
+    predict_success: int = 0
+    predict_failure: int = 0
+    inference_count: int = 0
+    total_predict_duration_ms: float = 0.0
+    total_transform_duration_ms: float = 0.0
+
+    def __add__(self, other: Counts) -> Counts:  # type: ignore[override]  # of numbers, not of tuples
+        return Counts(*(one + more for one, more in zip(self, other, strict=True)))  # type: ignore[arg-type]
 
 
 class Statistics:
@@ -15,25 +29,14 @@ class Statistics:
     def __init__(self, server: LiveServer) -> None:
         self._server = server
 
-    def count(
-        self,
-        service_id: int,
-        *,
-        succeeded: bool,
-        inferences: int = 0,
-        predict_ms: float = 0.0,
-        transform_ms: float = 0.0,
-    ) -> None:
-        """Note one predict call."""
+    def add(self, service_id: int, counts: Counts) -> None:
+        """Add to the counts of a service."""
         key = f"statistics:{service_id}"
         with self._server.errors():
             pipe = self._server.redis.pipeline(transaction=False)
-            pipe.hincrby(key, "predict_count", 1)
-            pipe.hincrby(key, "predict_success" if succeeded else "predict_failure", 1)
-            if succeeded:
-                pipe.hincrby(key, "inference_count", inferences)
-                pipe.hincrbyfloat(key, "total_predict_duration_ms", predict_ms)
-                pipe.hincrbyfloat(key, "total_transform_duration_ms", transform_ms)
+            for name, value in counts._asdict().items():
+                if value:
+                    pipe.hincrbyfloat(key, name, value) if name.endswith("_ms") else pipe.hincrby(key, name, value)
             pipe.expire(key, _LIFETIME_S)
             pipe.execute()
 

@@ -36,6 +36,13 @@ class Versions:
 
     def newest(self, repository_id: int) -> Version:
         """The newest version with its artifacts; raises VersionNotFound."""
+        found = self.newest_or_none(repository_id)
+        if found is None:
+            raise VersionNotFound("no training of this repository has published a version yet")
+        return found
+
+    def newest_or_none(self, repository_id: int) -> Version | None:
+        """The newest version with its artifacts; None while there is none."""
         with self._database.read() as connection:
             row = connection.execute(
                 select(*_COLUMNS)
@@ -43,9 +50,7 @@ class Versions:
                 .order_by(versions.c.number.desc())
                 .limit(1)
             ).one_or_none()
-        if row is None:
-            raise VersionNotFound("no training of this repository has published a version yet")
-        return self._with_artifacts(row)
+        return None if row is None else self._with_artifacts(row)
 
     def get(self, version_id: int) -> Version:
         """The version of that id, removed or not, with its artifacts; raises VersionNotFound."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import queue
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +12,7 @@ import pytest
 import redis
 
 from storage.errors import LiveUnavailable
-from storage.live import Heartbeat, Live
+from storage.live import Counts, Heartbeat, Live, Request, Spread
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.servers
@@ -49,9 +46,14 @@ def write_everything(live: Live) -> None:
     live.progress.hint_cancel(1)
     live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
     live.heartbeats.note_sweep()
-    live.statistics.count(1, succeeded=True, inferences=3)
-    live.exchange.ask("asked", {"data": []}, 30.0)
-    live.exchange.answer("answered", {"predictions": []})
+    live.statistics.add(1, Counts(predict_count=1, predict_success=1, inference_count=3))
+    live.changes.note()
+    append(live)
+
+
+def append(live: Live) -> None:
+    request = Request("r", "1.cpu:x", "replies:test", 30.0, b"{}")
+    live.lane.append("predict.toy.cpu", [request], Spread())
 
 
 # Lifetimes
@@ -60,7 +62,7 @@ def write_everything(live: Live) -> None:
 def test_every_key_has_a_lifetime(live: Live):
     write_everything(live)
     found = lifetimes(live)
-    assert len(found) == 8
+    assert len(found) == 12
     assert all(0 < seconds <= 30 * 86400 for seconds in found.values()), found
 
 
@@ -84,9 +86,27 @@ def test_lifetime_of_what_is_written_again_starts_anew(live: Live):
     live.progress.put(1, {"percent": 6.0})
     live.progress.append_history(1, 1, POINTS, len(POINTS))
     live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
-    live.statistics.count(1, succeeded=False)
+    live.statistics.add(1, Counts(predict_count=1, predict_failure=1))
+    live.changes.note()
     found = lifetimes(live)
-    assert all(found[name] > 5 for name in ("progress:1", "history:1:1", "worker:train1@here", "statistics:1"))
+    names = ("progress:1", "history:1:1", "worker:train1@here", "statistics:1", "changes")
+    assert all(found[name] > 5 for name in names)
+
+
+def test_closing_gives_every_connection_back(live: Live):
+    closed = Live(live.server.url)
+    drain = closed.lane.drain("predict.toy.cpu", "d", lease_s=60.0)
+    write_everything(closed)
+    drain.turn(most=1)
+    drain.close()
+    replies = closed.lane.replies()
+    replies.expect("r").wait(0.05)
+    replies.close()
+    closed.close()
+    deadline = time.monotonic() + 5
+    while len(live.server.redis.client_list()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(live.server.redis.client_list()) == 1
 
 
 # Progress and histories
@@ -168,9 +188,9 @@ def test_age_of_the_last_sweep_is_known_once_there_was_one(live: Live):
 
 
 def test_statistics_add_up_by_service(live: Live):
-    live.statistics.count(1, succeeded=True, inferences=3, predict_ms=1.5, transform_ms=0.25)
-    live.statistics.count(1, succeeded=True, inferences=2, predict_ms=2.5, transform_ms=0.5)
-    live.statistics.count(1, succeeded=False, inferences=9, predict_ms=9.0)
+    live.statistics.add(1, Counts(1, 1, 0, 3, 1.5, 0.25) + Counts(1, 1, 0, 2, 2.25, 0.5))
+    live.statistics.add(1, Counts(predict_count=1, predict_failure=1))
+    live.statistics.add(1, Counts(total_predict_duration_ms=0.25))
     assert live.statistics.of(1) == {
         "inference_count": 5,
         "predict_count": 3,
@@ -183,98 +203,44 @@ def test_statistics_add_up_by_service(live: Live):
 
 
 def test_statistics_lose_no_call_when_many_count_at_once(live: Live):
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: live.statistics.count(1, succeeded=number % 2 == 0, inferences=1), range(200)))
-    counts = live.statistics.of(1)
-    assert (counts["predict_count"], counts["predict_success"], counts["inference_count"]) == (200, 100, 100)
-
-
-# The exchange
-
-
-def test_request_is_taken_once_with_the_time_that_its_caller_still_waits(live: Live):
-    live.exchange.ask("r", {"data": ["é", 1, None]}, 30.0)
-    taken = live.exchange.take("r")
-    assert taken is not None
-    request, left_s = taken
-    assert request == {"data": ["é", 1, None]}
-    assert 25 < left_s <= 30
-    assert live.exchange.take("r") is None
-
-
-def test_request_whose_caller_gave_up_cannot_be_taken(live: Live):
-    live.exchange.ask("late", {}, 0.03)
-    live.exchange.ask("withdrawn", {}, 30.0)
-    live.exchange.withdraw("withdrawn")
-    time.sleep(0.1)
-    assert live.exchange.take("late") is None
-    assert live.exchange.take("withdrawn") is None
-    assert live.exchange.take("never asked") is None
-    assert lifetimes(live) == {}
-
-
-def test_answer_reaches_a_caller_that_waits_and_one_that_comes_later(live: Live):
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(live.exchange.wait, "waited for", 20.0)
-        time.sleep(0.05)
-        live.exchange.answer("waited for", {"predictions": [1]})
-        assert waiting.result() == {"predictions": [1]}
-    live.exchange.answer("fetched", {"predictions": [2]})
-    assert live.exchange.wait("fetched", 20.0) == {"predictions": [2]}
-
-
-def test_wait_without_an_answer_lasts_as_long_as_asked(live: Live):
-    for timeout_s in (0.0, 0.2, 0.7):
-        began = time.monotonic()
-        assert live.exchange.wait("nothing", timeout_s) is None
-        assert timeout_s - 0.01 <= time.monotonic() - began < timeout_s + 1.5
-
-
-def test_only_one_of_many_workers_takes_a_request(live: Live):
-    for number in range(50):
-        live.exchange.ask(f"r{number}", {"number": number}, 30.0)
-    start = threading.Barrier(8)
-
-    def take_all() -> list[int]:
-        start.wait(10)
-        found = (live.exchange.take(f"r{number}") for number in range(50))
-        return [each[0]["number"] for each in found if each is not None]
+    def add(number: int) -> None:
+        live.statistics.add(1, Counts(1, number % 2, 1 - number % 2, 1, 0.5))
 
     with ThreadPoolExecutor(8) as pool:
-        taken = [each.result() for each in [pool.submit(take_all) for _ in range(8)]]
-    assert sorted(itertools.chain.from_iterable(taken)) == list(range(50))
+        list(pool.map(add, range(200)))
+    assert live.statistics.of(1) == {
+        "inference_count": 200,
+        "predict_count": 200,
+        "predict_success": 100,
+        "predict_failure": 100,
+        "total_predict_duration_ms": 100.0,
+        "total_transform_duration_ms": 0.0,
+    }
 
 
-def test_answers_are_never_mixed(live: Live):
-    messages: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+def test_counts_add_up_by_name():
+    assert Counts(1, 1, 0, 5, 1.5, 0.5) + Counts(1, 0, 1, 0, 0.25, 0.0) == Counts(2, 1, 1, 5, 1.75, 0.5)
+    assert Counts(3) + Counts() == Counts(predict_count=3)
 
-    def work() -> None:
-        while (request_id := messages.get()) is not None:
-            taken = live.exchange.take(request_id)
-            if taken is not None:
-                live.exchange.answer(request_id, {"of": request_id, "square": taken[0]["number"] ** 2})
 
-    def ask(caller: int) -> None:
-        for number in range(25):
-            request_id = f"{caller}-{number}"
-            live.exchange.ask(request_id, {"number": 100 * caller + number}, 30.0)
-            messages.put(request_id)
-            messages.put(request_id)  # a message may come twice
-            answer = live.exchange.wait(request_id, 20.0)
-            assert answer == {"of": request_id, "square": (100 * caller + number) ** 2}
+# The mark of changes
 
-    with ThreadPoolExecutor(11) as pool:
-        workers = [pool.submit(work) for _ in range(3)]
-        callers = [pool.submit(ask, caller) for caller in range(8)]
-        try:
-            for each in callers:
-                each.result(60)
-        finally:
-            for _ in workers:
-                messages.put(None)
-        for each in workers:
-            each.result(20)
-    assert lifetimes(live) == {}
+
+def test_mark_is_another_one_after_every_change_and_for_everybody(live: Live):
+    other = Live(live.server.url)
+    assert live.changes.current() == ""
+    marks = [""]
+    for _ in range(3):
+        live.changes.note()
+        marks.append(live.changes.current())
+        assert other.changes.current() == live.changes.current() == marks[-1]
+    assert len(set(marks)) == 4
+    # Lost with Redis, it is none that anybody has seen after a change.
+    live.server.redis.flushall()
+    assert live.changes.current() == ""
+    live.changes.note()
+    assert live.changes.current() not in marks
+    other.close()
 
 
 # When Redis goes
@@ -289,7 +255,8 @@ def test_flushall_heals_with_the_next_writing(live: Live):
     assert live.heartbeats.all() == []
     assert live.heartbeats.sweep_age_s() is None
     assert set(live.statistics.of(1).values()) == {0}
-    assert live.exchange.take("asked") is None
+    assert live.changes.current() == ""
+    assert live.lane.waiting("predict.toy.cpu") == {}
     # A history comes back as a whole, although its writer tells the newest point only.
     live.progress.append_history(1, 1, POINTS, len(POINTS) - 1)
     assert live.progress.history(1, 1) == POINTS
@@ -312,6 +279,8 @@ def test_redis_that_is_started_again_is_used_again(own_live: Live, own_redis: Re
 
 
 def every_call(live: Live) -> dict[str, Callable[[], object]]:
+    drain = live.lane.drain("predict.toy.cpu", "d", lease_s=60.0)
+    drain.close()
     return {
         "check": live.check,
         "waiting_messages": lambda: live.waiting_messages("train.cpu"),
@@ -326,13 +295,18 @@ def every_call(live: Live) -> dict[str, Callable[[], object]]:
         "all": live.heartbeats.all,
         "note_sweep": live.heartbeats.note_sweep,
         "sweep_age_s": live.heartbeats.sweep_age_s,
-        "count": lambda: live.statistics.count(1, succeeded=True),
+        "add": lambda: live.statistics.add(1, Counts(predict_count=1)),
         "of": lambda: live.statistics.of(1),
-        "ask": lambda: live.exchange.ask("r", {}, 30.0),
-        "take": lambda: live.exchange.take("r"),
-        "withdraw": lambda: live.exchange.withdraw("r"),
-        "answer": lambda: live.exchange.answer("r", {}),
-        "wait": lambda: live.exchange.wait("r", 30.0),
+        "note": live.changes.note,
+        "current": live.changes.current,
+        "append": lambda: append(live),
+        "nudge": lambda: live.lane.nudge("predict.toy.cpu", "r", Spread()),
+        "withdraw": lambda: live.lane.withdraw("predict.toy.cpu", "r"),
+        "waiting": lambda: live.lane.waiting("predict.toy.cpu"),
+        "turn": lambda: drain.turn([(b"r", b"{}")], most=1),
+        "rest": lambda: drain.rest(0.25),
+        "forget": lambda: drain.forget("1.cpu"),
+        "leave": drain.leave,
     }
 
 
@@ -370,12 +344,14 @@ def test_redis_that_hangs_is_told_within_three_seconds(own_live: Live, own_redis
     write_everything(own_live)
 
 
-def test_redis_that_goes_while_an_answer_is_waited_for_is_told(own_live: Live, own_redis: RedisServer):
+def test_redis_that_goes_while_a_drain_rests_is_told(own_live: Live, own_redis: RedisServer):
+    drain = own_live.lane.drain("predict.toy.cpu", "d", lease_s=60.0)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(own_live.exchange.wait, "r", 30.0)
+        resting = pool.submit(drain.rest, 0.9)
         time.sleep(0.2)
         began = time.monotonic()
         own_redis.stop()
         with pytest.raises(LiveUnavailable):
-            waiting.result(20)
+            resting.result(20)
         assert time.monotonic() - began < 3
+    drain.close()

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import xgboost
 
+from ml import serving
 from ml.connectors.source import LinesSource
 from ml.training.session import Specification, run
 from settings import Settings
+from storage.errors import LiveUnavailable
+from storage.live import Drain, Taken
 from storage.objects.manifest import upload_folder
 from storage.records import Kind, NewVersion, Service, State, Version
+from workers.asked import Answer, Asked
+from workers.draining import Draining
 from workers.parts import Parts
 from workers.predicting import Predictor
-from workers.queue import NoAnswer
+from workers.queue import CallerGone, Changed, NoAnswer
 from workers.version_files import artifacts_of
 
 pytestmark = pytest.mark.servers
@@ -147,19 +154,39 @@ def question(version: Version, data: list[str] | None = None, **output: Any) -> 
     }
 
 
-def asked(parts: Parts, predictor: Predictor, request: Json) -> Json:
-    """The answer that the caller of a request finds."""
-    parts.live.exchange.ask("r", request, 30.0)
-    predictor.answer("r")
-    answer = parts.live.exchange.wait("r", 1.0)
-    assert answer is not None
+def as_asked(request: Json) -> Asked:
+    return Asked(orjson.dumps({name: value for name, value in request.items() if name != "data"}), request.get("data"))
+
+
+def ask_all(predictor: Predictor, requests: Sequence[Json]) -> list[Answer]:
+    """The answers to one batch, in the order of its requests."""
+    batch = [Taken(b"r%d" % number, 1.5, as_asked(each).joined()) for number, each in enumerate(requests)]
+    answers = predictor.answer(batch)
+    assert [request_id for request_id, _ in answers] == [each.id for each in batch]
+    return [Answer.split(answer) for _, answer in answers]
+
+
+def ask(predictor: Predictor, request: Json) -> Answer:
+    [answer] = ask_all(predictor, [request])
     return answer
 
 
-def table(answer: Json) -> np.ndarray:
-    assert "predictions" in answer, answer
-    found = np.empty((len(answer["predictions"]), 3))
-    for row, each in enumerate(answer["predictions"]):
+def predictions(answer: Answer) -> list[Json]:
+    assert (answer.name, answer.error) == ("predictions", None)
+    found: list[Json] = orjson.loads(answer.content)
+    assert len(found) == answer.count
+    return found
+
+
+def error_of(answer: Answer) -> Json:
+    assert answer.error is not None
+    assert (answer.name, answer.content, answer.count) == ("", b"", 0)
+    return answer.error
+
+
+def table(answer: Answer) -> np.ndarray:
+    found = np.empty((answer.count, 3))
+    for row, each in enumerate(predictions(answer)):
         for one in each["classes"]:
             found[row, int(one["cat"])] = one["prob"]
     return found
@@ -172,54 +199,54 @@ def empty_the_store(parts: Parts) -> None:
     (parts.settings.cache / "entries").mkdir()
 
 
-def is_loaded(parts: Parts, predictor: Predictor, version: Version) -> bool:
+def is_loaded(predictor: Predictor, version: Version) -> bool:
     """Whether a predictor answers for a version when the store is empty."""
-    answer = asked(parts, predictor, question(version))
-    assert ("predictions" in answer) or answer["error"]["kind"] == "artifact_not_found", answer
-    return "predictions" in answer
+    answer = ask(predictor, question(version))
+    assert answer.error is None or answer.error["kind"] == "artifact_not_found", answer
+    return answer.error is None
 
 
 # Models
 
 
 def test_predictions_are_those_of_the_published_model(parts: Parts, service: Service, long: Made):
-    answer = asked(parts, Predictor(parts), question(publish(parts, service, long)))
+    answer = ask(Predictor(parts), question(publish(parts, service, long)))
     np.testing.assert_allclose(table(answer), long.probabilities(), atol=1e-6)
-    assert [each["uri"] for each in answer["predictions"]] == ["1", "2", "3"]
+    assert [each["uri"] for each in predictions(answer)] == ["1", "2", "3"]
 
 
 def test_model_is_loaded_once_and_stays_warm(parts: Parts, service: Service, long: Made):
     version = publish(parts, service, long)
     predictor = Predictor(parts)
-    first = asked(parts, predictor, question(version))
+    first = ask(predictor, question(version))
     empty_the_store(parts)
-    again = asked(parts, predictor, question(version))
-    assert again["predictions"] == first["predictions"]
-    assert again["timings"]["load_ms"] < first["timings"]["load_ms"]
-    assert not is_loaded(parts, Predictor(parts), version), "another process has nothing to load from"
+    again = ask(predictor, question(version))
+    assert predictions(again) == predictions(first)
+    assert again.timings["load"] < first.timings["load"]
+    assert not is_loaded(Predictor(parts), version), "another process has nothing to load from"
 
 
 def test_new_version_takes_over_and_the_old_one_still_answers(parts: Parts, service: Service, short: Made, long: Made):
     predictor = Predictor(parts)
     old = publish(parts, service, short)
-    before = table(asked(parts, predictor, question(old)))
+    before = table(ask(predictor, question(old)))
     new = publish(parts, service, long)
     assert new.number == old.number + 1
-    after = table(asked(parts, predictor, question(new)))
+    after = table(ask(predictor, question(new)))
     np.testing.assert_allclose(before, short.probabilities(), atol=1e-6)
     np.testing.assert_allclose(after, long.probabilities(), atol=1e-6)
     assert np.abs(after - before).max() > 0.1
     # A request that was on its way when the new version came.
-    np.testing.assert_array_equal(table(asked(parts, predictor, question(old))), before)
+    np.testing.assert_array_equal(table(ask(predictor, question(old))), before)
 
 
 def test_models_that_fit_stay(parts: Parts, service: Service, short: Made):
     versions = [publish(parts, service, short) for _ in range(3)]
     predictor = Predictor(parts)
     for version in versions:
-        asked(parts, predictor, question(version))
+        ask(predictor, question(version))
     empty_the_store(parts)
-    assert [is_loaded(parts, predictor, version) for version in versions] == [True, True, True]
+    assert [is_loaded(predictor, version) for version in versions] == [True, True, True]
 
 
 def test_model_longest_unused_is_given_up_when_they_are_too_large_together(parts: Parts, service: Service, short: Made):
@@ -228,9 +255,9 @@ def test_model_longest_unused_is_given_up_when_they_are_too_large_together(parts
     two = dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, models_limit_bytes=2 * size))
     predictor = Predictor(two)
     for position in (0, 1, 0, 2):  # the second is the one that nobody asked for lately
-        asked(two, predictor, question(versions[position]))
+        ask(predictor, question(versions[position]))
     empty_the_store(parts)
-    assert [is_loaded(two, predictor, version) for version in versions] == [True, False, True]
+    assert [is_loaded(predictor, version) for version in versions] == [True, False, True]
 
 
 def test_model_larger_than_the_limit_is_served_alone(parts: Parts, service: Service, short: Made, long: Made):
@@ -238,9 +265,9 @@ def test_model_larger_than_the_limit_is_served_alone(parts: Parts, service: Serv
     predictor = Predictor(none)
     first, second = publish(parts, service, short), publish(parts, service, long)
     for version in (first, second):
-        np.testing.assert_allclose(table(asked(none, predictor, question(version))).sum(axis=1), 1.0, atol=1e-6)
+        np.testing.assert_allclose(table(ask(predictor, question(version))).sum(axis=1), 1.0, atol=1e-6)
     empty_the_store(parts)
-    assert [is_loaded(none, predictor, version) for version in (first, second)] == [False, True]
+    assert [is_loaded(predictor, version) for version in (first, second)] == [False, True]
 
 
 def _size_of(parts: Parts, version: Version) -> int:
@@ -259,31 +286,32 @@ def test_lines_files_and_stored_inputs_are_answered_alike(parts: Parts, service:
     stored = question(version)
     del stored["data"]
     requests = [question(version), question(version, [str(file)]), {**stored, "data_key": "inputs/1-x.json"}]
-    first, *others = (asked(parts, predictor, request)["predictions"] for request in requests)
+    first, *others = (predictions(ask(predictor, request)) for request in requests)
     assert others == [first, first]
 
 
 def test_measures_are_the_answer_when_asked_for(parts: Parts, service: Service, long: Made):
-    answer = asked(parts, Predictor(parts), question(publish(parts, service, long), LABELLED, measure=["acc", "mcll"]))
+    answer = ask(Predictor(parts), question(publish(parts, service, long), LABELLED, measure=["acc", "mcll"]))
     chosen = long.probabilities()[np.arange(3), np.arange(3)]
-    assert answer["measure"] == {
+    assert answer.name == "measure"
+    assert orjson.loads(answer.content) == {
         "acc": pytest.approx(float((long.probabilities().argmax(axis=1) == np.arange(3)).mean())),
         "mcll": pytest.approx(float(-np.log(chosen).mean()), rel=1e-6),
     }
-    assert "predictions" not in answer
 
 
 def test_what_had_no_effect_is_told(parts: Parts, service: Service, long: Made):
     request = question(publish(parts, service, long), LABELLED, measure=["acc", "auc"])
-    [warning] = asked(parts, Predictor(parts), request)["warnings"]
+    [warning] = ask(Predictor(parts), request).warnings
     assert warning["parameter"] == "parameters.output.measure"
     assert "'auc'" in warning["message"]
 
 
 def test_timings_tell_the_parts_of_the_work(parts: Parts, service: Service, long: Made):
-    timings = asked(parts, Predictor(parts), question(publish(parts, service, long)))["timings"]
-    assert set(timings) == {"load_ms", "input_ms", "compute_ms", "output_ms"}
+    timings = ask(Predictor(parts), question(publish(parts, service, long))).timings
+    assert set(timings) == {"queued", "load", "input", "compute", "output"}
     assert all(value > 0 for value in timings.values())
+    assert timings["queued"] == 1.5
 
 
 # Errors
@@ -304,20 +332,20 @@ def test_errors_become_answers_with_their_kind(parts: Parts, service: Service, l
         "bad_parameter": unknown,
     }
     for kind, request in cases.items():
-        error = asked(parts, predictor, request)["error"]
+        error = error_of(ask(predictor, request))
         assert error["kind"] == kind, error
         assert error["message"]
-    assert asked(parts, predictor, cases["bad_input"])["error"]["section"] == "input"
-    assert asked(parts, predictor, cases["bad_parameter"])["error"]["section"] == "output"
+    assert error_of(ask(predictor, cases["bad_input"]))["section"] == "input"
+    assert error_of(ask(predictor, cases["bad_parameter"]))["section"] == "output"
     # None of them does harm to what comes next.
-    assert len(asked(parts, predictor, question(version))["predictions"]) == 3
+    assert len(predictions(ask(predictor, question(version)))) == 3
 
 
 def test_unexpected_error_is_told_without_its_details(
     parts: Parts, service: Service, long: Made, caplog: pytest.LogCaptureFixture
 ):
     version = publish(parts, service, long, labels=3)
-    error = asked(parts, Predictor(parts), question(version))["error"]
+    error = error_of(ask(Predictor(parts), question(version)))
     assert error["kind"] == "internal"
     assert "Traceback" not in error["message"]
     assert "the worker's log" in error["message"]
@@ -327,7 +355,7 @@ def test_unexpected_error_is_told_without_its_details(
 def test_files_that_are_gone_are_no_fault_of_the_client(parts: Parts, service: Service, long: Made):
     version = publish(parts, service, long)
     parts.objects.delete_prefix("attempts")
-    error = asked(parts, Predictor(parts), question(version))["error"]
+    error = error_of(ask(Predictor(parts), question(version)))
     assert error["kind"] == "artifact_not_found"
 
 
@@ -335,76 +363,250 @@ def test_model_that_could_not_be_loaded_is_tried_again(parts: Parts, service: Se
     version = publish(parts, service, long)
     predictor = Predictor(parts)
     parts.objects.delete_prefix("attempts")
-    assert "error" in asked(parts, predictor, question(version))
+    error_of(ask(predictor, question(version)))
     upload_folder(parts.objects, version.prefix, long.folder)
-    assert "predictions" in asked(parts, predictor, question(version))
+    assert ask(predictor, question(version)).count == 3
+
+
+# Batches
+
+
+BATCH = (
+    ["0.5,2"],
+    ["a,b", "1.5,-1", "3,0.25"],
+    ["b,a", "-1,1.5"],
+    ["2,2"] * 40,
+    ["2.25,0.125,1"],
+    ['"0.5",2'],
+)
+
+
+def alone(parts: Parts, requests: Sequence[Json]) -> list[Answer]:
+    """Answers of predictors that get one request at a time."""
+    predictor = Predictor(parts)
+    return [ask(predictor, each) for each in requests]
+
+
+def same(answers: Sequence[Answer], others: Sequence[Answer]) -> bool:
+    """Whether answers say the same but for how long and in what company they were made."""
+    return [dataclasses.replace(each, timings={}, together=1) for each in answers] == [
+        dataclasses.replace(each, timings={}, together=1) for each in others
+    ]
+
+
+def test_requests_of_a_batch_are_answered_as_each_alone(parts: Parts, service: Service, long: Made):
+    version = publish(parts, service, long)
+    requests = [question(version, lines) for lines in BATCH]
+    answers = ask_all(Predictor(parts), requests)
+    assert [each.together for each in answers] == [len(requests)] * len(requests)
+    assert same(answers, alone(parts, requests))
+    assert [each["uri"] for each in predictions(answers[3])] == [str(row) for row in range(1, 41)]
+
+
+def test_what_a_request_wants_of_its_answer_is_its_own(parts: Parts, service: Service, long: Made):
+    version = publish(parts, service, long)
+    requests = [
+        question(version, best=1),
+        question(version),
+        question(version, best=2),
+        question(version, confidence_threshold=0.5),
+        question(version, best=1),
+    ]
+    answers = ask_all(Predictor(parts), requests)
+    assert {each.together for each in answers} == {5}
+    assert [len(predictions(each)[0]["classes"]) for each in answers[:3]] == [1, 3, 2]
+    assert same(answers, alone(parts, requests))
+
+
+def test_lines_files_and_stored_inputs_go_together(parts: Parts, service: Service, long: Made):
+    version = publish(parts, service, long)
+    file = parts.settings.data_roots[0] / "rows.csv"
+    file.write_text("\n".join(ROWS) + "\n")
+    parts.objects.put_bytes("inputs/1-x.json", json.dumps(ROWS).encode())
+    stored = {**question(version), "data_key": "inputs/1-x.json"}
+    del stored["data"]
+    requests = [question(version), question(version, [str(file)]), question(version, [str(file)] * 2), stored]
+    answers = ask_all(Predictor(parts), requests)
+    assert {each.together for each in answers} == {4}
+    assert [each.count for each in answers] == [3, 3, 6, 3]
+    assert same(answers, alone(parts, requests))
+
+
+def test_measures_of_a_batch_are_each_about_its_own_rows(parts: Parts, service: Service, long: Made):
+    version = publish(parts, service, long)
+    requests = [
+        question(version, LABELLED, measure=["acc"]),
+        question(version, LABELLED[:2], measure=["acc", "mcll"]),
+        question(version, ["a,b,kind", "0.5,2,2"], measure=["acc"]),
+    ]
+    assert same(ask_all(Predictor(parts), requests), alone(parts, requests))
+
+
+def test_request_that_is_wrong_fails_alone(parts: Parts, service: Service, long: Made, tmp_path: Path):
+    version = publish(parts, service, long)
+    good = question(version)
+    wrong: dict[str, Json] = {
+        "bad_input": question(version, ["a,b", "1,word"]),
+        "outside_data_roots": question(version, [str(tmp_path / "outside.csv")]),
+        "version_not_found": {**good, "version_id": version.id + 99},
+        "unknown_library": {**good, "mllib": "abacus"},
+        "artifact_not_found": {**{name: good[name] for name in good if name != "data"}, "data_key": "inputs/none.json"},
+    }
+    requests = [good]
+    for each in wrong.values():
+        requests += [each, good]
+    answers = ask_all(Predictor(parts), requests)
+    assert [error_of(each)["kind"] for each in answers[1::2]] == list(wrong)
+    [expected] = alone(parts, [good])
+    assert same(answers[::2], [expected] * len(answers[::2]))
+    assert {each.together for each in answers[::2]} == {len(wrong) + 1}
+
+
+def test_request_that_nobody_can_read_fails_alone(
+    parts: Parts, service: Service, long: Made, caplog: pytest.LogCaptureFixture
+):
+    good = as_asked(question(publish(parts, service, long))).joined()
+    odd = [b"", b"{", b"\n", b"[]\n[]", good + b"]"]
+    batch = [Taken(b"r%d" % number, 0.0, each) for number, each in enumerate([good, *odd, good])]
+    first, *others, last = (Answer.split(answer) for _, answer in Predictor(parts).answer(batch))
+    assert [error_of(each)["kind"] for each in others] == ["internal"] * len(odd)
+    assert "prediction r1 failed unexpectedly" in caplog.text
+    assert same([last], [first])
+    assert first.count == 3
+
+
+def test_batch_that_cannot_be_computed_together_is_computed_one_by_one(
+    parts: Parts, service: Service, long: Made, monkeypatch: pytest.MonkeyPatch
+):
+    version = publish(parts, service, long)
+    requests = [question(version, ["0.5,2"]), question(version, ["9,9"]), question(version, ["1.5,-1"])]
+    expected = alone(parts, requests)
+    compute = serving.Model.compute
+
+    def refuse_nine(model: serving.Model, questions: Sequence[serving.Question]) -> list[np.ndarray]:
+        for each in questions:
+            if any((chunk.features == 9).any() for chunk in each.table.chunks()):
+                raise RuntimeError("nine is too much")
+        return compute(model, questions)
+
+    monkeypatch.setattr(serving.Model, "compute", refuse_nine)
+    first, second, third = ask_all(Predictor(parts), requests)
+    assert same([first, third], [expected[0], expected[2]])
+    assert error_of(second) == {
+        "kind": "internal",
+        "message": "unexpected error; the worker's log has it",
+        "section": None,
+    }
+
+
+def test_unexpected_error_about_an_answer_spoils_only_that(
+    parts: Parts, service: Service, long: Made, monkeypatch: pytest.MonkeyPatch
+):
+    version = publish(parts, service, long)
+    requests = [question(version), question(version, best=2), question(version, best=1)]
+    expected = alone(parts, requests)
+    shape = serving.Model.answer
+
+    def refuse_two(model: serving.Model, asked: serving.Question, outputs: np.ndarray) -> serving.Prediction:
+        if asked.options.output.best == 2:
+            raise RuntimeError("two is too few")
+        return shape(model, asked, outputs)
+
+    monkeypatch.setattr(serving.Model, "answer", refuse_two)
+    first, second, third = ask_all(Predictor(parts), requests)
+    assert error_of(second)["kind"] == "internal"
+    assert same([first, third], [expected[0], expected[2]])
+
+
+def test_options_are_read_once_for_all_requests_with_them(
+    parts: Parts, service: Service, long: Made, monkeypatch: pytest.MonkeyPatch
+):
+    version = publish(parts, service, long)
+    predictor = Predictor(parts)
+    first = ask(predictor, question(version))
+    monkeypatch.setattr("workers.predicting.load_prediction", lambda *given, **more: pytest.fail("read again"))
+    assert same([ask(predictor, question(version))], [first])
 
 
 # Callers
 
 
+LANE = "predict.xgboost.cpu"
+
+
+def batch_of(version: Version) -> str:
+    return f"{version.id}.cpu:x"
+
+
 def nothing_is_left(parts: Parts) -> bool:
-    return list(parts.live.server.redis.scan_iter()) == []
+    return list(parts.live.server.redis.scan_iter("*:request:*")) == []
 
 
-def gone(parts: Parts, request: Json) -> None:
-    parts.live.exchange.ask("r", request, 30.0)
-    parts.live.exchange.withdraw("r")
-
-
-def late(parts: Parts, request: Json) -> None:
-    parts.live.exchange.ask("r", request, 0.001)
-    while not nothing_is_left(parts):
-        threading.Event().wait(0.005)
-
-
-@pytest.mark.parametrize("leave", [gone, late], ids=["gone", "late"])
-def test_nothing_is_computed_for_a_caller_that_left(
-    parts: Parts, service: Service, long: Made, leave: Callable[[Parts, Json], None]
-):
-    version = publish(parts, service, long)
-    predictor = Predictor(parts)
-    leave(parts, question(version))
-    predictor.answer("r")
-    assert nothing_is_left(parts)
-    empty_the_store(parts)
-    assert not is_loaded(parts, predictor, version), "the model was not even loaded"
-
-
-def test_message_that_comes_twice_is_answered_once(parts: Parts, service: Service, long: Made):
-    predictor = Predictor(parts)
-    parts.live.exchange.ask("r", question(publish(parts, service, long)), 30.0)
-    predictor.answer("r")
-    predictor.answer("r")
-    assert parts.live.server.redis.llen("reply:r") == 1
+@contextlib.contextmanager
+def working(parts: Parts) -> Iterator[None]:
+    """A worker that serves the lane meanwhile."""
+    over = threading.Event()
+    drain = Draining(parts, Predictor(parts), over.is_set)
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(drain, LANE, "")
+        try:
+            yield
+        finally:
+            over.set()
+        work.result(20)
 
 
 def test_queue_brings_each_caller_its_own_answer(parts: Parts, service: Service, short: Made):
     version = publish(parts, service, short)
-    over = threading.Event()
-
-    def work() -> None:
-        predictor = Predictor(parts)
-        while not over.is_set():
-            for key in list(parts.live.server.redis.scan_iter("request:*")):
-                predictor.answer(str(key).removeprefix("request:"))
-            over.wait(0.01)
 
     def predict(rows: int) -> int:
-        request = question(version, ["a,b", *["1,2"] * rows])
-        return len(parts.queue.predict(request, "predict.xgboost.cpu", 30.0)["predictions"])
+        request = as_asked(question(version, ["a,b", *["1,2"] * rows]))
+        return len(predictions(parts.queue.predict(request, LANE, batch_of(version), 30.0)))
 
-    with ThreadPoolExecutor(5) as pool:
-        worker = pool.submit(work)
-        try:
-            assert list(pool.map(predict, range(1, 13))) == list(range(1, 13))
-        finally:
-            over.set()
-        worker.result(20)
+    with working(parts), ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(predict, range(1, 13))) == list(range(1, 13))
+    assert nothing_is_left(parts)
 
 
 def test_caller_that_nobody_answers_takes_its_request_back(parts: Parts, service: Service, short: Made):
-    request = question(publish(parts, service, short))
+    version = publish(parts, service, short)
     with pytest.raises(NoAnswer, match=r"predict\.xgboost\.cpu"):
-        parts.queue.predict(request, "predict.xgboost.cpu", 0.2)
-    assert list(parts.live.server.redis.scan_iter("request:*")) == []
+        parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 0.2)
+    assert nothing_is_left(parts)
+
+
+def test_nothing_is_computed_for_a_caller_that_left(parts: Parts, service: Service, long: Made):
+    version = publish(parts, service, long)
+    with pytest.raises(CallerGone):
+        parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0, is_connected=lambda: False)
+    drain = parts.live.lane.drain(LANE, "test", lease_s=30.0)
+    assert drain.turn(most=8) is None
+    drain.close()
+
+
+def test_what_was_asked_before_a_change_is_not_answered(parts: Parts, service: Service, long: Made):
+    version = publish(parts, service, long)
+    before = parts.live.changes.current()
+    parts.live.changes.note()
+    with working(parts):
+        with pytest.raises(Changed):
+            parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0, before)
+        mark = parts.live.changes.current()
+        answer = parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0, mark)
+    assert answer.count == 3
+
+
+def test_worker_goes_on_when_redis_cannot_be_told_of_a_model_that_was_given_up(
+    parts: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    none = dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, models_limit_bytes=1))
+    versions = [publish(parts, service, short) for _ in range(2)]
+
+    def silent(drain: Drain, model: str) -> None:
+        raise LiveUnavailable("Redis does not answer")
+
+    monkeypatch.setattr(Drain, "forget", silent)
+    with working(none):
+        for version in versions:
+            answer = none.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0)
+            assert answer.count == 3

@@ -11,7 +11,9 @@ from typing import Any, cast
 
 from api.app import create_app
 from settings import Settings
+from storage.live import Taken
 from storage.records import Kind, State, Task, Version
+from workers.asked import Answer, Asked
 from workers.child import Standby
 from workers.clearing import clear_repository
 from workers.lifecycle import run_task
@@ -67,8 +69,9 @@ class Yard:
     def send_tasks(self, tasks: list[Task]) -> int:
         return sum(self.send_task(task) for task in tasks)
 
-    def predict(self, request: Json, queue: str, timeout_s: float) -> Json:
-        return self._predictor.predict(request)
+    def predict(self, asked: Asked, lane: str, batch: str, timeout_s: float, *_: object) -> Answer:
+        [(_, answer)] = self._predictor.answer([Taken(b"1", 0.0, asked.joined())])
+        return Answer.split(answer)
 
     # What tests do
 

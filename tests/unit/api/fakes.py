@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
+
 from storage.errors import LiveUnavailable
-from storage.live import Heartbeat
+from storage.live import Counts, Heartbeat
 from storage.records import Records, Task
-from workers.queue import NoAnswer
+from workers.asked import Answer, Asked, dump
+from workers.queue import Changed, NoAnswer
 
 Json = dict[str, Any]
 
@@ -24,6 +27,7 @@ class FakeLive:
         self.progress = FakeProgress(self)
         self.heartbeats = FakeHeartbeats(self)
         self.statistics = FakeStatistics(self)
+        self.changes = FakeChanges(self)
 
     def check(self) -> None:
         self.answer()
@@ -79,43 +83,51 @@ class FakeHeartbeats:
         return self.sweep_age
 
 
+class FakeChanges:
+    def __init__(self, live: FakeLive) -> None:
+        self._live = live
+        self.noted = 0
+
+    @property
+    def mark(self) -> str:
+        return f"mark {self.noted}" if self.noted else ""
+
+    def note(self) -> None:
+        self._live.answer()
+        self.noted += 1
+
+    def current(self) -> str:
+        self._live.answer()
+        return self.mark
+
+
 class FakeStatistics:
     def __init__(self, live: FakeLive) -> None:
         self._live = live
-        self.counts: dict[int, dict[str, float]] = {}
+        self.counts: dict[int, Counts] = {}
 
-    def count(
-        self,
-        service_id: int,
-        *,
-        succeeded: bool,
-        inferences: int = 0,
-        predict_ms: float = 0.0,
-        transform_ms: float = 0.0,
-    ) -> None:
+    def add(self, service_id: int, counts: Counts) -> None:
         self._live.answer()
-        held = self.counts.setdefault(service_id, dict.fromkeys(self._names(), 0))
-        held["predict_count"] += 1
-        held["predict_success" if succeeded else "predict_failure"] += 1
-        if succeeded:
-            held["inference_count"] += inferences
-            held["total_predict_duration_ms"] += predict_ms
-            held["total_transform_duration_ms"] += transform_ms
+        self.counts[service_id] = self.counts.get(service_id, Counts()) + counts
 
     def of(self, service_id: int) -> dict[str, float]:
         self._live.answer()
-        return self.counts.get(service_id, dict.fromkeys(self._names(), 0))
+        return self.counts.get(service_id, Counts())._asdict()
 
-    @staticmethod
-    def _names() -> tuple[str, ...]:
-        return (
-            "inference_count",
-            "predict_count",
-            "predict_success",
-            "predict_failure",
-            "total_predict_duration_ms",
-            "total_transform_duration_ms",
-        )
+
+def predicted(predictions: list[Json], **timings: float) -> Answer:
+    """What a worker answers with predictions; `timings` in milliseconds."""
+    return Answer("predictions", dump(predictions), len(predictions), timings)
+
+
+def measured(measure: Json) -> Answer:
+    """What a worker answers with measures."""
+    return Answer("measure", dump(measure))
+
+
+def refused(kind: str, message: str, section: str | None = None) -> Answer:
+    """What a worker answers when it cannot."""
+    return Answer("", b"", error={"kind": kind, "message": message, "section": section})
 
 
 class FakeQueue:
@@ -125,12 +137,18 @@ class FakeQueue:
         self._records = records
         self._live = live
         self.sent: list[int] = []
+        #: What was asked, its data with it, and the lane.
         self.asked: list[tuple[Json, str]] = []
+        self.batches: list[str] = []
         self.on_send: Callable[[Task], None] = lambda task: None
-        self.reply: Callable[[Json], Json] | None = lambda request: {
-            "predictions": [{"uri": "1", "classes": [{"prob": 0.9, "cat": "setosa", "last": True}]}],
-            "timings": {"load_ms": 1.0, "input_ms": 2.0, "compute_ms": 3.0, "output_ms": 4.0},
-        }
+        self.reply: Callable[[Json], Answer] | None = lambda request: predicted(
+            [{"uri": "1", "classes": [{"prob": 0.9, "cat": "setosa", "last": True}]}],
+            queued=0.5,
+            load=1.0,
+            input=2.0,
+            compute=3.0,
+            output=4.0,
+        )
 
     def send_task(self, task: Task) -> bool:
         if self._live.is_down:
@@ -140,9 +158,24 @@ class FakeQueue:
         self.on_send(task)
         return True
 
-    def predict(self, request: Json, queue: str, timeout_s: float) -> Json:
+    def predict(
+        self,
+        asked: Asked,
+        lane: str,
+        batch: str,
+        timeout_s: float,
+        mark: str | None = None,
+        is_connected: Callable[[], bool] = lambda: True,
+    ) -> Answer:
         self._live.answer()
-        self.asked.append((request, queue))
+        asked = Asked.split(asked.joined())  # what travels
+        request = orjson.loads(asked.head)
+        if asked.data is not None:
+            request["data"] = asked.data
+        self.asked.append((request, lane))
+        self.batches.append(batch)
+        if mark is not None and mark != self._live.changes.mark:
+            raise Changed
         if self.reply is None:
-            raise NoAnswer(queue, timeout_s)
+            raise NoAnswer(lane, timeout_s)
         return self.reply(request)

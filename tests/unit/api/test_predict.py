@@ -15,7 +15,8 @@ from storage import fetch
 from storage.errors import FetchFailed, FetchForbidden
 from storage.objects.base import Objects
 from tests.unit.api.conftest import Yard
-from tests.unit.api.fakes import FakeLive, FakeQueue
+from tests.unit.api.fakes import FakeLive, FakeQueue, measured, predicted, refused
+from workers.queue import CallerGone, Overloaded
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_service_without_model_and_training_says_what_to_do(yard: Yard, client: 
 
 
 def test_measures_are_flat_and_come_without_predictions(trained: Yard, client: FlaskClient, queue: FakeQueue):
-    queue.reply = lambda request: {"measure": {"acc": 1.0, "mcll": float("nan")}, "timings": {}}
+    queue.reply = lambda request: measured({"acc": 1.0, "mcll": float("nan")})
     answer = ask(client, parameters={"output": {"measure": ["acc"]}})
     assert answer.json["body"] == {"measure": {"acc": 1.0}}
     assert answer.json["head"]["time"] >= 0
@@ -92,7 +93,7 @@ def test_measures_are_flat_and_come_without_predictions(trained: Yard, client: F
 def test_error_of_the_worker_is_the_answer(
     trained: Yard, client: FlaskClient, queue: FakeQueue, error: dict, http: int, dd_code: int, text: str
 ):
-    queue.reply = lambda request: {"error": error}
+    queue.reply = lambda request: refused(**error)
     answer = ask(client)
     assert (answer.status_code, answer.json["status"]["dd_code"]) == (http, dd_code)
     assert text in answer.json["status"]["dd_msg"]
@@ -137,7 +138,7 @@ def test_gpu_on_a_machine_without_one_is_warned_of(trained: Yard, client: FlaskC
 def test_predictions_are_counted(trained: Yard, client: FlaskClient, queue: FakeQueue):
     ask(client)
     ask(client)
-    queue.reply = lambda request: {"error": {"kind": "bad_input", "message": "no"}}
+    queue.reply = lambda request: refused("bad_input", "no")
     ask(client)
     stats = client.get("/services/iris").json["body"]["service_stats"]
     assert (stats["predict_count"], stats["predict_success"], stats["predict_failure"]) == (3, 2, 1)
@@ -156,7 +157,7 @@ def test_bulky_data_travels_through_the_object_store_and_is_removed(
 
     def reply(request):
         seen.append(json.loads(objects.get_bytes(request["data_key"])))
-        return {"predictions": []}
+        return predicted([])
 
     queue.reply = reply
     assert ask(client, data=lines).json["body"] == {"predictions": []}
@@ -210,16 +211,16 @@ def test_bad_template_is_refused_before_anything_is_computed(trained: Yard, clie
 
 
 def test_template_that_writes_too_much_is_told_so(trained: Yard, client: FlaskClient, queue: FakeQueue):
-    queue.reply = lambda request: {"predictions": [{"uri": "x" * 10_000_000}]}
+    queue.reply = lambda request: predicted([{"uri": "x" * 10_000_000}])
     answer = shaped(client, template="{{#body.predictions}}" + "{{uri}}" * 7 + "{{/body.predictions}}")
     assert (answer.status_code, answer.json["status"]["dd_code"]) == (400, 1006)
     assert "it writes more than 67108864 characters" in answer.json["status"]["dd_msg"]
 
 
 def test_errors_and_measures_are_answered_as_they_are(trained: Yard, client: FlaskClient, queue: FakeQueue):
-    queue.reply = lambda request: {"error": {"kind": "bad_input", "message": "no"}}
+    queue.reply = lambda request: refused("bad_input", "no")
     assert shaped(client, template="mine").json["status"]["dd_code"] == 1005
-    queue.reply = lambda request: {"measure": {"acc": 1.0}}
+    queue.reply = lambda request: measured({"acc": 1.0})
     answer = shaped(client, template="mine", measure=["acc"])
     assert answer.json["body"] == {"measure": {"acc": 1.0}}
     [warning] = answer.json["head"]["warnings"]
@@ -227,7 +228,7 @@ def test_errors_and_measures_are_answered_as_they_are(trained: Yard, client: Fla
 
 
 def test_texts_of_clients_cannot_write_tags(trained: Yard, client: FlaskClient, queue: FakeQueue):
-    queue.reply = lambda request: {"predictions": [{"uri": "{{head.service}}", "classes": []}]}
+    queue.reply = lambda request: predicted([{"uri": "{{head.service}}", "classes": []}])
     assert shaped(client, template="{{#body.predictions}}{{uri}}{{/body.predictions}}").text == "{{head.service}}"
 
 
@@ -283,13 +284,13 @@ def test_template_makes_what_is_sent(trained: Yard, client: FlaskClient, remote:
 
 
 def test_measures_are_sent_too(trained: Yard, client: FlaskClient, queue: FakeQueue, remote: Remote):
-    queue.reply = lambda request: {"measure": {"acc": 1.0}}
+    queue.reply = lambda request: measured({"acc": 1.0})
     shaped(client, measure=["acc"], network={"url": URL})
     assert json.loads(remote.sent[0][2])["body"] == {"measure": {"acc": 1.0}}
 
 
 def test_errors_are_sent_to_the_client_only(trained: Yard, client: FlaskClient, queue: FakeQueue, remote: Remote):
-    queue.reply = lambda request: {"error": {"kind": "bad_input", "message": "no"}}
+    queue.reply = lambda request: refused("bad_input", "no")
     assert shaped(client, network={"url": URL}).json["status"]["dd_code"] == 1005
     assert remote.sent == []
 
@@ -382,3 +383,79 @@ def test_calls_that_wait_for_other_hosts_leave_threads_for_the_rest(
     for each in held:
         each.__exit__(None, None, None)
     assert shaped(client, network={"url": URL}).status_code == 200
+
+
+# What workers are told
+
+
+def test_same_options_of_the_library_may_be_computed_together(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    ask(client)
+    ask(client, data=["3,4", "5,6"], parameters={"output": {"best": 2}})
+    ask(client, parameters={"output": {"measure": ["acc"]}})
+    ask(client, parameters={"mllib": {"nclasses": 2}})
+    first, second, measured_one, other = queue.batches
+    assert first == second
+    assert len({first, measured_one, other}) == 3
+    assert {batch.partition(":")[0] for batch in queue.batches} == {"1.cpu"}
+
+
+def test_questions_are_made_once_for_the_same_parameters(
+    trained: Yard, client: FlaskClient, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+):
+    wanted = {"output": {"best": 2}, "mllib": {"odd": 1}}
+    first = ask(client, parameters=wanted)
+    monkeypatch.setattr("api.blueprints.predict.load_prediction", lambda *given: pytest.fail("read again"))
+    again = ask(client, parameters=wanted, data=["3,4"])
+    assert again.json["head"]["warnings"] == first.json["head"]["warnings"]
+    assert [request["data"] for request, _ in queue.asked] == [["1,2"], ["3,4"]]
+    assert queue.asked[0][0]["parameters"] == queue.asked[1][0]["parameters"]
+
+
+def test_timings_of_the_worker_are_told_on_request(trained: Yard, client: FlaskClient):
+    head = ask(client, parameters={"output": {"timings": True}}).json["head"]
+    assert head["timings"] == {"queued": 0.5, "load": 1.0, "input": 2.0, "compute": 3.0, "output": 4.0}
+
+
+def test_too_many_predictions_are_429(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    def refuse(request):
+        raise Overloaded("too many predictions wait")
+
+    queue.reply = refuse
+    answer = ask(client)
+    assert answer.status_code == 429
+    assert answer.headers["Retry-After"] == "1"
+    stats = client.get("/services/iris").json["body"]["service_stats"]
+    assert (stats["predict_count"], stats["predict_failure"]) == (1, 1)
+
+
+def test_caller_that_hung_up_is_counted_and_its_data_removed(
+    trained: Yard, client: FlaskClient, queue: FakeQueue, objects: Objects
+):
+    def hang_up(request):
+        raise CallerGone
+
+    queue.reply = hang_up
+    assert ask(client, data=["1,2"] * 400_000).status_code == 499
+    assert list(objects.list("inputs")) == []
+    assert client.get("/services/iris").json["body"]["service_stats"]["predict_failure"] == 1
+
+
+def test_predictions_that_wait_leave_threads_for_the_rest(
+    trained: Yard, app: Flask, client: FlaskClient, queue: FakeQueue
+):
+    slots = app.extensions["modelyard"].predictions
+    held = [slots.held() for _ in range(slots.count)]
+    for each in held:
+        each.__enter__()
+    answer = ask(client)
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    assert queue.asked == []
+    for each in held:
+        each.__exit__(None, None, None)
+    assert ask(client).status_code == 200
+
+
+def test_result_goes_through_as_the_worker_wrote_it(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    queue.reply = lambda request: replace(predicted([]), content=b'[{"uri": "1",  "odd":1e0}]')
+    assert ask(client).text.endswith('"body":{"predictions":[{"uri": "1",  "odd":1e0}]}}')

@@ -74,7 +74,7 @@ def test_api_command_uses_options_that_granian_knows(local: Settings):
     given = context.params
     assert given["app"] == "api.wsgi:app"
     assert given["interface"].value == "wsgi"
-    assert (given["port"], given["workers"], given["blocking_threads"]) == (8080, 2, 64)
+    assert (given["port"], given["workers"], given["blocking_threads"]) == (8080, 2, 128)
     assert given["respawn_failed_workers"] is True
 
 

@@ -15,7 +15,7 @@ def test_every_kind_of_task_can_be_sent() -> None:
     assert set(TASK_NAMES) == {str(kind) for kind in Kind}
 
 
-def test_missing_answer_says_which_queue_and_how_long() -> None:
-    assert str(NoAnswer("predict.xgboost.cpu", 2.5)) == (
-        "no worker of the queue predict.xgboost.cpu answered within 2.5 s; try again later"
-    )
+def test_missing_answer_says_which_lane_and_how_long_or_why() -> None:
+    lane = "predict.xgboost.cpu"
+    assert str(NoAnswer(lane, 2.5)) == f"no worker of {lane} answered within 2.5 s; try again later"
+    assert str(NoAnswer(lane, 2.5, "it died")) == f"no worker of {lane} answered: it died; try again later"

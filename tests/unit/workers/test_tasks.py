@@ -36,3 +36,23 @@ def test_imports_and_clearings_leave_a_thread_to_the_sweep(monkeypatch: pytest.M
     tasks.import_(4)
     tasks.clear(5)
     assert sorted(worked) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("queues", "linger_s", "turn_s"),
+    [
+        ("predict.xgboost.cpu", 30.0, None),
+        ("train.cpu,predict.xgboost.cpu,control", 30.0, None),
+        ("predict.xgboost.cpu,predict.torch.cpu", 0.0, 1.0),
+    ],
+)
+def test_worker_of_one_lane_lingers_and_one_of_several_takes_turns(
+    monkeypatch: pytest.MonkeyPatch, queues: str, linger_s: float, turn_s: float | None
+) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setenv(tasks.QUEUES_VARIABLE, queues)
+    monkeypatch.setattr(tasks, "_parts", lambda: None)
+    monkeypatch.setattr(tasks, "Predictor", lambda parts: None)
+    monkeypatch.setattr(tasks, "Draining", lambda *given, **more: made.append(more))
+    tasks._draining.__wrapped__()
+    assert made == [{"linger_s": linger_s, "turn_s": turn_s}]

@@ -1,0 +1,104 @@
+"""How a prediction and its answer travel: a line of JSON that says what it is, then the data or the result as JSON.
+
+The parts stay apart so that nobody reads what he need not: the head of a request is the same for every request with the
+same options, and the result goes through the API as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from ml.serving import Prediction
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prediction to be made.
+
+    head : JSON object that says with which model and options. data : entries; None when they lie in the object store.
+    """
+
+    head: bytes
+    data: list[str] | None
+
+    def joined(self) -> bytes:
+        """What `split` reads."""
+        return self.head + b"\n" + (b"" if self.data is None else orjson.dumps(self.data))
+
+    @classmethod
+    def split(cls, asked: bytes) -> Asked:
+        """What `joined` wrote."""
+        head, _, data = asked.partition(b"\n")
+        return cls(head, orjson.loads(data) if data else None)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a prediction.
+
+    name : of the result, "predictions" or "measure"; empty for an error. content : the result as JSON. count : rows.
+    timings : milliseconds by part. error : kind, message and section.
+    together : how many requests were computed at once.
+    """
+
+    name: str
+    content: bytes
+    count: int = 0
+    timings: Mapping[str, float] = field(default_factory=dict)
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    error: Json | None = None
+    together: int = 1
+
+    @classmethod
+    def split(cls, answer: bytes) -> Answer:
+        """What `told` and `failed` wrote."""
+        head, _, content = answer.partition(b"\n")
+        return cls(content=content, **orjson.loads(head))
+
+
+def told(made: Prediction, timings: Mapping[str, float], together: int) -> bytes:
+    """The answer with a result."""
+    result: Any = made.predictions if made.measure is None else made.measure
+    head: Json = {
+        "name": "predictions" if made.measure is None else "measure",
+        "count": len(made.predictions),
+        "timings": {name: round(value, 3) for name, value in timings.items()},
+        "together": together,
+    }
+    if made.warnings:
+        head["warnings"] = [each.as_json() for each in made.warnings]
+    return orjson.dumps(head) + b"\n" + dump(result)
+
+
+def failed(kind: str, message: str, section: str | None = None) -> bytes:
+    """The answer that there is none."""
+    error = {"kind": kind, "message": message, "section": section}
+    return orjson.dumps({"name": "", "error": error}) + b"\n"
+
+
+def dump(value: Any) -> bytes:
+    """A JSON value; what JSON lacks (NaN, infinities) is dropped from objects and null in arrays."""
+    content = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    # A null may be meant; only where there is one can there have been such a number.
+    return orjson.dumps(finite(value), option=orjson.OPT_NON_STR_KEYS) if b"null" in content else content
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value without NaN and infinities: dropped from objects, null in arrays."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items() if not _is_wild(each)}
+    if isinstance(value, list | tuple):
+        return [None if _is_wild(each) else finite(each) for each in value]
+    return None if _is_wild(value) else value
+
+
+def _is_wild(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,95 @@
+"""The work of a worker process that predicts: it drains the lane of its engine until nobody asks any more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from storage.errors import LiveUnavailable
+from storage.live import Drain
+from workers.parts import Parts
+from workers.predicting import Predictor
+
+LEASE_S = 2.0
+"""How long after its death what a drain had taken waits again."""
+
+MOST = 256
+"""Most requests that are computed at once."""
+
+_REST_S = 0.25
+_PATIENCE_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+class Draining:
+    """Takes batches of a lane, computes them, and lingers for more.
+
+    linger_s : how long it waits for more before it ends; while it waits, a request needs no message to wake a worker.
+    turn_s : how long it works before it lets another lane of this worker have its turn; None when there is none.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        predictor: Predictor,
+        is_stopping: Callable[[], bool],
+        *,
+        linger_s: float = 30.0,
+        turn_s: float | None = None,
+    ) -> None:
+        self._parts = parts
+        self._predictor = predictor
+        self._is_stopping = is_stopping
+        self._linger_s, self._turn_s = linger_s, turn_s
+
+    def __call__(self, lane: str, wake: str) -> None:
+        """Drain the lane, having been woken by the wake-up `wake`."""
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        drain = self._parts.live.lane.drain(lane, name, lease_s=LEASE_S)
+        self._predictor.forget = partial(_forget, drain)
+        try:
+            self._work(drain, wake)
+        finally:
+            drain.close()
+
+    def _work(self, drain: Drain, wake: str) -> None:
+        answers: Sequence[tuple[bytes, bytes]] = ()
+        began = asked_at = heard_at = time.monotonic()
+        while True:
+            now = time.monotonic()
+            must_go = self._is_stopping() or (self._turn_s is not None and now - began > self._turn_s)
+            try:
+                if must_go or now - asked_at > self._linger_s:
+                    left = drain.leave(answers, at_once=must_go)
+                    answers = ()
+                    if left.wake:
+                        self._parts.queue.wake(drain.lane, left.wake)
+                    if left.has_gone:
+                        return
+                batch = drain.turn(answers, most=MOST, wake=wake)
+                answers, wake, heard_at = (), "", now
+                if batch is None:
+                    drain.rest(_REST_S)
+                    continue
+            except LiveUnavailable as error:
+                # What was taken is lost with Redis, or waits again when its lease ends: answers are kept for a while.
+                if now - heard_at > _PATIENCE_S:
+                    _log.warning("the drain %s ends: %s", drain.name, error)
+                    return
+                time.sleep(0.1)
+                continue
+            answers = self._predictor.answer(batch.requests)
+            asked_at = time.monotonic()
+
+
+def _forget(drain: Drain, model: str) -> None:
+    """Say that a model was given up; unsaid, requests for it come here first for a while, and load it again."""
+    try:
+        drain.forget(model)
+    except LiveUnavailable as error:
+        _log.info("that model %s was given up was not told: %s", model, error)
