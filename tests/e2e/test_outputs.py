@@ -143,9 +143,9 @@ def test_host_that_does_not_answer_is_told_in_time(trained: Client):
 
 
 def test_many_calls_that_wait_for_a_silent_host_leave_room_for_others(trained: Client):
-    with socket.create_server((ALLOWED, 0), backlog=100) as silent, ThreadPoolExecutor(50) as pool:
+    with socket.create_server((ALLOWED, 0), backlog=100) as silent, ThreadPoolExecutor(80) as pool:
         network = {"url": f"http://{ALLOWED}:{silent.getsockname()[1]}/"}
-        waiting = [pool.submit(ask, trained, network=network) for _ in range(50)]
+        waiting = [pool.submit(ask, trained, network=network) for _ in range(80)]
         time.sleep(PUSH_TIMEOUT_S / 4)
         began = time.monotonic()
         assert ask(trained)[0] == 200
