@@ -93,8 +93,8 @@ def test_lifetime_of_what_is_written_again_starts_anew(live: Live):
     assert all(found[name] > 5 for name in names)
 
 
-def test_closing_gives_every_connection_back(live: Live):
-    closed = Live(live.server.url)
+def test_closing_gives_every_connection_back(own_live: Live):
+    closed = Live(own_live.server.url)
     drain = closed.lane.drain("predict.toy.cpu", "d", lease_s=60.0)
     write_everything(closed)
     drain.turn(most=1)
@@ -104,9 +104,9 @@ def test_closing_gives_every_connection_back(live: Live):
     replies.close()
     closed.close()
     deadline = time.monotonic() + 5
-    while len(live.server.redis.client_list()) > 1 and time.monotonic() < deadline:
+    while len(own_live.server.redis.client_list()) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(live.server.redis.client_list()) == 1
+    assert len(own_live.server.redis.client_list()) == 1
 
 
 # Progress and histories
