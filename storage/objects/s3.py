@@ -169,8 +169,9 @@ class S3Objects(Objects):
                 code = _code(error)
                 if code == "NotImplemented":
                     send({})
-                # Taken meanwhile; also by ourselves, when an answer was lost and botocore asked again.
-                elif code not in _TAKEN or not self._is_taken(stored):
+                # Taken meanwhile; also by ourselves, when an answer was lost and botocore asked again. Servers that
+                # do not know the condition answer the loser of a race with an error of their own (rclone: 500).
+                elif not (code in _TAKEN or _is_server_error(error)) or not self._is_taken(stored):
                     raise
         return stored
 
@@ -310,3 +311,8 @@ def _kept_digest(answer: dict[str, Any]) -> str | None:
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _is_server_error(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return bool(status >= 500)
