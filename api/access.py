@@ -8,9 +8,8 @@ import hashlib
 import threading
 import time
 from functools import lru_cache
+from typing import Any, Protocol
 from urllib.parse import urlsplit
-
-from flask import Request
 
 from api.refusals import ForeignOrigin, KeyNeeded
 from settings import Settings, is_loopback
@@ -33,6 +32,13 @@ def check_bind(settings: Settings, records: Records) -> None:
         )
 
 
+class Headers(Protocol):
+    """Headers of a request; names are asked for in lower case."""
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """One of them."""
+
+
 class Access:
     """Finds the account of a request. What the records say is believed for a second: no SQL on most requests."""
 
@@ -44,8 +50,8 @@ class Access:
         self._keys_exist: tuple[float, bool] = (float("-inf"), False)
         self._local: Account | None = None
 
-    def account_of(self, request: Request) -> Account:
-        """The account that a request acts for.
+    def account_of(self, headers: Headers) -> Account:
+        """The account that a request with such headers acts for.
 
         Raises KeyNeeded without a key in force where one is needed, ForeignOrigin when a browser brings a request of
         another site, or one meant for another host, to a machine without keys.
@@ -53,10 +59,10 @@ class Access:
         if not self._any_key():
             if not self._is_loopback:
                 raise KeyNeeded("no key is in force; create one with `modelyard keys create --account NAME`")
-            self._check_host(request)
-            self._check_origin(request)
+            self._check_host(headers)
+            self._check_origin(headers)
             return self._local_account()
-        secret = _secret(request)
+        secret = _secret(headers)
         if secret is None:
             raise KeyNeeded(
                 "a key is needed: send it as X-API-KEY, as Authorization: Bearer, or as the password of Basic"
@@ -65,6 +71,19 @@ class Access:
         if account is None:
             raise KeyNeeded("this key is unknown or was revoked")
         return account
+
+    def kept(self, headers: Headers) -> Account | None:
+        """As `account_of`, of what is known and fresh; None when the records must be asked, or the caller refused."""
+        asked_at, any_key = self._keys_exist
+        if time.monotonic() - asked_at > _FRESH_S:
+            return None
+        if any_key:
+            secret = _secret(headers)
+            kept = None if secret is None else self._accounts.get(_name_of(secret))
+            return kept[1] if kept is not None and time.monotonic() - kept[0] <= _FRESH_S else None
+        if not self._is_loopback or headers.get("origin") is not None or not _is_local(headers.get("host", "")):
+            return None
+        return self._local
 
     def _any_key(self) -> bool:
         asked_at, found = self._keys_exist
@@ -79,7 +98,7 @@ class Access:
         return self._local
 
     def _account(self, secret: str) -> Account | None:
-        name = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+        name = _name_of(secret)
         with self._lock:
             kept = self._accounts.get(name)
         if kept is not None and time.monotonic() - kept[0] <= _FRESH_S:
@@ -92,9 +111,9 @@ class Access:
         return account
 
     @staticmethod
-    def _check_host(request: Request) -> None:
+    def _check_host(headers: Headers) -> None:
         # A web page whose name is made to lead to this machine is of the same origin for its reader's browser.
-        given = request.headers.get("Host", "localhost")
+        given = headers.get("host", "localhost")
         if not _is_local(given):
             raise ForeignOrigin(
                 "this server has no keys and answers to localhost only, not to "
@@ -102,9 +121,9 @@ class Access:
             )
 
     @staticmethod
-    def _check_origin(request: Request) -> None:
+    def _check_origin(headers: Headers) -> None:
         # Without a key, any web page could otherwise have its reader's browser train and delete here.
-        origin = request.headers.get("Origin")
+        origin = headers.get("origin")
         if origin is None:
             return
         if not is_loopback(_hostname(origin) or ""):
@@ -126,11 +145,15 @@ def _hostname(url: str) -> str | None:
         return None
 
 
-def _secret(request: Request) -> str | None:
-    secret = request.headers.get("X-API-KEY")
+def _name_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _secret(headers: Headers) -> str | None:
+    secret = headers.get("x-api-key")
     if secret:
         return _clean(secret.strip())
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, given = headers.get("authorization", "").partition(" ")
     given = given.strip()
     if scheme.lower() == "bearer":
         return _clean(given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from api.access import Access
+from api.access import Access, Headers
 from api.answers import failure, speaks_deepdetect
 from api.blueprints import health, info, predict, services, tasks, train
 from api.body import drain
@@ -26,7 +27,6 @@ from storage.records import Records
 from workers.queue import Queue
 
 _log = logging.getLogger(__name__)
-_access_log = logging.getLogger("api.access")
 
 
 def create_app(
@@ -79,20 +79,18 @@ def create_app(
 def _begin() -> None:
     g.began = time.perf_counter()
     if request.endpoint not in health.OPEN:
-        g.account = parts().access.account_of(request)
+        g.account = parts().access.account_of(cast(Headers, request.headers))
 
 
 def _finish(response: Response) -> Response:
     compress(request, response)
     who = g.get("account")
-    took_ms = (time.perf_counter() - g.get("began", time.perf_counter())) * 1000
-    _access_log.info(
-        "%s %s %s %.1f ms %s",
+    parts().access_log.note(
         request.method,
         # The path as it was sent, still escaped: a decoded one could forge lines.
         request.environ.get("RAW_URI") or ascii(request.full_path.rstrip("?"))[1:-1],
         response.status_code,
-        took_ms,
+        time.perf_counter() - g.get("began", time.perf_counter()),
         "-" if who is None else who.name,
     )
     return response

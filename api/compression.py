@@ -6,16 +6,16 @@ import gzip
 
 from flask import Request, Response
 
-_WORTH_BYTES = 4096
-_LEVEL = 1  # histories shrink tenfold already; higher levels cost more than they save on a local network
+WORTH_BYTES = 4096
+LEVEL = 1  # histories shrink tenfold already; higher levels cost more than they save on a local network
 
 
 def compress(request: Request, response: Response) -> None:
     """Pack the answer with gzip when that is worth it and the client takes it."""
-    if response.content_length is None or response.content_length < _WORTH_BYTES:
+    if response.content_length is None or response.content_length < WORTH_BYTES:
         return
     response.headers["Vary"] = "Accept-Encoding"
     if not request.accept_encodings["gzip"]:
         return
-    response.set_data(gzip.compress(response.get_data(), _LEVEL))
+    response.set_data(gzip.compress(response.get_data(), LEVEL))
     response.headers["Content-Encoding"] = "gzip"

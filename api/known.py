@@ -13,7 +13,7 @@ from typing import Any
 from storage.live import Live
 from storage.records import Records, Service, Version
 
-_FRESH_S = 1.0
+_FRESH_S, _MARKED_S = 1.0, 10.0
 _KEPT = 4096
 
 
@@ -49,6 +49,11 @@ class KnownServices:
         if kept is not None and kept is not stale and time.monotonic() - kept.read_at < _FRESH_S:
             return kept
         return self._read(key)
+
+    def kept(self, account_id: int, name: str) -> Known | None:
+        """What is known of a service, to be believed while its mark is the one of now; None when there is nothing."""
+        kept = self._kept.get((account_id, name))
+        return kept if kept is not None and time.monotonic() - kept.read_at < _MARKED_S else None
 
     def _read(self, key: tuple[int, str]) -> Known:
         # The mark first: what changes after it makes the next look read again.

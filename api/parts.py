@@ -10,12 +10,13 @@ from typing import Protocol, TypeVar, cast
 from flask import current_app, g
 
 from api.access import Access
+from api.access_log import AccessLog
 from api.known import KnownServices
 from api.tally import Tally
 from api.waiting import Slots
 from settings import Settings
 from storage.data_roots import DataRoots
-from storage.live import Live
+from storage.live import Live, Spread
 from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Account, Records, Repository, Service, Task
@@ -31,6 +32,15 @@ class Sender(Protocol):
 
     def send_task(self, task: Task) -> bool:
         """Tell the workers that a task waits; False when Redis did not take it."""
+
+    def wake(self, lane: str, wake: str) -> bool:
+        """Wake a worker of a lane."""
+
+    def kept_spread(self, lane: str) -> Spread | None:
+        """How far requests of a lane are spread, if that was looked up lately."""
+
+    def look_up_spread(self, lane: str) -> Spread:
+        """How far requests of a lane are spread; raises LiveUnavailable."""
 
     def predict(
         self,
@@ -59,6 +69,11 @@ class Parts:
     given_objects: Objects | None = None
     _names: dict[int, str] = field(default_factory=dict)
     _repositories: dict[int, Repository] = field(default_factory=dict)
+
+    @cached_property
+    def access_log(self) -> AccessLog:
+        """Where every request leaves a line."""
+        return AccessLog()
 
     @cached_property
     def services(self) -> KnownServices:

@@ -170,13 +170,13 @@ def listen_address(settings: Settings) -> str:
 def api_argv(settings: Settings) -> list[str]:
     """The command line of the API. Raises StackError when MODELYARD_HOST is no address."""
     return [
-        *(sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--no-ws"),
+        *(sys.executable, "-m", "granian", "--interface", "rsgi", "--loop", "uvloop", "--http", "1", "--no-ws"),
         *("--host", listen_address(settings), "--port", str(settings.port)),
-        *("--workers", str(settings.api_workers), "--blocking-threads", str(settings.api_threads)),
+        *("--workers", str(settings.api_workers)),
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
         *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
-        "api.wsgi:app",
+        "api.serve:app",
     ]
 
 

@@ -232,7 +232,7 @@ def classes(
         order = probabilities.argmax(axis=1)[:, None]
     else:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :keep]
-    values = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
+    values = probabilities[np.arange(len(order))[:, None], order].astype(np.float64)
     made = []
     for uri, places, shares in zip(uris, order.tolist(), values.tolist(), strict=True):
         kept: list[dict[str, Any]] = [

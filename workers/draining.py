@@ -71,10 +71,9 @@ class Draining:
                         self._parts.queue.wake(drain.lane, left.wake)
                     if left.has_gone:
                         return
-                batch = drain.turn(answers, most=MOST, wake=wake)
+                batch = drain.turn(answers, most=MOST, wake=wake, wait_s=_REST_S)
                 answers, wake, heard_at = (), "", now
                 if batch is None:
-                    drain.rest(_REST_S)
                     continue
             except LiveUnavailable as error:
                 # What was taken is lost with Redis, or waits again when its lease ends: answers are kept for a while.

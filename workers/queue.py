@@ -206,12 +206,19 @@ class Queue:
 
     def _spread(self, lane: str) -> Spread:
         """How many workers serve a lane, looked up every few seconds."""
+        return self.kept_spread(lane) or self.look_up_spread(lane)
+
+    def kept_spread(self, lane: str) -> Spread | None:
+        """What `look_up_spread` found lately; None when that is too long ago."""
         kept = self._spreads.get(lane)
-        if kept is None or time.monotonic() - kept[0] > _WORKERS_S:
-            beats = self._live.heartbeats.all()
-            kept = time.monotonic(), Spread(workers=max(1, sum(lane in beat.queues for beat in beats)))
-            self._spreads[lane] = kept
-        return kept[1]
+        return None if kept is None or time.monotonic() - kept[0] > _WORKERS_S else kept[1]
+
+    def look_up_spread(self, lane: str) -> Spread:
+        """How many workers serve a lane. Raises LiveUnavailable."""
+        beats = self._live.heartbeats.all()
+        found = Spread(workers=max(1, sum(lane in beat.queues for beat in beats)))
+        self._spreads[lane] = time.monotonic(), found
+        return found
 
     def _send(self, name: str, args: list[Any], queue: str, message_id: str, **options: Any) -> bool:
         try:

@@ -7,7 +7,8 @@
 --   <lane>:lists             lists that are not empty, by the arrival of their oldest request
 --   <lane>:drains            drains, and wake-ups on their way, by the end of their lease
 --   <lane>:idle              drains that wait for their bell
---   <lane>:bell:<drain>      rung for one drain
+--   <lane>:wants:<drain>     how much an idle drain takes at once: requests and bytes
+--   <lane>:bell:<drain>      what an idle drain is given: a batch; or an empty element, after one that it took itself
 --   <lane>:flight:<drain>    requests that a drain computes, with their arrivals
 --   <lane>:holders:<model>   drains that have a model loaded, or are about to load it
 --
@@ -23,6 +24,8 @@ local KEPT_MS, REPLY_MS, BELL_MS = 3600000, 60000, 60000
 local function request_key(id) return lane .. ':request:' .. id end
 local function wait_key(list) return lane .. ':wait:' .. list end
 local function flight_key(drain) return lane .. ':flight:' .. drain end
+local function wants_key(drain) return lane .. ':wants:' .. drain end
+local function bell_key(drain) return lane .. ':bell:' .. drain end
 local function holders_key(model) return lane .. ':holders:' .. model end
 local function id_of(element) return string.match(element, '^[^@]*') end
 local function arrival_of(element) return string.match(element, '@([%d.]+)$') end
@@ -37,10 +40,23 @@ end
 
 local function mark(id, letter) redis.call('SETRANGE', request_key(id), 0, letter) end
 
-local function reply(id, replies, answer)
+-- Answers that go into one list of replies travel together: each is its id, a tab, its length, a line feed, and itself.
+local function reply(told)
+  for replies, answers in pairs(told) do
+    redis.call('RPUSH', replies, table.concat(answers))
+    redis.call('PEXPIRE', replies, REPLY_MS)
+  end
+end
+
+local function note_reply(told, id, replies, answer)
   redis.call('DEL', request_key(id))
-  redis.call('RPUSH', replies, id .. '\n' .. answer)
-  redis.call('PEXPIRE', replies, REPLY_MS)
+  local answers = told[replies]
+  if not answers then
+    answers = {}
+    told[replies] = answers
+  end
+  answers[#answers + 1] = id .. '\t' .. #answer .. '\n'
+  answers[#answers + 1] = answer
 end
 
 -- Put the arrival of its oldest request beside a list, or forget the list when it is empty.
@@ -56,16 +72,17 @@ end
 
 -- What a drain took and did not answer waits again, once, before all others; the second time its caller is told.
 local function put_back(drain)
-  local flight, again = redis.call('HGETALL', flight_key(drain)), {}
+  local flight, again, told = redis.call('HGETALL', flight_key(drain)), {}, {}
   for place = 1, #flight, 2 do
     local id = flight[place]
     local letter, list, replies = header(id)
     if letter == 'f' then
       again[#again + 1] = {id = id, list = list, arrival = flight[place + 1], place = place}
     elseif letter == 'F' then
-      reply(id, replies, 'lost')
+      note_reply(told, id, replies, 'lost')
     end
   end
+  reply(told)
   -- The newest first, because each is put before the one before it.
   table.sort(again, function(one, other)
     local later = tonumber(one.arrival) - tonumber(other.arrival)
@@ -85,17 +102,69 @@ local function recover()
     redis.call('ZREM', drains, drain)
     redis.call('ZREM', idle, drain)
     put_back(drain)
-    redis.call('DEL', lane .. ':bell:' .. drain)
+    redis.call('DEL', bell_key(drain), wants_key(drain))
   end
 end
 
-local function ring(drain)
-  local bell = lane .. ':bell:' .. drain
-  redis.call('LPUSH', bell, '1')
-  redis.call('PEXPIRE', bell, BELL_MS)
+local function ring(drain, given)
+  redis.call('RPUSH', bell_key(drain), given)
+  redis.call('PEXPIRE', bell_key(drain), BELL_MS)
 end
 
--- Have a drain come to a list: one that holds the model, else, when none does or the oldest request waits longer than
+local function hold(model, drain)
+  redis.call('ZADD', holders_key(model), now, drain)
+  redis.call('PEXPIRE', holders_key(model), KEPT_MS)
+end
+
+-- Up to `most` requests of a list, together at most `bytes`; one that was lost before stands first, and comes alone.
+-- Three elements each: id, milliseconds waited, and what is asked.
+local function pop(list, drain, most, bytes)
+  local key, looked, size, batch = wait_key(list), 0, 0, {}
+  while #batch < 3 * most and looked < 1000 do
+    local element = redis.call('LINDEX', key, 0)
+    if not element then break end
+    looked = looked + 1
+    local id = id_of(element)
+    local value = redis.call('GET', request_key(id))
+    local letter = value and string.sub(value, 1, 1)
+    if letter == 'w' or letter == 'W' then
+      local asked = string.sub(value, string.find(value, '\n', 1, true) + 1)
+      size = size + #asked
+      if #batch > 0 and size > bytes then break end
+      mark(id, letter == 'w' and 'f' or 'F')
+      redis.call('HSET', flight_key(drain), id, arrival_of(element))
+      batch[#batch + 1] = id
+      batch[#batch + 1] = string.format('%.3f', now - arrival_of(element))
+      batch[#batch + 1] = asked
+    end
+    redis.call('LPOP', key)
+    if letter == 'W' then break end
+  end
+  if #batch > 0 then
+    redis.call('PEXPIRE', flight_key(drain), KEPT_MS)
+    hold(model_of(list), drain)
+  end
+  note_oldest(list)
+  return batch
+end
+
+-- Give an idle drain a batch of a list, in one text: the list's name and how many are left there, then each request, a
+-- line and what is asked. Returns whether there was one: the callers of all may be gone.
+local function hand(drain, list)
+  local most, bytes = string.match(redis.call('GET', wants_key(drain)) or '1 1', '^(%d+) (%d+)$')
+  local batch = pop(list, drain, tonumber(most), tonumber(bytes))
+  if #batch == 0 then return false end
+  redis.call('ZREM', idle, drain)
+  local given = {list .. '\t' .. redis.call('LLEN', wait_key(list)) .. '\n'}
+  for place = 1, #batch, 3 do
+    given[#given + 1] = batch[place] .. '\t' .. batch[place + 1] .. '\t' .. #batch[place + 2] .. '\n'
+    given[#given + 1] = batch[place + 2]
+  end
+  ring(drain, table.concat(given))
+  return true
+end
+
+-- Have a drain take a list: one that holds the model, else, when none does or the oldest request waits longer than
 -- `spread_ms`, any idle one. Returns 1 when a worker must be woken for the wake-up `wake`, which gets a lease.
 local function rouse(list, wake, wake_ms, workers, spread_ms)
   local model = model_of(list)
@@ -104,8 +173,8 @@ local function rouse(list, wake, wake_ms, workers, spread_ms)
   for _, drain in ipairs(redis.call('ZRANGE', holders, 0, -1)) do
     if not redis.call('ZSCORE', drains, drain) then
       redis.call('ZREM', holders, drain)
-    elseif redis.call('ZREM', idle, drain) == 1 then
-      ring(drain)
+    elseif redis.call('ZSCORE', idle, drain) then
+      hand(drain, list)
       return 0
     else
       busy = true
@@ -114,19 +183,15 @@ local function rouse(list, wake, wake_ms, workers, spread_ms)
   if busy and now - tonumber(redis.call('ZSCORE', lists, list) or now) < spread_ms then return 0 end
   local free = redis.call('ZRANGE', idle, 0, 0)[1]
   if free then
-    redis.call('ZREM', idle, free)
-    ring(free)
-  elseif redis.call('ZCARD', drains) < workers then
-    redis.call('ZADD', drains, now + wake_ms, wake)
-    redis.call('PEXPIRE', drains, KEPT_MS)
-    free = wake
-  else
+    hand(free, list)
     return 0
   end
+  if redis.call('ZCARD', drains) >= workers then return 0 end
+  redis.call('ZADD', drains, now + wake_ms, wake)
+  redis.call('PEXPIRE', drains, KEPT_MS)
   -- It is about to load the model: no other drain need come for the next request.
-  redis.call('ZADD', holders, now, free)
-  redis.call('PEXPIRE', holders, KEPT_MS)
-  return free == wake and 1 or 0
+  hold(model, wake)
+  return 1
 end
 
 -- Drop up to `most` of the oldest requests of a list, as long as their callers are gone.
@@ -146,7 +211,7 @@ end
 local function append()
   local wake_ms, workers, spread_ms, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
   recover()
-  local sent = {redis.call('GET', 'changes') or ''}
+  local sent, touched = {redis.call('GET', 'changes') or ''}, {}
   for place = 5, #ARGV, 6 do
     local id, list, replies = ARGV[place], ARGV[place + 1], ARGV[place + 2]
     local key = wait_key(list)
@@ -160,7 +225,14 @@ local function append()
       redis.call('RPUSH', key, id .. '@' .. arrival)
       if length == 0 then note_oldest(list) end
       redis.call('PEXPIRE', key, KEPT_MS)
-      sent[#sent + 1] = rouse(list, ARGV[place + 4], wake_ms, workers, spread_ms)
+      sent[#sent + 1] = 0
+      touched[#touched + 1] = {list = list, wake = ARGV[place + 4], place = #sent}
+    end
+  end
+  -- After all have come, so that an idle drain is given them together.
+  for _, each in ipairs(touched) do
+    if redis.call('EXISTS', wait_key(each.list)) == 1 then
+      sent[each.place] = rouse(each.list, each.wake, wake_ms, workers, spread_ms)
     end
   end
   return sent
@@ -194,69 +266,45 @@ local function choose(drain, patience_ms)
   return found[1]
 end
 
--- Up to `most` requests of a list, together at most `bytes`; one that was lost before stands first, and comes alone.
-local function pop(list, drain, most, bytes, batch)
-  local key, looked, size = wait_key(list), 0, 0
-  while #batch < 3 * most and looked < 1000 do
-    local element = redis.call('LINDEX', key, 0)
-    if not element then break end
-    looked = looked + 1
-    local id = id_of(element)
-    local value = redis.call('GET', request_key(id))
-    local letter = value and string.sub(value, 1, 1)
-    if letter == 'w' or letter == 'W' then
-      local asked = string.sub(value, string.find(value, '\n', 1, true) + 1)
-      size = size + #asked
-      if #batch > 0 and size > bytes then break end
-      mark(id, letter == 'w' and 'f' or 'F')
-      redis.call('HSET', flight_key(drain), id, arrival_of(element))
-      batch[#batch + 1] = id
-      batch[#batch + 1] = string.format('%.3f', now - arrival_of(element))
-      batch[#batch + 1] = asked
-    end
-    redis.call('LPOP', key)
-    if letter == 'W' then break end
-  end
-  note_oldest(list)
-end
-
--- Hand on the answers that stand in ARGV from `place` on, each after its id. What else the drain took never reached it:
--- the answer to an earlier turn was lost on its way.
-local function answer(drain, place)
+-- Hand on the answers that stand in ARGV from `place` on, each after its id.
+local function answer(place)
+  local told = {}
   while ARGV[place] do
     local id = ARGV[place]
     local letter, _, replies = header(id)
-    if letter then reply(id, replies, ARGV[place + 1]) end
+    if letter then note_reply(told, id, replies, ARGV[place + 1]) end
     place = place + 2
   end
-  put_back(drain)
+  reply(told)
 end
 
 -- ARGV: drain, its lease, most requests, most bytes, patience_ms, the wake-up it came for or '', then answers.
 -- Returns how many requests are left in the list, its name, then id, milliseconds waited and request of each that is
--- taken; an empty array when nothing waits, and the drain is idle then.
+-- taken, and rings the bell with nothing; an empty array when nothing waits: the bell rings with what is given later.
 local function turn()
-  local drain = ARGV[1]
-  answer(drain, 7)
+  local drain, most, bytes = ARGV[1], math.max(1, tonumber(ARGV[3])), tonumber(ARGV[4])
+  answer(7)
   if ARGV[6] ~= '' then redis.call('ZREM', drains, ARGV[6]) end
   redis.call('ZADD', drains, now + tonumber(ARGV[2]), drain)
   redis.call('PEXPIRE', drains, KEPT_MS)
   recover()
-  local batch = {}
+  -- It was given something a moment ago, which it is about to find.
+  if redis.call('EXISTS', bell_key(drain)) == 1 then return {} end
+  -- What else it took never reached it: the answer to an earlier turn was lost on its way.
+  put_back(drain)
   while true do
     local list = choose(drain, tonumber(ARGV[5]))
     if not list then break end
-    pop(list, drain, math.max(1, tonumber(ARGV[3])), tonumber(ARGV[4]), batch)
+    local batch = pop(list, drain, most, bytes)
     if #batch > 0 then
-      redis.call('PEXPIRE', flight_key(drain), KEPT_MS)
       redis.call('ZREM', idle, drain)
-      redis.call('ZADD', holders_key(model_of(list)), now, drain)
-      redis.call('PEXPIRE', holders_key(model_of(list)), KEPT_MS)
+      ring(drain, '')
       return {redis.call('LLEN', wait_key(list)), list, unpack(batch)}
     end
   end
   redis.call('ZADD', idle, now, drain)
   redis.call('PEXPIRE', idle, KEPT_MS)
+  redis.call('SET', wants_key(drain), string.format('%d %d', most, bytes), 'PX', KEPT_MS)
   return {}
 end
 
@@ -264,15 +312,17 @@ end
 -- Returns 0 when it is needed and stays, 1 when it has gone, 2 when it has and a worker must be woken in its place.
 local function leave()
   local drain = ARGV[1]
-  answer(drain, 5)
-  if ARGV[2] ~= '1' and redis.call('ZCARD', lists) > 0 then return 0 end
+  answer(5)
+  if ARGV[2] ~= '1' then
+    if redis.call('ZCARD', lists) > 0 or redis.call('EXISTS', bell_key(drain)) == 1 then return 0 end
+  end
   redis.call('ZADD', drains, 0, drain)
   recover()
   if redis.call('ZCARD', lists) == 0 then return 1 end
   local free = redis.call('ZRANGE', idle, 0, 0)[1]
   if free then
-    redis.call('ZREM', idle, free)
-    ring(free)
+    local list = choose(free, 0)
+    if list then hand(free, list) end
   end
   if redis.call('ZCARD', drains) > 0 then return 1 end
   redis.call('ZADD', drains, now + tonumber(ARGV[4]), ARGV[3])

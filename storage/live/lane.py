@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -113,20 +113,15 @@ class Lane:
         self._server = server
         self._redis = server.bytes_client()
         self._append, self._nudge, self._turn, self._leave, self._renew = (
-            self._redis.register_script(f"{_SCRIPTS}\nreturn {name}()")
-            for name in ("append", "nudge", "turn", "leave", "renew")
+            self._redis.register_script(script(name)) for name in ("append", "nudge", "turn", "leave", "renew")
         )
 
     def append(self, lane: str, requests: Sequence[Request], spread: Spread) -> tuple[list[Sent], str]:
         """Let requests wait; what became of each, Sent.WAKE for those whose wake-up must be sent, and the mark of
         `Changes`.
         """
-        told: list[str | bytes | int] = [*_milliseconds(spread), spread.waiting]
-        for each in requests:
-            left_ms = max(1, round(each.patience_s * 1000))
-            told += (each.id, each.batch, each.replies, left_ms, each.wake, each.asked)
         with self._server.errors():
-            mark, *sent = cast("list[Any]", self._append([f"lane:{lane}"], told))
+            mark, *sent = cast("list[Any]", self._append([f"lane:{lane}"], told_of(requests, spread)))
         return [Sent(each) for each in sent], mark.decode()
 
     def nudge(self, lane: str, request_id: str, spread: Spread) -> tuple[Sent, str]:
@@ -171,34 +166,64 @@ class Drain:
         self._bell = f"lane:{name}:bell:{drain}"
         self._holders = f"lane:{name}:holders:"
         self._lease_ms, self._patience_ms = round(lease_s * 1000), round(patience_s * 1000)
+        pool = lane._redis.connection_pool
+        self._connection = pool.connection_class(**pool.connection_kwargs)
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, args=(lease_s / 4,), name="lease", daemon=True)
         self._keeper.start()
 
     def turn(
-        self, answers: Sequence[tuple[bytes, bytes]] = (), *, most: int, most_bytes: int = 8 << 20, wake: str = ""
+        self,
+        answers: Sequence[tuple[bytes, bytes]] = (),
+        *,
+        most: int,
+        most_bytes: int = 8 << 20,
+        wake: str = "",
+        wait_s: float = 0.0,
     ) -> Batch | None:
-        """Give answers and take the next batch; None when nothing waits: then `rest` until the bell rings.
+        """Give answers and take the next batch, in one trip; None when nothing waits, nor comes in time.
 
         most : most requests, one at least. most_bytes : most of what they ask together, unless it is one.
-        wake : the wake-up that this drain came for, with its first turn.
+        wake : the wake-up that this drain came for, with its first turn. wait_s : how long to wait for a batch, less
+        than a second, which is how long a connection waits for Redis.
         """
         told = chain.from_iterable(answers)
         arguments: tuple[Any, ...] = (self.name, self._lease_ms, most, most_bytes, self._patience_ms, wake, *told)
         with self._lane._server.errors():
-            taken = cast("list[Any]", self._lane._turn(self._keys, arguments))
-        if not taken:
-            return None
-        requests = [Taken(*each) for each in zip(taken[2::3], map(float, taken[3::3]), taken[4::3], strict=True)]
-        return Batch(taken[1].decode(), requests, taken[0])
+            taken, given = self._taken(arguments, wait_s)
+        if taken:
+            requests = [Taken(*each) for each in zip(taken[2::3], map(float, taken[3::3]), taken[4::3], strict=True)]
+            return Batch(taken[1].decode(), requests, taken[0])
+        return _batch(given) if given else None
 
-    def rest(self, timeout_s: float) -> bool:
-        """Wait for the bell; False when it did not ring.
+    def _taken(self, arguments: tuple[Any, ...], wait_s: float) -> tuple[list[Any], bytes | None]:
+        """What the script took, and what stood in the bell or came there within `wait_s`."""
+        turn = self._lane._turn
+        bell = ("BLPOP", self._bell, wait_s) if wait_s > 0 else ("LPOP", self._bell)
+        try:
+            taken, given = self._trip(("EVALSHA", turn.sha, 1, *self._keys, *arguments), bell)
+        except redis.ConnectionError:
+            # The server may have closed the connection while it idled; a turn that is told twice counts once.
+            taken, given = self._trip(("EVALSHA", turn.sha, 1, *self._keys, *arguments), bell)
+        if isinstance(taken, redis.exceptions.NoScriptError):
+            taken, given = self._trip(("EVAL", turn.script, 1, *self._keys, *arguments), bell)
+        for each in (taken, given):
+            if isinstance(each, Exception):
+                raise each
+        return taken, given[1] if isinstance(given, list | tuple) else given
 
-        timeout_s : more than 0 and less than a second, which is how long a connection waits for Redis.
+    def _trip(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """What comes of some commands, errors of the server included, on a connection of this drain's own.
+
+        A pipeline of the client does the same for more time than a small model takes to compute.
         """
-        with self._lane._server.errors():
-            return self._lane._redis.blpop([self._bell], timeout=timeout_s) is not None
+        connection = self._connection
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [_answer(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()  # so that no later command takes what this one left unread
+            raise
 
     def forget(self, model: str) -> None:
         """Say that a model is not held any more."""
@@ -222,8 +247,9 @@ class Drain:
         return Left(bool(code), wake if code == 2 else "")
 
     def close(self) -> None:
-        """Renew no more."""
+        """Renew no more, and give the connection back."""
         self._over.set()
+        self._connection.disconnect()
 
     def _keep(self, every_s: float) -> None:
         while not self._over.wait(every_s):
@@ -263,18 +289,14 @@ class Replies:
     def _read(self) -> None:
         while not self._over:
             try:
-                first = cast("tuple[bytes, bytes] | None", self._redis.blpop([self.name], timeout=_BELL_S))
-                if first is None:
-                    continue
-                self._hand_out(first[1])
-                for each in cast("list[bytes] | None", self._redis.lpop(self.name, 256)) or ():
-                    self._hand_out(each)
+                found = cast("tuple[bytes, bytes] | None", self._redis.blpop([self.name], timeout=_BELL_S))
+                for request_id, answer in replies_in(found[1]) if found else ():
+                    self._hand_out(request_id, answer)
             except redis.RedisError:
                 time.sleep(0.05)  # those who wait ask after their requests themselves
         self._redis.close()
 
-    def _hand_out(self, reply: bytes) -> None:
-        request_id, _, answer = reply.partition(b"\n")
+    def _hand_out(self, request_id: bytes, answer: bytes) -> None:
         waiter = self._waiting.get(request_id.decode())
         if waiter is not None:
             waiter.wake(answer)
@@ -316,6 +338,52 @@ class Waiter:
             self._answer = answer
             with suppress(RuntimeError):  # two at the same moment
                 self._gate.release()
+
+
+def replies_in(told: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Ids and answers of requests, as an element of a list of replies holds them; an element that is none has none."""
+    start = 0
+    while start < len(told):
+        end = told.find(b"\n", start)
+        request_id, _, size = told[start:end].partition(b"\t")
+        if end < 0 or not size.isdigit():
+            return
+        start = end + 1 + int(size)
+        yield request_id, told[end + 1 : start]
+
+
+def _answer(connection: redis.Connection) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
+
+
+def _batch(given: bytes) -> Batch:
+    """What a bell gave."""
+    end = given.index(b"\n")
+    name, _, left = given[:end].rpartition(b"\t")
+    requests, start = [], end + 1
+    while start < len(given):
+        end = given.index(b"\n", start)
+        request_id, waited_ms, size = given[start:end].split(b"\t")
+        start = end + 1 + int(size)
+        requests.append(Taken(request_id, float(waited_ms), given[end + 1 : start]))
+    return Batch(name.decode(), requests, int(left))
+
+
+def script(name: str) -> str:
+    """A script of the lane, as text."""
+    return f"{_SCRIPTS}\nreturn {name}()"
+
+
+def told_of(requests: Sequence[Request], spread: Spread) -> list[str | bytes | int]:
+    """The arguments of the script `append`."""
+    told: list[str | bytes | int] = [*_milliseconds(spread), spread.waiting]
+    for each in requests:
+        left_ms = max(1, round(each.patience_s * 1000))
+        told += (each.id, each.batch, each.replies, left_ms, each.wake, each.asked)
+    return told
 
 
 def _milliseconds(spread: Spread) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ import pytest
 from storage.errors import LiveUnavailable
 from storage.live import LOST, Batch, Drain, Live, Replies, Request, Sent, Spread, Waiter
 from storage.live import lane as lane_module
+from storage.live.lane import replies_in
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.servers
@@ -82,9 +83,13 @@ def told(live: Live, name: str = REPLIES) -> list[tuple[str, str]]:
     """The replies that nobody has read yet; they are read by this."""
     found = []
     while (each := live.server.redis.lpop(name)) is not None:
-        request_id, _, answer = str(each).partition("\n")
-        found.append((request_id, answer))
+        found += [(name.decode(), answer.decode()) for name, answer in replies_in(str(each).encode())]
     return found
+
+
+def is_rung(drain: Drain) -> bool:
+    """Whether something was given to an idle drain, which its next turn finds."""
+    return bool(drain._lane._redis.exists(f"lane:{LANE}:bell:{drain.name}"))
 
 
 def die(*drains: Drain) -> None:
@@ -301,8 +306,8 @@ def test_bell_rings_for_an_idle_drain_that_holds_the_model(live: Live, make_drai
     for drain, model in ((second, "2.cpu"), (first, "1.cpu")):
         append(live, f"{model} again", batch=f"{model}:other options", spread=Spread(workers=2))
         other = first if drain is second else second
-        assert not other.rest(0.05)
-        assert drain.rest(0.5)
+        assert not is_rung(other)
+        assert is_rung(drain)
         assert ids(drain.turn(most=9)) == [f"{model} again"]
         assert drain.turn([(f"{model} again".encode(), b"")], most=9) is None
 
@@ -312,8 +317,8 @@ def test_bell_rings_for_the_drain_that_is_idle_longest_when_none_holds_the_model
     assert first.turn(most=9) is None
     assert second.turn(most=9) is None
     append(live, "r", spread=Spread(workers=2))
-    assert not second.rest(0.05)
-    assert first.rest(0.5)
+    assert not is_rung(second)
+    assert is_rung(first)
 
 
 def test_bell_does_not_ring_for_a_drain_that_took_work_by_itself(live: Live, make_drain: MakeDrain):
@@ -321,22 +326,24 @@ def test_bell_does_not_ring_for_a_drain_that_took_work_by_itself(live: Live, mak
     first, second = make_drain("first"), make_drain("second")
     first.turn(most=9)
     second.turn(most=9)
+    live.server.redis.zrem(f"lane:{LANE}:idle", "first", "second")  # as if both still worked
     append(live, "r0", spread=spread)
     assert ids(second.turn(most=9)) == ["r0"]
-    assert append(live, "r1", spread=spread)[0] is Sent.WAITS
-    assert not second.rest(0.05)
-    assert first.rest(0.5)
+    assert first.turn(most=9) is None
+    assert append(live, "r1", spread=Spread(workers=2, after_s=0.0))[0] is Sent.WAITS
+    assert not is_rung(second)
+    assert is_rung(first)
 
 
 def test_bell_wakes_a_drain_that_rests_at_once(live: Live, make_drain: MakeDrain):
     drain = make_drain("a")
     drain.turn(most=9)
     with ThreadPoolExecutor(1) as pool:
-        resting = pool.submit(drain.rest, 0.9)
+        resting = pool.submit(drain.turn, most=9, wait_s=0.9)
         time.sleep(0.1)
         began = time.monotonic()
         append(live, "r")
-        assert resting.result(5)
+        assert ids(resting.result(5)) == ["r"]
         assert time.monotonic() - began < 0.4
 
 
@@ -363,10 +370,10 @@ def test_idle_drain_without_the_model_is_left_in_peace_while_one_with_it_is_soon
     holder.turn(most=9)
     assert other.turn(most=9) is None
     append(live, "r1", spread=spread)
-    assert not other.rest(0.05)
+    assert not is_rung(other)
     time.sleep(0.1)
     assert live.lane.nudge(LANE, "r1", spread)[0] is Sent.WAITS
-    assert other.rest(0.5)
+    assert is_rung(other)
     assert ids(other.turn(most=9)) == ["r1"]
 
 
@@ -652,7 +659,7 @@ def test_idle_drain_is_rung_for_what_another_leaves(live: Live, make_drain: Make
     drain.turn(most=9, wake=wake)
     idle.turn(most=9)
     assert drain.leave(at_once=True) == (True, "")
-    assert idle.rest(0.5)
+    assert is_rung(idle)
     assert ids(idle.turn(most=9)) == ["r"]
 
 
@@ -682,7 +689,8 @@ def test_every_key_of_the_lane_has_a_lifetime(live: Live, make_drain: MakeDrain)
     assert all(0 < seconds <= 3600 for seconds in found.values()), found
     live.lane.withdraw(LANE, "answered")
     live.lane.withdraw(LANE, "waits")
-    assert idle.turn(most=9) is None
+    assert ids(idle.turn(most=9)) == ["rings"]
+    assert idle.turn([(b"rings", b"")], most=9) is None
     assert 0 < keys(live)["idle"] <= 3600
 
 
@@ -695,7 +703,7 @@ def test_nothing_is_left_after_all_was_answered_but_who_held_the_model(live: Liv
     while (batch := drain.turn(answers, most=7, wake=wake)) is not None:
         answers = [(each.id, b"") for each in batch.requests]
     assert len(told(live)) == 20
-    assert keys(live).keys() == {"drains", "idle", "holders:1.cpu"}
+    assert keys(live).keys() == {"drains", "idle", "wants:a", "holders:1.cpu"}
     assert drain.leave() == (True, "")
     # The next request for the model tidies that up, or its lifetime of an hour does: a search would cost each leaving.
     assert keys(live).keys() == {"holders:1.cpu"}
@@ -721,12 +729,8 @@ def serve(drain: Drain, is_over: threading.Event) -> None:
     answers: list[tuple[bytes, bytes]] = []
     while not is_over.is_set():
         try:
-            batch = drain.turn(answers, most=16)
-            answers = []
-            if batch is None:
-                drain.rest(0.05)
-            else:
-                answers = [(each.id, b"answer to " + each.asked) for each in batch.requests]
+            batch = drain.turn(answers, most=16, wait_s=0.05)
+            answers = [(each.id, b"answer to " + each.asked) for each in batch.requests] if batch else []
         except LiveUnavailable:
             time.sleep(0.02)
 
@@ -767,7 +771,7 @@ def test_wait_without_an_answer_lasts_as_long_as_asked(replies: Replies):
 
 def test_answer_that_came_before_it_was_waited_for_is_there_and_stays(live: Live, replies: Replies):
     waiter = replies.expect("r")
-    live.server.redis.rpush(replies.name, "r\nanswer")
+    live.server.redis.rpush(replies.name, "r\t6\nanswer")
     time.sleep(0.1)
     assert waiter.wait(0.0) == waiter.wait(5.0) == b"answer"
 
@@ -775,11 +779,11 @@ def test_answer_that_came_before_it_was_waited_for_is_there_and_stays(live: Live
 def test_second_answer_and_one_that_nobody_waits_for_are_dropped(live: Live, replies: Replies):
     closed, waiter = replies.expect("closed"), replies.expect("r")
     closed.close()
-    late = ["closed\ntoo late", "unknown\nwhat", "without an end", "r\nfirst", "r\nsecond", "closed\nonce more"]
+    late = ["closed\t8\ntoo late", "unknown\t4\nwhat", "no end", "x\ty\nz", "r\t5\nfirstr\t6\nsecond", "closed\t4\nagain"]
     live.server.redis.rpush(replies.name, *late)
     assert waiter.wait(5.0) == b"first"
     last = replies.expect("last")
-    live.server.redis.rpush(replies.name, "last\n")
+    live.server.redis.rpush(replies.name, "last\t0\n")
     assert last.wait(5.0) == b""
     assert waiter.wait(0.0) == b"first"
     assert closed.wait(0.0) is None
@@ -792,7 +796,7 @@ def test_waiter_is_told_at_once_why_there_will_be_no_answer(live: Live, replies:
         failed.fail(LiveUnavailable("no message was taken"))
         with pytest.raises(LiveUnavailable, match="no message was taken"):
             waiting.result(5)
-    live.server.redis.rpush(replies.name, "failed\ntoo late", "answered\nin time")
+    live.server.redis.rpush(replies.name, "failed\t8\ntoo late", "answered\t7\nin time")
     assert answered.wait(5.0) == b"in time"
     answered.fail(LiveUnavailable("too late"))
     assert answered.wait(0.0) == b"in time"
@@ -843,7 +847,7 @@ def test_caller_learns_that_redis_lost_its_request_and_is_answered_when_it_asks_
     assert live.lane.nudge(LANE, "r", Spread())[0] is Sent.REFUSED
     assert drain.turn(answers, most=9) is None
     assert append(live, "r", asked=b"this", to=replies.name)[0] is Sent.WAITS
-    assert drain.rest(0.5)
+    assert is_rung(drain)
     is_over = threading.Event()
     server = threading.Thread(target=serve, args=(drain, is_over))
     server.start()
@@ -866,11 +870,11 @@ def test_waiters_are_not_held_longer_by_a_redis_that_is_down(own_redis: RedisSer
     assert waiter.wait(0.3) is None
     assert time.monotonic() - began < 1
     with pytest.raises(LiveUnavailable):
-        drain.rest(0.2)
+        drain.turn(most=9, wait_s=0.2)
     own_redis.start()
     # The thread that reads the replies and the one that renews the lease live on.
     assert drain.turn(most=9) is None
-    live.server.redis.rpush(replies.name, "r\nanswer")
+    live.server.redis.rpush(replies.name, "r\t6\nanswer")
     assert waiter.wait(5.0) == b"answer"
     time.sleep(0.3)
     assert append(live, "next")[0] is Sent.WAITS
@@ -889,10 +893,9 @@ class CountedReplies(Replies):
         super().__init__(live.server)
         self.counts: dict[bytes, int] = {}
 
-    def _hand_out(self, reply: bytes) -> None:
-        name = reply.partition(b"\n")[0]
-        self.counts[name] = self.counts.get(name, 0) + 1
-        super()._hand_out(reply)
+    def _hand_out(self, request_id: bytes, answer: bytes) -> None:
+        self.counts[request_id] = self.counts.get(request_id, 0) + 1
+        super()._hand_out(request_id, answer)
 
 
 class Mortals:
@@ -928,11 +931,10 @@ class Mortals:
                     self.wakes.put(left.wake)
                 if left.has_gone:
                     return
-            batch = drain.turn(answers, most=5, wake=wake)
+            batch = drain.turn(answers, most=5, wake=wake, wait_s=0.02)
             answers, wake = [], ""
             if batch is None:
                 idle += 1
-                drain.rest(0.02)
                 continue
             idle = 0
             fate = self._fate(batch)

@@ -304,7 +304,7 @@ def every_call(live: Live) -> dict[str, Callable[[], object]]:
         "withdraw": lambda: live.lane.withdraw("predict.toy.cpu", "r"),
         "waiting": lambda: live.lane.waiting("predict.toy.cpu"),
         "turn": lambda: drain.turn([(b"r", b"{}")], most=1),
-        "rest": lambda: drain.rest(0.25),
+        "turn that waits": lambda: drain.turn(most=1, wait_s=0.25),
         "forget": lambda: drain.forget("1.cpu"),
         "leave": drain.leave,
     }
@@ -347,7 +347,7 @@ def test_redis_that_hangs_is_told_within_three_seconds(own_live: Live, own_redis
 def test_redis_that_goes_while_a_drain_rests_is_told(own_live: Live, own_redis: RedisServer):
     drain = own_live.lane.drain("predict.toy.cpu", "d", lease_s=60.0)
     with ThreadPoolExecutor(1) as pool:
-        resting = pool.submit(drain.rest, 0.9)
+        resting = pool.submit(drain.turn, most=1, wait_s=0.9)
         time.sleep(0.2)
         began = time.monotonic()
         own_redis.stop()

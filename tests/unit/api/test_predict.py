@@ -404,7 +404,7 @@ def test_questions_are_made_once_for_the_same_parameters(
 ):
     wanted = {"output": {"best": 2}, "mllib": {"odd": 1}}
     first = ask(client, parameters=wanted)
-    monkeypatch.setattr("api.blueprints.predict.load_prediction", lambda *given: pytest.fail("read again"))
+    monkeypatch.setattr("api.predicting.load_prediction", lambda *given: pytest.fail("read again"))
     again = ask(client, parameters=wanted, data=["3,4"])
     assert again.json["head"]["warnings"] == first.json["head"]["warnings"]
     assert [request["data"] for request, _ in queue.asked] == [["1,2"], ["3,4"]]

@@ -72,9 +72,9 @@ def test_missing_library_names_the_extra_to_install(local: Settings, monkeypatch
 def test_api_command_uses_options_that_granian_knows(local: Settings):
     context = granian_cli.make_context("granian", api_argv(replace(local, api_workers=2))[3:])
     given = context.params
-    assert given["app"] == "api.wsgi:app"
-    assert given["interface"].value == "wsgi"
-    assert (given["port"], given["workers"], given["blocking_threads"]) == (8080, 2, 128)
+    assert given["app"] == "api.serve:app"
+    assert given["interface"].value == "rsgi"
+    assert (given["port"], given["workers"]) == (8080, 2)
     assert given["respawn_failed_workers"] is True
 
 

@@ -1,0 +1,152 @@
+"""The application as granian runs it: an event loop in front, Flask's threads behind it.
+
+Bodies are read here, so a client that sends slowly holds no thread. Predictions that nothing is unusual about are
+answered here as well (`api/hot.py`), without a thread of their own; everything else, and all that is refused, is
+Flask's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from flask import Flask
+
+from api.hot import Hot
+from api.parts import Parts
+
+_SPOOLED_BYTES = 1 << 20
+_log = logging.getLogger(__name__)
+
+
+class Headers(Protocol):
+    """Headers of a request, as granian gives them."""
+
+    def items(self) -> list[tuple[str, str]]:
+        """Names in lower case, and values."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """One of them."""
+
+
+class Scope(Protocol):
+    """What granian tells of a request."""
+
+    proto: str
+    http_version: str
+    server: str
+    client: str
+    scheme: str
+    method: str
+    path: str
+    query_string: str
+    headers: Headers
+
+
+class Front:
+    """An RSGI application around a Flask app."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        parts: Parts = app.extensions["modelyard"]
+        self._limit_bytes = parts.settings.request_limit_bytes
+        self._threads = ThreadPoolExecutor(parts.settings.api_threads, thread_name_prefix="flask")
+        self._hot = Hot(app, self._threads)
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called once in each process, with its event loop."""
+        self._hot.start(loop)
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called when the process ends."""
+        self._hot.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def __rsgi__(self, scope: Scope, proto: Any) -> None:
+        """Answer a request."""
+        if scope.proto != "http":
+            return
+        body: bytes | IO[bytes]
+        length = scope.headers.get("content-length")
+        if length is not None and length.isdigit() and int(length) <= _SPOOLED_BYTES:
+            body = await proto() if length != "0" else b""
+            if scope.path == "/predict" and scope.method == "POST":
+                answer = await self._hot.answer(scope, body, proto)
+                if answer is not None:
+                    proto.response_bytes(*answer)
+                    return
+        else:
+            body = await self._spooled(proto)
+        loop = asyncio.get_running_loop()
+        status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body)
+        proto.response_bytes(status, headers, content)
+
+    async def _spooled(self, proto: Any) -> IO[bytes]:
+        """The body in a file, up to a byte more than Flask will take: it tells what is wrong then."""
+        file = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # closed with the request
+        size = 0
+        async for chunk in proto:
+            size += len(chunk)
+            if size <= self._limit_bytes + 1:
+                file.write(chunk)
+            elif size > 2 * self._limit_bytes + _SPOOLED_BYTES:
+                break  # who still sends has not listened
+        file.seek(0)
+        return file
+
+    def _by_flask(self, scope: Scope, body: bytes | IO[bytes]) -> tuple[int, list[tuple[str, str]], bytes]:
+        environ = environ_of(scope, body)
+        told: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            told[:] = [int(status.split(" ", 1)[0]), [(name.lower(), value) for name, value in headers]]
+            return lambda data: None
+
+        found: Iterable[bytes] = self._app.wsgi_app(environ, start_response)
+        try:
+            content = b"".join(found)
+        finally:
+            with contextlib.suppress(AttributeError):
+                found.close()  # type: ignore[attr-defined]
+            environ["wsgi.input"].close()
+        return told[0], told[1], content
+
+
+def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:
+    """The request as WSGI applications read it."""
+    host, _, port = scope.server.rpartition(":")
+    client, _, client_port = scope.client.rpartition(":")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(scope.path).decode("latin-1"),
+        "RAW_URI": scope.path + (f"?{scope.query_string}" if scope.query_string else ""),
+        "QUERY_STRING": scope.query_string,
+        "SERVER_NAME": host.strip("[]"),
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
+        "REMOTE_ADDR": client.strip("[]"),
+        "REMOTE_PORT": client_port,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.scheme,
+        "wsgi.input": io.BytesIO(body) if isinstance(body, bytes) else body,
+        # The body was read to its end, so Flask need not look for one.
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope.headers.items():
+        key = name.upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    return environ

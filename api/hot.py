@@ -1,0 +1,302 @@
+"""Predictions answered on the event loop: those that nothing is unusual about.
+
+Whatever has to be looked up, checked anew or refused is left to Flask, which keeps what it finds; so the first request
+of its kind goes there, and those that follow within the second are answered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+import uuid
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from flask import Flask
+
+from api import predicting
+from api.access import Headers
+from api.answers import dump
+from api.body import parse_object
+from api.compression import LEVEL, WORTH_BYTES
+from api.errors import code_of, status_of
+from api.known import Known
+from api.parts import Parts
+from api.predicting import Question
+from api.refusals import Refusal
+from api.schemas.reading import fold
+from storage.errors import LiveUnavailable, StorageError
+from storage.live import LOST, Request, Sent, Spread
+from storage.live.lane import WAKE_UP_S
+from storage.live.tube import Tube
+from storage.records import Account
+from workers.asked import Answer, Asked
+from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
+
+_FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
+_WAITING_MOST = 4096
+_PATHS = ("/", "./", "../", "file://")
+_JSON = ("content-type", "application/json")
+
+T = TypeVar("T")
+Response = tuple[int, list[tuple[str, str]], bytes]
+
+
+@dataclass
+class _Waiting:
+    """A request that waits for its answer."""
+
+    lane: str
+    request: Request
+    future: asyncio.Future[bytes]
+    mark: str
+    deadline: float
+    proto: Any
+    look_at: float
+    step_s: float = _FIRST_NUDGE_S
+    sends: int = 1
+    hang_up: asyncio.Task[None] | None = None
+
+
+class Hot:
+    """The quick way of one process."""
+
+    def __init__(self, app: Flask, threads: ThreadPoolExecutor) -> None:
+        self._parts: Parts = app.extensions["modelyard"]
+        self._threads = threads
+        self._timeout_s = self._parts.settings.predict_timeout_s
+        self._waiting: dict[str, _Waiting] = {}
+        self._posted: dict[str, list[_Waiting]] = {}
+        self._looks: dict[Hashable, asyncio.Future[Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on an event loop."""
+        self._loop = loop
+        self._tube = Tube(self._parts.settings.live_url)
+        self._keep(loop.create_task(self._look_after()))
+
+    def stop(self) -> None:
+        """Answer nothing more."""
+        self._tube.close()
+        for task in self._tasks:
+            task.cancel()
+
+    async def answer(self, scope: Any, content: bytes, proto: Any) -> Response | None:
+        """The answer to a prediction; None when it is for Flask to answer."""
+        began = time.perf_counter()
+        headers: Headers = scope.headers
+        if headers.get("content-encoding") is not None or len(self._waiting) >= _WAITING_MOST:
+            return None
+        access = self._parts.access
+        account = access.kept(headers) or await self._looked_up(("account", *_who(headers)), access.account_of, headers)
+        found = None if account is None else await self._understood(account, content)
+        if account is None or found is None:
+            return None
+        known, question, entries = found
+        try:
+            raw = await self._asked(known, question, entries, proto)
+        except Changed:
+            return None  # Flask reads it all again
+        except (NoAnswer, Overloaded, CallerGone, LiveUnavailable) as error:
+            predicting.count(self._parts, known.service.id, None)
+            return self._told(scope, account, began, *_refused(error.kind, str(error)))
+        answer = Answer.split(raw)
+        predicting.count(self._parts, known.service.id, answer)
+        if answer.error is not None:
+            error_ = answer.error
+            response = _refused(error_["kind"], error_["message"], error_.get("section"))
+            return self._told(scope, account, began, *response)
+        head = predicting.head_of(known.service.name, question, answer, question.warnings, began)
+        made, more = predicting.enveloped(head, answer), [_JSON]
+        if len(made) >= WORTH_BYTES:
+            more.append(("vary", "Accept-Encoding"))
+            if "gzip" in headers.get("accept-encoding", ""):
+                made = await self._loop.run_in_executor(self._threads, gzip.compress, made, LEVEL)
+                more.append(("content-encoding", "gzip"))
+        return self._told(scope, account, began, 200, more, made)
+
+    async def _looked_up(self, key: Hashable, look_up: Callable[..., T], *about: Any) -> T | None:
+        """What a look into the records finds; one at a time about the same. None where it is refused."""
+        under_way = self._looks.get(key)
+        if under_way is None:
+            under_way = self._looks[key] = self._loop.run_in_executor(self._threads, look_up, *about)
+            under_way.add_done_callback(lambda _: self._looks.pop(key, None))
+        try:
+            found: T = await asyncio.shield(under_way)
+        except (Refusal, StorageError):
+            return None  # Flask says why
+        return found
+
+    async def _understood(self, account: Account, content: bytes) -> tuple[Known, Question, list[str]] | None:
+        """What a request asks for, if all of it is known already and it brings a few lines of data."""
+        try:
+            body = parse_object(content)
+        except Refusal:
+            return None
+        name, entries = body.get("service"), body.get("data")
+        if not isinstance(name, str) or not body.keys() <= predicting.MEMBERS:
+            return None
+        services, name = self._parts.services, fold(name)
+        known = services.kept(account.id, name)
+        if known is None:
+            known = await self._looked_up(("service", account.id, name), services.find, account.id, name)
+        question = None if known is None else predicting.kept_question(known, body.get("parameters"))
+        if known is None or question is None or question.template is not None or question.network is not None:
+            return None
+        if not isinstance(entries, list) or not entries or len(content) * 4 > predicting.INLINE_BYTES:
+            return None
+        for each in entries:
+            if not isinstance(each, str) or each.startswith(_PATHS):
+                return None
+        return known, question, entries
+
+    async def _asked(self, known: Known, question: Question, entries: list[str], proto: Any) -> bytes:
+        request_id = uuid.uuid4().hex
+        content = Asked(question.encoded, entries).joined()
+        now = time.monotonic()
+        waiting = _Waiting(
+            question.lane,
+            Request(request_id, question.batch, self._tube.replies, self._timeout_s, content),
+            self._tube.expect(request_id),
+            known.mark,
+            now + self._timeout_s,
+            proto,
+            now + _FIRST_NUDGE_S,
+        )
+        self._waiting[request_id] = waiting
+        self._post(waiting)
+        try:
+            answer = await waiting.future
+        except (NoAnswer, CallerGone, Changed, LiveUnavailable):
+            self._tube.withdraw(waiting.lane, request_id)
+            raise
+        finally:
+            self._tube.forget(request_id)
+            del self._waiting[request_id]
+            if waiting.hang_up is not None:
+                waiting.hang_up.cancel()
+        if answer == LOST:
+            raise NoAnswer(waiting.lane, self._timeout_s, "two workers died of it or beside it")
+        return answer
+
+    # Sending
+
+    def _post(self, waiting: _Waiting) -> None:
+        """Send a request together with all others of this turn of the loop."""
+        posted = self._posted.get(waiting.lane)
+        if posted is None:
+            self._posted[waiting.lane] = posted = []
+            self._loop.call_soon(self._send, waiting.lane)
+        posted.append(waiting)
+
+    def _send(self, lane: str) -> None:
+        posted = self._posted.pop(lane)
+
+        def appended(sent: list[Sent], mark: str) -> None:
+            for each, became in zip(posted, sent, strict=True):
+                if became is Sent.REFUSED:
+                    text = f"too many predictions wait for the workers of {lane}; try again in a second"
+                    _fail(each, Overloaded(text))
+                elif became is Sent.WAKE:
+                    self._wake(lane, each.request.wake)
+                if each.mark != mark and each.sends == 1:
+                    _fail(each, Changed())
+
+        def failed(error: LiveUnavailable) -> None:
+            for each in posted:
+                _fail(each, error)
+
+        self._tube.append(lane, [each.request for each in posted], self._spread(lane), appended, failed)
+
+    def _wake(self, lane: str, wake: str) -> None:
+        self._loop.run_in_executor(self._threads, self._parts.queue.wake, lane, wake)
+
+    def _spread(self, lane: str) -> Spread:
+        kept = self._parts.queue.kept_spread(lane)
+        if kept is None:
+            self._loop.run_in_executor(self._threads, self._parts.queue.look_up_spread, lane)
+            return Spread()
+        return kept
+
+    # Looking after those that wait longer than usual
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._tube.check()
+            now = time.monotonic()
+            for waiting in list(self._waiting.values()):
+                if waiting.look_at > now:
+                    continue
+                if now >= waiting.deadline:
+                    _fail(waiting, NoAnswer(waiting.lane, self._timeout_s))
+                    continue
+                if waiting.hang_up is None:
+                    waiting.hang_up = self._loop.create_task(self._watch(waiting))
+                waiting.step_s = min(waiting.step_s * 2, _LAST_NUDGE_S)
+                waiting.look_at = min(now + waiting.step_s, waiting.deadline)
+                self._keep(self._loop.create_task(self._nudge(waiting)))
+
+    async def _watch(self, waiting: _Waiting) -> None:
+        await waiting.proto.client_disconnect()
+        _fail(waiting, CallerGone())
+
+    async def _nudge(self, waiting: _Waiting) -> None:
+        request_id = waiting.request.id
+        wake = f"wake-{request_id}-{uuid.uuid4().hex[:6]}"
+        try:
+            spread = self._spread(waiting.lane)
+            became = await self._tube.nudge(waiting.lane, request_id, wake, round(WAKE_UP_S * 1000), spread)
+            if became is Sent.WAKE:
+                self._wake(waiting.lane, wake)
+            elif became is Sent.REFUSED:
+                # Answered just now; or Redis lost it: then it is asked once more.
+                await asyncio.sleep(0.2)
+                if waiting.future.done():
+                    return
+                if waiting.sends == 2:
+                    raise LiveUnavailable("Redis lost the request twice; try again later")
+                waiting.sends += 1
+                left_s = waiting.deadline - time.monotonic()
+                waiting.request = replace(waiting.request, patience_s=left_s)
+                self._post(waiting)
+        except LiveUnavailable as error:
+            _fail(waiting, error)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task: the loop itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _told(
+        self, scope: Any, account: Account, began: float, status: int, headers: list[tuple[str, str]], made: bytes
+    ) -> Response:
+        self._parts.access_log.note("POST", _target(scope), status, time.perf_counter() - began, account.name)
+        return status, headers, made
+
+
+def _target(scope: Any) -> str:
+    return f"{scope.path}?{scope.query_string}" if scope.query_string else str(scope.path)
+
+
+def _who(headers: Headers) -> tuple[str | None, ...]:
+    """All that decides about the account of a request."""
+    return tuple(headers.get(name) for name in ("x-api-key", "authorization", "host", "origin"))
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    with suppress(asyncio.InvalidStateError):
+        waiting.future.set_exception(error)
+
+
+def _refused(kind: str, message: str, section: str | None = None) -> Response:
+    code = code_of(kind, section)
+    headers = [_JSON]
+    if code.retry_after_s is not None:
+        headers.append(("retry-after", str(code.retry_after_s)))
+    return code.http, headers, dump({"status": status_of(kind, message, section)})
