@@ -8,10 +8,10 @@ ROUNDS ?= 200
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test unit contracts integration e2e chaos lint bench format clean
+.PHONY: help demo up test unit contracts integration e2e chaos lint bench bench-peers format clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
 
 # $(call install,EXTRAS): uv when it is there, since it is ten times faster; pip otherwise, and when uv cannot resolve.
 define install
@@ -74,6 +74,9 @@ chaos: $(VENV)/.installed-dev ## kill everything at random moments: ROUNDS=200
 bench: $(VENV)/.installed-dev ## figures, each against the bare library
 	$(BIN)/python -m benchmarks
 
+bench-peers: $(VENV)/.installed-dev ## predictions beside those of other servers, which it installs in .venv-peers
+	$(BIN)/python -m benchmarks.peers
+
 lint: $(VENV)/.installed-dev ## style, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,4 +88,4 @@ format: $(VENV)/.installed-dev ## put the code into shape
 	$(BIN)/ruff format .
 
 clean: ## remove the environment, caches and what the demo left
-	rm -rf $(VENV) .modelyard build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .modelyard build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

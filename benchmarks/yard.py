@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,18 @@ Json = dict[str, Any]
 class Client:
     """Speaks to the API over one connection."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, headers: Mapping[str, str] | None = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        self._headers = dict(headers or {})
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """The answer; anything but success ends the benchmark."""
         content_sent = None if body is None else json.dumps(body)
         try:
-            self._connection.request(method, path, content_sent)
+            self._connection.request(method, path, content_sent, self._headers)
         except (BrokenPipeError, http.client.RemoteDisconnected):  # closed by the server while it idled
             self._connection.close()
-            self._connection.request(method, path, content_sent)
+            self._connection.request(method, path, content_sent, self._headers)
         answer = self._connection.getresponse()
         content: Json = json.loads(answer.read())
         if answer.status >= 300:
