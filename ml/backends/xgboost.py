@@ -34,6 +34,7 @@ import numpy as np
 from ml.backends.base import BackendInfo, Previous, target_of
 from ml.backends.inspection import inspect
 from ml.backends.resuming import check_same_data, refusal
+from ml.backends.xgboost_dense import DensePredictor
 from ml.backends.xgboost_matrices import (
     Rows,
     cells,
@@ -664,6 +665,7 @@ class XGBoostEngine:
         self._xgboost = _library()
         self._booster = booster
         self._target = target
+        self._dense = DensePredictor(booster)
         self._features = booster.num_features()
         learner = json.loads(booster.save_config())["learner"]
         # gblinear has no other way than by a matrix; dart rounds otherwise without one than its tests did; and data
@@ -678,7 +680,9 @@ class XGBoostEngine:
         """
         if features.shape[1] != self._features:
             raise BadInput(f"the data has {features.shape[1]} features, the model was trained with {self._features}")
-        if self._in_place:
+        if self._in_place and isinstance(features, np.ndarray):
+            outputs = self._dense(features)
+        elif self._in_place:
             outputs = self._booster.inplace_predict(features, validate_features=False)
         else:
             outputs = self._booster.predict(self._xgboost.DMatrix(features), validate_features=False)
