@@ -202,7 +202,8 @@ class Settings:
     )
     models_limit_bytes: int = _setting(
         "MODELYARD_MODELS_LIMIT_BYTES",
-        "Bytes of loaded models that one prediction worker keeps.",
+        "Bytes that the loaded models of one prediction worker may take, as seen when they were loaded. "
+        "A model that takes more is kept alone.",
         _whole(1, 2**50),
         2**31,
     )

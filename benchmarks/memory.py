@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from benchmarks.yard import Client, running_stack
+from workers.memory import anonymous_bytes
 
 COLUMNS, FEW, MANY = 50, 100_000, 1_000_000
 _BLOCK = 20_000
@@ -63,17 +64,7 @@ class Watch:
     def _look(self) -> None:
         while not self._stop.wait(0.05):
             for process in self._worker.children(recursive=True):
-                self.most = max(self.most, anonymous_bytes(process.pid))
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Memory of a process that no file backs; 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    line = next((each for each in lines if each.startswith("RssAnon:")), "RssAnon: 0 kB")
-    return int(line.split()[1]) * 1024
+                self.most = max(self.most, anonymous_bytes(process.pid) or 0)
 
 
 def _job(client: Client, worker: int, name: str, library: str, mllib: Json, data: Path) -> tuple[int, float, float]:

@@ -6,6 +6,10 @@ After each round it checks that every accepted task has exactly one final state,
 a superseded attempt, that resumed trainings end with the numbers and the model bytes of uninterrupted ones, that
 cancelled ones are cancelled, that nothing accepted was forgotten, that no process is left over, and that everything
 went on within the limit. It prints what it did and ends with 1 at the first violation.
+
+Callers predict all the while (`tests.asking`): each answer must be that of its own request, each refusal a documented
+one, none may come later than the deadline, and after the last deed of a round the rate must be full again within the
+same limit. Of the deeds of a round one is done to a prediction worker.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,13 +41,16 @@ import numpy as np
 import psutil
 from sqlalchemy import text
 
-from cli.stack import Backoff, Stack
+from cli.services import services_of, steps_of, worker_argv
+from cli.stack import Backoff, Service, Stack
 from ml.options.catalog import engines, libraries
 from settings import Settings
 from storage.records import Records, State, Task
+from tests.asking import TIMEOUT_S, WINDOW_S, Asked, Asking, write_models
 
 RECOVERY_LIMIT_S = 30.0
 ROUND_LIMIT_S = 120.0
+PREDICTING = ("predict-xgboost", "predict-xgboost-2")
 FINAL = {"finished", "failed", "cancelled"}
 
 Json = dict[str, Any]
@@ -163,6 +170,7 @@ class Totals:
     given_up: int = 0
     resumed: int = 0
     recoveries: list[float] = field(default_factory=list)
+    full_again: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -211,7 +219,8 @@ class Client:
 class Chaos:
     """A stack of its own, what is done to it, and what must hold afterwards."""
 
-    def __init__(self, stack: Stack, settings: Settings, dice: random.Random) -> None:
+    def __init__(self, stack: Stack, settings: Settings, dice: random.Random, known: dict[str, list[Asked]]) -> None:
+        """`known` is what `write_models` told of the models in the data root."""
         self.stack = stack
         self.settings = settings
         self.dice = dice
@@ -220,16 +229,22 @@ class Chaos:
         self.records = Records.connect(settings.database_url)
         self.totals = Totals()
         self.expected: dict[str, tuple[Json, list[str]]] = {}
+        self.asking = Asking(settings.port, known, dice)
+        self._known = known
         self._sent: dict[int, Workload] = {}
+        self._last_deed = 0.0
         self._kills: list[Kill] = []
         self._held: list[tuple[int, float]] = []
 
     # Processes
 
     def _workers(self) -> list[psutil.Process]:
+        return self._alive([f"train{number}" for number in range(1, self.settings.train_workers + 1)])
+
+    def _alive(self, names: Sequence[str]) -> list[psutil.Process]:
         found = []
-        for number in range(1, self.settings.train_workers + 1):
-            pid = self.stack.pid_of(f"train{number}")
+        for name in names:
+            pid = self.stack.pid_of(name)
             if pid is not None and psutil.pid_exists(pid):
                 found.append(psutil.Process(pid))
         return found
@@ -257,6 +272,7 @@ class Chaos:
 
     def _note(self, kind: str, pools: list[psutil.Process]) -> None:
         self.totals.kills[kind] += 1
+        self._last_deed = time.monotonic()
         self._kills.append(Kill(kind, time.time(), self._running_on({pool.pid for pool in pools})))
 
     def _pick_worker(self) -> psutil.Process | None:
@@ -292,6 +308,8 @@ class Chaos:
         pid = self.stack.pid_of(name)
         if pid is not None:
             self._note(f"{name} SIGKILL", [])
+            if name == "api":
+                self.asking.api_is_killed()
             os.kill(pid, signal.SIGKILL)
 
     def flush(self) -> None:
@@ -309,11 +327,29 @@ class Chaos:
         """A worker that neither works nor dies until its lease has run out."""
         worker = self._pick_worker()
         if worker:
-            pools = self._pools(worker)
-            self._note("worker SIGSTOP", pools)
-            for process in (*pools, worker):
-                _send(process, signal.SIGSTOP)
-                self._held.append((process.pid, time.monotonic() + self.settings.lease_s * 1.5))
+            self._note("worker SIGSTOP", self._pools(worker))
+            self._hold(worker)
+
+    def _hold(self, worker: psutil.Process) -> None:
+        for process in (*self._pools(worker), worker):
+            _send(process, signal.SIGSTOP)
+            self._held.append((process.pid, time.monotonic() + self.settings.lease_s * 1.5))
+
+    def disturb_predicting(self) -> None:
+        """Kill a prediction worker, or its pool process, or hold both back until what they took was taken back."""
+        workers = self._alive(PREDICTING)
+        if not workers:
+            return
+        worker = self.dice.choice(workers)
+        deed = self.dice.choice(["pool SIGKILL", "pool SIGTERM", "worker SIGKILL", "worker SIGTERM", "worker SIGSTOP"])
+        what, _, name = deed.partition(" ")
+        number = signal.Signals[name]
+        self._note(f"predicting {deed}", [])
+        if number is signal.SIGSTOP:
+            self._hold(worker)
+        else:
+            for process in self._pools(worker) if what == "pool" else [worker]:
+                _send(process, number)
 
     def _let_go(self, everything: bool = False) -> None:
         kept = []
@@ -353,6 +389,28 @@ class Chaos:
             self.expected[workload.name] = self.result(task_id)
             (attempt,) = self.records.tasks.attempts(task_id)
             _say(f"  {workload.name}: {attempt.phases.get('training', 0):.2f} s uninterrupted")
+        self._prepare_asking()
+
+    def _prepare_asking(self) -> None:
+        for name, known in self._known.items():
+            status, answer = self.client.call(
+                "PUT",
+                f"/services/{name}",
+                {
+                    "mllib": "xgboost",
+                    "description": "asked all the time",
+                    "model": {"repository": str(self.settings.data_roots[0] / name)},
+                    "parameters": {"input": {"connector": "csv"}, "mllib": {"nclasses": 3}, "output": {}},
+                },
+            )
+            _require(status == 201, f"service {name}: {answer}")
+            end = time.monotonic() + ROUND_LIMIT_S
+            body = {"service": name, "parameters": {}, "data": known[0].lines}
+            while (told := self.client.call("POST", "/predict", body))[0] != 200:
+                _require(time.monotonic() < end, f"{name} does not predict: {told}")
+                time.sleep(0.1)
+        self.asking.start()
+        _say(f"  predictions: {self.asking.rate:.1f} right answers per second undisturbed")
 
     def create(self, workload: Workload, name: str) -> None:
         """A service, and the repository of its name."""
@@ -463,9 +521,12 @@ class Chaos:
                 if status == 202:
                     cancelled.add(victim)
             self.dice.choice(self.deeds())()
+        self._sleep(self.dice.uniform(0.05, 1.0))
+        self.disturb_predicting()
         self.wait(set(accepted), time.monotonic() + ROUND_LIMIT_S)
         self._let_go(everything=True)
         self._check(accepted, cancelled, keys)
+        self._check_asking()
 
     def _until_a_checkpoint(self, task_ids: set[int]) -> None:
         """Wait, but not long, until something could be resumed."""
@@ -550,6 +611,18 @@ class Chaos:
                     recovery <= RECOVERY_LIMIT_S,
                     f"task {task_id} went on {recovery:.1f} s after {kill.kind}: {attempts}",
                 )
+
+    def _check_asking(self) -> None:
+        """Everything is as it was before the last deed, or becomes so in time."""
+        while (took_s := self.asking.recovery_s(self._last_deed)) is None or self.asking.violations:
+            _require(not self.asking.violations, "; ".join(self.asking.violations[:3]))
+            _require(
+                time.monotonic() - self._last_deed < RECOVERY_LIMIT_S + WINDOW_S,
+                f"the rate of right predictions is not full {RECOVERY_LIMIT_S:g} s after the last deed",
+            )
+            self._sleep(0.1)
+        self.totals.full_again.append(took_s)
+        _require(took_s <= RECOVERY_LIMIT_S, f"the rate of right predictions was full after {took_s:.1f} s only")
 
     def _finished_at(self, task_id: int) -> float:
         return self.records.tasks.get(task_id).finished_at or 0.0
@@ -666,7 +739,7 @@ def _home(kept: str | None) -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _report(totals: Totals, took_s: float) -> None:
+def _report(totals: Totals, asking: Asking, took_s: float) -> None:
     _say(f"rounds {totals.rounds}, tasks {totals.tasks}, {took_s:.0f} s")
     _say(f"ends: {dict(sorted(totals.states.items()))}, given up after repeated deaths: {totals.given_up}")
     _say(f"attempts: {dict(sorted(totals.attempts.items()))}, resumed from a checkpoint: {totals.resumed}")
@@ -678,6 +751,12 @@ def _report(totals: Totals, took_s: float) -> None:
         _say(f"recoveries {len(totals.recoveries)}, median {middle:.1f} s, worst {max(totals.recoveries):.1f} s")
     else:
         _say("recoveries 0")
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(asking.outcomes.items()))
+    _say(f"predictions {sum(asking.outcomes.values())}: {outcomes}; longest {asking.longest_s:.1f} s")
+    if totals.full_again:
+        middle = sorted(totals.full_again)[len(totals.full_again) // 2]
+        worst = max(totals.full_again)
+        _say(f"full rate again {len(totals.full_again)} times, median {middle:.1f} s, worst {worst:.1f} s")
 
 
 def main() -> int:
@@ -701,6 +780,14 @@ def main() -> int:
     return 0
 
 
+def _services(settings: Settings) -> list[Service]:
+    """Those of the one-machine stack, with a second worker for predictions: one takes over from the other."""
+    services = services_of(settings)
+    [first] = [each for each in services if each.name == PREDICTING[0]]
+    argv = tuple(worker_argv(PREDICTING[1], ["predict.xgboost.cpu"]))
+    return [*services, dataclasses.replace(first, name=PREDICTING[1], argv=argv)]
+
+
 def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None:
     settings = dataclasses.replace(
         Settings.from_env({"MODELYARD_HOME": str(home)}),
@@ -713,12 +800,14 @@ def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None
         renew_s=arguments.lease / 4,
         sweep_s=min(2.0, arguments.lease / 8),
         checkpoint_s=0.1,
+        predict_timeout_s=TIMEOUT_S,
     )
     write_data(home / "data")
+    known = write_models(home / "data")
     began = time.monotonic()
-    with Stack(settings, backoff=Backoff(most_s=2.0)) as stack:
+    with Stack(settings, _services(settings), steps_of(settings), backoff=Backoff(most_s=2.0)) as stack:
         stack.wait_ready(60)
-        chaos = Chaos(stack, settings, dice)
+        chaos = Chaos(stack, settings, dice, known)
         try:
             chaos.prepare()
             for number in range(1, arguments.rounds + 1):
@@ -728,7 +817,8 @@ def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None
                 done = sum(chaos.totals.kills.values()) - kills
                 _say(f"round {number}: {done} kills, {time.monotonic() - at:.1f} s")
         finally:
-            _report(chaos.totals, time.monotonic() - began)
+            chaos.asking.stop()
+            _report(chaos.totals, chaos.asking, time.monotonic() - began)
     _say(f"{chaos.totals.rounds} passed, 0 failed")
 
 

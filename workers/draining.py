@@ -47,6 +47,11 @@ class Draining:
         self._is_stopping = is_stopping
         self._linger_s, self._turn_s = linger_s, turn_s
 
+    @property
+    def is_worn(self) -> bool:
+        """Whether this process should make way for another, which `Predictor.is_worn` says."""
+        return self._predictor.is_worn
+
     def __call__(self, lane: str, wake: str) -> None:
         """Drain the lane, having been woken by the wake-up `wake`."""
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -62,7 +67,7 @@ class Draining:
         began = asked_at = heard_at = time.monotonic()
         while True:
             now = time.monotonic()
-            must_go = self._is_stopping() or (self._turn_s is not None and now - began > self._turn_s)
+            must_go = self._is_stopping() or self.is_worn or (self._turn_s is not None and now - began > self._turn_s)
             try:
                 if must_go or now - asked_at > self._linger_s:
                     left = drain.leave(answers, at_once=must_go)

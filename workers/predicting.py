@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from workers.asked import Asked, failed, told
 from workers.data import entries, sources
 from workers.parts import Parts
 from workers.version_files import manifest_of
+from workers.warm import Warm
 
 _KEPT = 4096
 _log = logging.getLogger(__name__)
@@ -40,19 +40,29 @@ class _Job:
 
 
 class Predictor:
-    """The loaded models of one worker process, the least recently used ones given up first.
+    """Computes predictions with the models that one worker process keeps loaded.
 
     forget : called with the model's part of the list's name when a model is given up.
     """
 
     def __init__(self, parts: Parts, forget: Callable[[str], None] = lambda model: None) -> None:
         self._parts = parts
-        self._models: OrderedDict[tuple[int, str], serving.Model] = OrderedDict()
+        self._warm: Warm[serving.Model] = Warm(parts.settings.models_limit_bytes, self._given_up)
         self._options: dict[bytes, tuple[Json, PredictionOptions]] = {}
         self.forget = forget
 
+    @property
+    def is_worn(self) -> bool:
+        """Whether this process holds memory that it cannot give back, and should make way for another."""
+        return self._warm.is_worn
+
     def answer(self, batch: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
         """The answer to each request of a batch, all of one model: none spoils those of the others."""
+        answers = self._answered(batch)
+        self._warm.settle()
+        return answers
+
+    def _answered(self, batch: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
         jobs = [_Job(taken) for taken in batch]
         for job in jobs:
             self._guarded(job, self._read)
@@ -125,22 +135,16 @@ class Predictor:
             self._guarded(job, finish)
 
     def _model(self, version_id: int, device: str) -> serving.Model:
-        key = (version_id, device)
-        model = self._models.get(key)
-        if model is None:
-            model = self._load(self._parts.records.versions.get(version_id), device)
-            self._models[key] = model
-            self._give_up_old()
-        self._models.move_to_end(key)
-        return model
+        return self._warm.get(
+            (version_id, device),
+            lambda: self._load(self._parts.records.versions.get(version_id), device),
+            is_here=device == "cpu",
+        )
 
     def _load(self, version: Version, device: str) -> serving.Model:
         with self._parts.cache.folder(self._parts.objects, manifest_of(version)) as folder:
             return serving.load(folder, version.description, device=device, threads=self._parts.settings.threads)
 
-    def _give_up_old(self) -> None:
-        while len(self._models) > 1 and sum(model.bytes for model in self._models.values()) > (
-            self._parts.settings.models_limit_bytes
-        ):
-            (version_id, device), _ = self._models.popitem(last=False)
-            self.forget(f"{version_id}.{device}")
+    def _given_up(self, key: Any) -> None:
+        version_id, device = key
+        self.forget(f"{version_id}.{device}")

@@ -8,8 +8,10 @@ import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from celery import signals
+from celery.exceptions import Ignore
 
 from ml.options.catalog import engines
 from ml.registry import find
@@ -39,6 +41,17 @@ _IMPORTS, _CLEARINGS = threading.BoundedSemaphore(2), threading.BoundedSemaphore
 def _is_stopping() -> bool:
     """Whether this worker shuts down, or its main process is gone already."""
     return os.getppid() != _parent or Path(os.environ[STOP_MARKER]).exists()
+
+
+class Replaced(SystemExit):
+    """Ends this pool process, in good order: the pool takes the end of the task first and starts another process.
+
+    On its way to the main process it becomes what Celery has nothing to say about: an end by SystemExit is told as a
+    lost worker there.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ignore, ()
 
 
 @cache
@@ -129,7 +142,10 @@ def import_(task_id: int) -> None:
 @app.task(name=DRAIN)
 def drain(lane: str, wake: str) -> None:
     """Queue predict.<engine>.<device>: the predictions that wait in that lane, until there are none."""
-    _draining()(lane, wake)
+    draining = _draining()
+    draining(lane, wake)
+    if draining.is_worn:
+        raise Replaced
 
 
 @app.task(name=SWEEP)

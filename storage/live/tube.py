@@ -87,6 +87,7 @@ async def connected(url: str) -> Wire:
     loop = asyncio.get_running_loop()
     about: dict[str, Any] = dict(parse_url(url))
     kind = about.pop("connection_class", None)
+    wire: Wire | None = None
     try:
         async with asyncio.timeout(_CONNECT_S):
             if kind is UnixDomainSocketConnection:
@@ -104,8 +105,12 @@ async def connected(url: str) -> Wire:
                 await _answer(wire, "SELECT", about["db"])
             for text in _SCRIPTS.values():
                 await _answer(wire, "SCRIPT", "LOAD", text)
-    except (OSError, TimeoutError) as error:
-        raise LiveUnavailable(f"Redis does not answer: {error or 'no connection in time'}") from error
+    except BaseException as error:
+        if wire is not None:
+            wire.close("it did not answer in time")  # the loop would keep it open for good
+        if isinstance(error, OSError | TimeoutError):
+            raise LiveUnavailable(f"Redis does not answer: {error or 'no connection in time'}") from error
+        raise
     return wire
 
 

@@ -779,7 +779,14 @@ def test_answer_that_came_before_it_was_waited_for_is_there_and_stays(live: Live
 def test_second_answer_and_one_that_nobody_waits_for_are_dropped(live: Live, replies: Replies):
     closed, waiter = replies.expect("closed"), replies.expect("r")
     closed.close()
-    late = ["closed\t8\ntoo late", "unknown\t4\nwhat", "no end", "x\ty\nz", "r\t5\nfirstr\t6\nsecond", "closed\t4\nagain"]
+    late = [
+        "closed\t8\ntoo late",
+        "unknown\t4\nwhat",
+        "no end",
+        "x\ty\nz",
+        "r\t5\nfirstr\t6\nsecond",
+        "closed\t4\nagain",
+    ]
     live.server.redis.rpush(replies.name, *late)
     assert waiter.wait(5.0) == b"first"
     last = replies.expect("last")

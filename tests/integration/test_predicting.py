@@ -249,10 +249,19 @@ def test_models_that_fit_stay(parts: Parts, service: Service, short: Made):
     assert [is_loaded(predictor, version) for version in versions] == [True, True, True]
 
 
-def test_model_longest_unused_is_given_up_when_they_are_too_large_together(parts: Parts, service: Service, short: Made):
+def test_model_longest_unused_is_given_up_when_they_are_too_large_together(
+    parts: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    load = serving.load
+
+    def load_heavy(*given: Any, **more: Any) -> serving.Model:
+        model = load(*given, **more)
+        model.bytes = 40 * 2**20
+        return model
+
+    monkeypatch.setattr(serving, "load", load_heavy)
     versions = [publish(parts, service, short) for _ in range(3)]
-    size = _size_of(parts, versions[0])
-    two = dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, models_limit_bytes=2 * size))
+    two = dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, models_limit_bytes=100 * 2**20))
     predictor = Predictor(two)
     for position in (0, 1, 0, 2):  # the second is the one that nobody asked for lately
         ask(predictor, question(versions[position]))
@@ -268,10 +277,6 @@ def test_model_larger_than_the_limit_is_served_alone(parts: Parts, service: Serv
         np.testing.assert_allclose(table(ask(predictor, question(version))).sum(axis=1), 1.0, atol=1e-6)
     empty_the_store(parts)
     assert [is_loaded(predictor, version) for version in (first, second)] == [False, True]
-
-
-def _size_of(parts: Parts, version: Version) -> int:
-    return Predictor(parts)._model(version.id, "cpu").bytes
 
 
 # Data

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
 import pytest
+from celery.exceptions import Ignore
 
 from workers import tasks
 
@@ -56,3 +58,28 @@ def test_worker_of_one_lane_lingers_and_one_of_several_takes_turns(
     monkeypatch.setattr(tasks, "Draining", lambda *given, **more: made.append(more))
     tasks._draining.__wrapped__()
     assert made == [{"linger_s": linger_s, "turn_s": turn_s}]
+
+
+class Drained:
+    """A drain of a worker that is worn, or not."""
+
+    def __init__(self, is_worn: bool) -> None:
+        self.is_worn = is_worn
+        self.lanes: list[str] = []
+
+    def __call__(self, lane: str, wake: str) -> None:
+        self.lanes.append(lane)
+
+
+def test_process_ends_after_a_drain_that_wore_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    worn, fresh = Drained(is_worn=True), Drained(is_worn=False)
+    monkeypatch.setattr(tasks, "_draining", lambda: fresh)
+    tasks.drain("predict.xgboost.cpu", "wake-1")
+    monkeypatch.setattr(tasks, "_draining", lambda: worn)
+    with pytest.raises(SystemExit):
+        tasks.drain("predict.xgboost.cpu", "wake-2")
+    assert fresh.lanes == worn.lanes == ["predict.xgboost.cpu"]
+
+
+def test_end_of_a_worn_process_is_nothing_that_celery_reports() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(tasks.Replaced())), Ignore)
