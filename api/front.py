@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, Protocol
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote
 
 from flask import Flask
 
@@ -94,10 +94,9 @@ class Front:
         file = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # closed with the request
         size = 0
         async for chunk in proto:
+            file.write(chunk[: max(0, self._limit_bytes + 1 - size)])
             size += len(chunk)
-            if size <= self._limit_bytes + 1:
-                file.write(chunk)
-            elif size > 2 * self._limit_bytes + _SPOOLED_BYTES:
+            if size > 2 * self._limit_bytes + _SPOOLED_BYTES:
                 break  # who still sends has not listened
         file.seek(0)
         return file
@@ -127,8 +126,8 @@ def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(scope.path).decode("latin-1"),
-        "RAW_URI": scope.path + (f"?{scope.query_string}" if scope.query_string else ""),
+        "PATH_INFO": scope.path.encode().decode("latin-1"),  # granian has decoded it
+        "RAW_URI": quote(scope.path) + (f"?{scope.query_string}" if scope.query_string else ""),
         "QUERY_STRING": scope.query_string,
         "SERVER_NAME": host.strip("[]"),
         "SERVER_PORT": port,
@@ -146,7 +145,14 @@ def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:
         "wsgi.run_once": False,
     }
     for name, value in scope.headers.items():
+        # The one with `_` would pass for the one with a hyphen; and what is handed on is in no chunks any more.
+        if "_" in name or name == "transfer-encoding":
+            continue
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
         environ[key] = f"{environ[key]},{value}" if key in environ else value
+    if "CONTENT_LENGTH" not in environ:
+        # Werkzeug cuts a body of unknown length off at the limit; it refuses one that is known to be longer.
+        environ["CONTENT_LENGTH"] = str(len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END))
+        environ["wsgi.input"].seek(0)
     return environ

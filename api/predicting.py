@@ -13,7 +13,7 @@ import orjson
 
 from api import data, pushing
 from api.accepting import connector_of
-from api.answers import Json, dump, finite, with_warnings
+from api.answers import Json, finite, with_warnings
 from api.devices import choose_prediction
 from api.known import Known
 from api.mustache import BadTemplate, Template, compiled

@@ -38,7 +38,9 @@ def main() -> None:
         raise SystemExit(missing)
     names = given.servers or list(CONTENDERS)
     found, lost = _measured(names, given.rounds, given.seconds)
-    print(f"\n{psutil.cpu_count()} cores, shared by server and wrk; {given.rounds} rounds of {given.seconds} s, medians")
+    print(
+        f"\n{psutil.cpu_count()} cores, shared by server and wrk; {given.rounds} rounds of {given.seconds} s, medians"
+    )
     print("\n".join(table(found)))
     for name, why in lost.items():
         print(f"{name}: NOT MEASURED: {why}")

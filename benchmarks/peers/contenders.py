@@ -93,7 +93,7 @@ def numbers(row: np.ndarray) -> list[float]:
 @contextmanager
 def modelyard(model: Model, scratch: Path) -> Iterator[Running]:
     """The whole stack with one API process: a key in the header, checks and metrics as always."""
-    with running_stack(api_workers=1, threads=1) as (_, settings, client):
+    with running_stack(api_workers=1, threads=1) as (_, settings, _client):
         data = settings.data_roots[0] / "data.csv"
         shutil.copyfile(DATA, data)
         label = data.read_text(encoding="utf-8").splitlines()[0].split(",")[-1]

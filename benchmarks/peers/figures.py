@@ -55,5 +55,7 @@ def judged(found: Mapping[str, Found]) -> list[str]:
     ours = middle(found[OURS][1]).p50_ms
     best = min(peers, key=lambda name: middle(found[name][1]).p50_ms)
     its = middle(found[best][1]).p50_ms
-    lines.append(f"p50 at 1 connection, Modelyard {ours:.2f} ms / {best} {its:.2f} ms: {ours / its:.2f} (goal at most 1)")
+    lines.append(
+        f"p50 at 1 connection, Modelyard {ours:.2f} ms / {best} {its:.2f} ms: {ours / its:.2f} (goal at most 1)"
+    )
     return lines

@@ -27,7 +27,10 @@ class Needs:
 NEEDS = {
     "litserve": Needs(("litserve==0.2.19", _XGBOOST)),
     # Its runtime for XGBoost asks for the build for graphics cards, under the same import name.
-    "mlserver": Needs(("mlserver==1.7.1", "scikit-learn==1.9.1", _XGBOOST), ("mlserver-xgboost==1.7.1",)),
+    # Its workers do not start with a newer uvloop.
+    "mlserver": Needs(
+        ("mlserver==1.7.1", "uvloop==0.21.0", "scikit-learn==1.9.1", _XGBOOST), ("mlserver-xgboost==1.7.1",)
+    ),
     "bentoml": Needs(("bentoml==1.4.39", _XGBOOST)),
     "ray": Needs(("ray[serve]==2.60.0", _XGBOOST)),
 }

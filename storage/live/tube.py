@@ -142,6 +142,9 @@ class Line:
         if wire is not None and wire.is_open:
             wire.send(then, *command)
             return
+        if self._is_over:
+            then(LiveUnavailable("Redis does not answer: this process ends"))
+            return
         self._early.append((then, command))
         if self._connecting is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())

@@ -1,130 +1,153 @@
-"""The lane of an event loop hears replies again, whatever became of Redis meanwhile."""
+"""The lane as an event loop speaks to it, on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+import uuid
+from collections.abc import Awaitable, Callable
 
 import pytest
 import redis
 
 from storage.errors import LiveUnavailable
-from storage.live import Request, Sent, Spread
+from storage.live import Live, Request, Sent, Spread
 from storage.live.tube import Tube
-from tests.services import RedisServer, running_redis
+from tests.services import RedisServer
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.servers
 
 LANE = "predict.toy.cpu"
 
 
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """One that these tests may kill."""
-    with running_redis() as found:
-        yield found
-
-
-def on_a_loop(server: RedisServer, test: Callable[[Tube], Awaitable[None]]) -> None:
-    """Run a test beside what the API does with a tube all the time."""
-
-    async def look_after(tube: Tube) -> None:
-        while True:
-            await asyncio.sleep(0.05)
-            tube.check()
-
+def with_tube(url: str, do: Callable[[Tube], Awaitable[None]]) -> None:
     async def run() -> None:
-        tube = Tube(server.url)
-        looking = asyncio.create_task(look_after(tube))
+        tube = Tube(url)
         try:
-            await test(tube)
+            await asyncio.wait_for(do(tube), 20)
         finally:
-            looking.cancel()
             tube.close()
 
     asyncio.run(run())
 
 
-async def hears(server: RedisServer, tube: Tube, request_id: str, within_s: float = 5.0) -> None:
-    """Waits until a reply comes through, which is pushed once."""
-    future = tube.expect(request_id)
-    with redis.Redis.from_url(server.url) as client:
-        client.rpush(tube.replies, f"{request_id}\t5\nright")
-    async with asyncio.timeout(within_s):
-        assert await future == b"right"
-    tube.forget(request_id)
-
-
-async def append(tube: Tube, request_id: str) -> list[Sent]:
-    """Raises LiveUnavailable."""
+async def appended(tube: Tube, *request_ids: str) -> list[Sent]:
+    """What became of requests. Raises LiveUnavailable."""
     future: asyncio.Future[list[Sent]] = asyncio.get_running_loop().create_future()
-    request = Request(request_id, "1.cpu:x", tube.replies, 30.0, b"asked")
-    tube.append(LANE, [request], Spread(), lambda sent, mark: future.set_result(sent), future.set_exception)
+    wanted = [Request(each, "1.cpu:x", tube.replies, 30.0, b"?" + each.encode()) for each in request_ids]
+    tube.append(LANE, wanted, Spread(), lambda sent, mark: future.set_result(sent), future.set_exception)
     return await future
 
 
-async def appends(tube: Tube, request_id: str, within_s: float = 5.0) -> None:
-    """Append until it is taken, as callers come again."""
-    end = time.monotonic() + within_s
-    while True:
-        try:
-            assert await append(tube, request_id) in ([Sent.WAKE], [Sent.WAITS])
-            return
-        except LiveUnavailable:
-            assert time.monotonic() < end, "Redis is not found again"
-            await asyncio.sleep(0.05)
+def drain(url: str, count: int) -> None:
+    """Answer so many requests, as a worker would: each with what it asked."""
+    live = Live(url)
+    made = live.lane.drain(LANE, f"drain-{uuid.uuid4().hex}", lease_s=30.0)
+    answers: list[tuple[bytes, bytes]] = []
+    try:
+        until = time.monotonic() + 10
+        while (count > 0 or answers) and time.monotonic() < until:
+            batch = made.turn(answers, most=16, wait_s=0.2 if count > 0 else 0.0)
+            answers = [] if batch is None else [(each.id, b"!" + each.asked) for each in batch.requests]
+            count -= len(answers)
+        made.leave(at_once=True)  # or the next request would be handed to it, while its lease lasts
+    finally:
+        made.close()
+        live.close()
 
 
-def test_replies_are_heard_after_redis_was_killed_again_and_again(server: RedisServer) -> None:
-    async def test(tube: Tube) -> None:
-        await appends(tube, "first")
-        await hears(server, tube, "first")
-        for number in range(5):
-            server.kill()
-            await asyncio.sleep(0.02 * number)
+async def answered(tube: Tube, url: str, *request_ids: str) -> list[bytes]:
+    """The answers to requests, in the order of their ids."""
+    futures = [tube.expect(each) for each in request_ids]
+    await appended(tube, *request_ids)
+    await asyncio.to_thread(drain, url, len(request_ids))
+    found = [await asyncio.wait_for(each, 5) for each in futures]
+    for each in request_ids:
+        tube.forget(each)
+    return found
+
+
+def test_each_of_many_requests_gets_its_own_answer(redis_url: str):
+    names = [f"r{number}" for number in range(500)]
+
+    async def do(tube: Tube) -> None:
+        assert await answered(tube, redis_url, *names) == [b"!?" + each.encode() for each in names]
+        assert not tube._waiting
+
+    with_tube(redis_url, do)
+
+
+def test_commands_of_one_connection_are_answered_in_order(redis_url: str):
+    async def do(tube: Tube) -> None:
+        found: list[bytes] = []
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for number in range(1000):
+            tube._out.send(found.append, "ECHO", number)
+        tube._out.send(lambda _: ended.set_result(None), "PING")
+        await ended
+        assert found == [str(number).encode() for number in range(1000)]
+
+    with_tube(redis_url, do)
+
+
+def test_connections_that_the_server_killed_are_made_again(own_redis: RedisServer):
+    async def do(tube: Tube) -> None:
+        assert await answered(tube, own_redis.url, "before") == [b"!?before"]
+        with redis.Redis.from_url(own_redis.url) as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(0.1)
+        assert await answered(tube, own_redis.url, "after") == [b"!?after"]
+
+    with_tube(own_redis.url, do)
+
+
+def test_scripts_that_were_flushed_are_sent_again(own_redis: RedisServer):
+    async def do(tube: Tube) -> None:
+        assert await answered(tube, own_redis.url, "before") == [b"!?before"]
+        with redis.Redis.from_url(own_redis.url) as client:
+            client.script_flush()
+        assert await answered(tube, own_redis.url, "after") == [b"!?after"]
+
+    with_tube(own_redis.url, do)
+
+
+def test_server_that_is_down_is_told_at_once_and_used_again_when_it_is_back(own_redis: RedisServer):
+    async def do(tube: Tube) -> None:
+        assert await answered(tube, own_redis.url, "before") == [b"!?before"]
+        await asyncio.to_thread(own_redis.kill)
+        began = time.monotonic()
+        for name in ("first", "second"):
             with pytest.raises(LiveUnavailable):
-                await append(tube, "meanwhile")
-            server.start()
-            await appends(tube, f"again-{number}")
-            await hears(server, tube, f"again-{number}")
+                await appended(tube, name)
+        assert time.monotonic() - began < 3
+        await asyncio.to_thread(own_redis.start)
+        assert await answered(tube, own_redis.url, "after") == [b"!?after"]
 
-    on_a_loop(server, test)
-
-
-def test_replies_are_heard_after_redis_was_killed_while_it_was_found_again(server: RedisServer) -> None:
-    async def test(tube: Tube) -> None:
-        await hears(server, tube, "first")
-        for number in range(8):
-            server.restart()
-            # Between the moments at which the tube tries again.
-            await asyncio.sleep(0.013 * number)
-        await appends(tube, "last")
-        await hears(server, tube, "last")
-
-    on_a_loop(server, test)
+    with_tube(own_redis.url, do)
 
 
-def test_redis_that_says_nothing_counts_as_one_that_is_down(server: RedisServer) -> None:
-    async def test(tube: Tube) -> None:
-        await appends(tube, "first")
-        await hears(server, tube, "first")
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
-            began = time.monotonic()
-            with pytest.raises(LiveUnavailable):
-                await append(tube, "second")
-            assert time.monotonic() - began < 3.0
-            for _ in range(2):  # each makes a connection of its own, in vain
-                with pytest.raises(LiveUnavailable):
-                    await append(tube, "second")
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
-        await appends(tube, "third")
-        await hears(server, tube, "third")
-        with redis.Redis.from_url(server.url) as client:
-            assert len(client.client_list()) == 3, "two of the tube, and this one"
+def test_caller_that_was_cancelled_takes_no_answer_from_others(redis_url: str):
+    async def do(tube: Tube) -> None:
+        tube.expect("gone").cancel()
+        kept = tube.expect("kept")
+        await appended(tube, "gone", "kept")
+        await asyncio.to_thread(drain, redis_url, 2)
+        assert await asyncio.wait_for(kept, 5) == b"!?kept"
+        tube.forget("gone")
+        tube.forget("kept")
+        assert await answered(tube, redis_url, "next") == [b"!?next"]
 
-    on_a_loop(server, test)
+    with_tube(redis_url, do)
+
+
+def test_closed_tube_refuses_and_leaves_no_connection(own_redis: RedisServer):
+    async def do(tube: Tube) -> None:
+        await answered(tube, own_redis.url, "before")
+        tube.close()
+        with pytest.raises(LiveUnavailable):
+            await appended(tube, "late")
+        await asyncio.sleep(0.2)
+        with redis.Redis.from_url(own_redis.url) as client:
+            assert len(client.client_list()) == 1
+
+    with_tube(own_redis.url, do)

@@ -33,6 +33,4 @@ if __name__ == "__main__":
     # `batch_timeout` 0 takes what waits at once: a lone request then waits for nobody.
     api = Trees(max_batch_size=64, batch_timeout=0.0)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(
-        host=os.environ["HOST"], port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning"
-    )
+    server.run(host=os.environ["HOST"], port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning")
