@@ -11,9 +11,10 @@ from werkzeug.exceptions import HTTPException
 
 from api.access import Access, Headers
 from api.answers import failure, speaks_deepdetect
-from api.blueprints import health, info, predict, services, tasks, train
+from api.blueprints import health, info, metrics, predict, services, tasks, train
 from api.body import drain
 from api.compression import compress
+from api.figures import NO_ROUTE
 from api.parts import Parts, Sender, parts
 from api.refusals import Refusal
 from api.waiting import Slots
@@ -71,7 +72,7 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, health):
+    for each in (info, services, train, predict, tasks, metrics, health):
         app.register_blueprint(each.blueprint)
     return app
 
@@ -85,8 +86,9 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     compress(request, response)
     who = g.get("account")
-    parts().access_log.note(
+    parts().note(
         request.method,
+        NO_ROUTE if request.url_rule is None else request.url_rule.rule,
         # The path as it was sent, still escaped: a decoded one could forge lines.
         request.environ.get("RAW_URI") or ascii(request.full_path.rstrip("?"))[1:-1],
         response.status_code,

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 from urllib.parse import quote
 
 from flask import Flask
@@ -56,7 +56,7 @@ class Front:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        parts: Parts = app.extensions["modelyard"]
+        self._parts = parts = cast(Parts, app.extensions["modelyard"])
         self._limit_bytes = parts.settings.request_limit_bytes
         self._threads = ThreadPoolExecutor(parts.settings.api_threads, thread_name_prefix="flask")
         self._hot = Hot(app, self._threads)
@@ -64,6 +64,8 @@ class Front:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once in each process, with its event loop."""
         self._hot.start(loop)
+        if self._parts.settings.api_workers > 1:  # else nobody but this process shows its figures
+            self._parts.figures.keep_telling()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when the process ends."""

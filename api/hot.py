@@ -276,7 +276,8 @@ class Hot:
     def _told(
         self, scope: Any, account: Account, began: float, status: int, headers: list[tuple[str, str]], made: bytes
     ) -> Response:
-        self._parts.access_log.note("POST", _target(scope), status, time.perf_counter() - began, account.name)
+        took_s = time.perf_counter() - began
+        self._parts.note("POST", "/predict", _target(scope), status, took_s, account.name)
         return status, headers, made
 
 

@@ -11,6 +11,7 @@ from flask import current_app, g
 
 from api.access import Access
 from api.access_log import AccessLog
+from api.figures import ApiFigures
 from api.known import KnownServices
 from api.tally import Tally
 from api.waiting import Slots
@@ -74,6 +75,16 @@ class Parts:
     def access_log(self) -> AccessLog:
         """Where every request leaves a line."""
         return AccessLog()
+
+    @cached_property
+    def figures(self) -> ApiFigures:
+        """What is counted for Prometheus."""
+        return ApiFigures(self.live)
+
+    def note(self, method: str, route: str, target: str, status: int, seconds: float, account: str) -> None:
+        """Note a request that was answered; see `AccessLog.note` and `ApiFigures.note`."""
+        self.access_log.note(method, target, status, seconds, account)
+        self.figures.note(method, route, status, seconds)
 
     @cached_property
     def services(self) -> KnownServices:

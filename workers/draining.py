@@ -12,6 +12,7 @@ from functools import partial
 
 from storage.errors import LiveUnavailable
 from storage.live import Drain
+from workers.figures import PredictionFigures, process_name
 from workers.parts import Parts
 from workers.predicting import Predictor
 
@@ -46,6 +47,8 @@ class Draining:
         self._predictor = predictor
         self._is_stopping = is_stopping
         self._linger_s, self._turn_s = linger_s, turn_s
+        self._figures = PredictionFigures()
+        parts.live.figures.keep_telling(process_name(), self._figures.told)
 
     @property
     def is_worn(self) -> bool:
@@ -57,6 +60,7 @@ class Draining:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         drain = self._parts.live.lane.drain(lane, name, lease_s=LEASE_S)
         self._predictor.forget = partial(_forget, drain)
+        self._predictor.figures = self._figures.of(lane)
         try:
             self._work(drain, wake)
         finally:
@@ -87,6 +91,7 @@ class Draining:
                     return
                 time.sleep(0.1)
                 continue
+            self._predictor.figures.note_batch(batch)
             answers = self._predictor.answer(batch.requests)
             asked_at = time.monotonic()
 

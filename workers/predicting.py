@@ -19,6 +19,7 @@ from storage.live import LOST, Taken
 from storage.records import Version
 from workers.asked import Asked, failed, told
 from workers.data import entries, sources
+from workers.figures import PredictionFigures
 from workers.parts import Parts
 from workers.version_files import manifest_of
 from workers.warm import Warm
@@ -43,6 +44,7 @@ class Predictor:
     """Computes predictions with the models that one worker process keeps loaded.
 
     forget : called with the model's part of the list's name when a model is given up.
+    figures : where it is counted; at first one that nobody reads.
     """
 
     def __init__(self, parts: Parts, forget: Callable[[str], None] = lambda model: None) -> None:
@@ -50,6 +52,8 @@ class Predictor:
         self._warm: Warm[serving.Model] = Warm(parts.settings.models_limit_bytes, self._given_up)
         self._options: dict[bytes, tuple[Json, PredictionOptions]] = {}
         self.forget = forget
+        self.figures = PredictionFigures().of("")
+        self._rows = 0
 
     @property
     def is_worn(self) -> bool:
@@ -58,8 +62,11 @@ class Predictor:
 
     def answer(self, batch: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
         """The answer to each request of a batch, all of one model: none spoils those of the others."""
+        self._rows = 0
         answers = self._answered(batch)
         self._warm.settle()
+        self.figures.note_rows(self._rows)
+        self.figures.note_models(self._warm.count, self._warm.bytes)
         return answers
 
     def _answered(self, batch: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
@@ -75,9 +82,11 @@ class Predictor:
             work(job)
         except (MlError, StorageError) as error:
             job.answer, job.question = failed(error.kind, str(error), getattr(error, "section", None)), None
+            self.figures.note_failure(error.kind)
         except Exception:
             _log.exception("prediction %s failed unexpectedly", job.taken.id.decode())
             job.answer, job.question = failed("internal", "unexpected error; the worker's log has it"), None
+            self.figures.note_failure("internal")
 
     def _read(self, job: _Job) -> None:
         asked = Asked.split(job.taken.asked)
@@ -131,15 +140,22 @@ class Predictor:
                 timings = {"queued": job.taken.waited_ms, "load": job.load_s * 1000}
                 timings |= {name: made.seconds[name] * 1000 for name in ("input", "compute", "output")}
                 job.answer = told(made, timings, together=len(jobs))
+                self.figures.note_request(timings)
+                self._rows += len(made.predictions)
 
             self._guarded(job, finish)
 
     def _model(self, version_id: int, device: str) -> serving.Model:
-        return self._warm.get(
-            (version_id, device),
-            lambda: self._load(self._parts.records.versions.get(version_id), device),
-            is_here=device == "cpu",
-        )
+        was_loaded = False
+
+        def load() -> serving.Model:
+            nonlocal was_loaded
+            was_loaded = True
+            return self._load(self._parts.records.versions.get(version_id), device)
+
+        model = self._warm.get((version_id, device), load, is_here=device == "cpu")
+        self.figures.note_model(was_loaded=was_loaded)
+        return model
 
     def _load(self, version: Version, device: str) -> serving.Model:
         with self._parts.cache.folder(self._parts.objects, manifest_of(version)) as folder:
@@ -147,4 +163,5 @@ class Predictor:
 
     def _given_up(self, key: Any) -> None:
         version_id, device = key
+        self.figures.note_eviction()
         self.forget(f"{version_id}.{device}")

@@ -93,25 +93,31 @@ class Warm(Generic[M]):
 
     def _give_up_old(self) -> bool:
         some = False
-        while len(self._kept) > 1 and self._bytes > self._limit:
+        while len(self._kept) > 1 and self.bytes > self._limit:
             key, _ = self._kept.popitem(last=False)
             self._gave_up = some = True
             self._forget(key)
         return some
 
     @property
-    def _bytes(self) -> int:
+    def count(self) -> int:
+        """How many models are kept."""
+        return len(self._kept)
+
+    @property
+    def bytes(self) -> int:
+        """What they take together."""
         return sum(kept.bytes for kept in self._kept.values())
 
     def _is_too_large(self) -> bool:
         if self._before_all is None:
             return False
         # A model that is larger than the limit is let be; an allocator never gives back all.
-        allowed = self._before_all + max(self._limit, self._bytes) + _SLACK_BYTES + int(self._limit * _SLACK_SHARE)
+        allowed = self._before_all + max(self._limit, self.bytes) + _SLACK_BYTES + int(self._limit * _SLACK_SHARE)
         held = self._measure() or 0
         if held > allowed:
             held = self._measure(thorough=True) or 0
         if held > allowed:
             text = "%d MiB are held with %d MiB of models, %d MiB before the first: this process must be replaced"
-            _log.warning(text, *(each >> 20 for each in (held, self._bytes, self._before_all)))
+            _log.warning(text, *(each >> 20 for each in (held, self.bytes, self._before_all)))
         return held > allowed

@@ -7,6 +7,7 @@ Redis 6.2 are used, which is what the embedded server speaks.
 from __future__ import annotations
 
 from storage.live.changes import Changes
+from storage.live.figures import Figures
 from storage.live.heartbeats import Heartbeat, Heartbeats
 from storage.live.lane import LOST, Batch, Drain, Lane, Replies, Request, Sent, Spread, Taken, Waiter
 from storage.live.progress import Progress
@@ -19,6 +20,7 @@ __all__ = [
     "Changes",
     "Counts",
     "Drain",
+    "Figures",
     "Heartbeat",
     "Heartbeats",
     "Lane",
@@ -44,6 +46,7 @@ class Live:
         self.lane = Lane(self.server)
         self.changes = Changes(self.server)
         self.statistics = Statistics(self.server)
+        self.figures = Figures(self.server)
 
     def check(self) -> None:
         """Raises LiveUnavailable unless Redis answers within a second."""

@@ -117,12 +117,15 @@ local function hold(model, drain)
 end
 
 -- Up to `most` requests of a list, together at most `bytes`; one that was lost before stands first, and comes alone.
--- Three elements each: id, milliseconds waited, and what is asked.
+-- Three elements each: id, milliseconds waited, and what is asked. Also returns what closed the batch.
 local function pop(list, drain, most, bytes)
-  local key, looked, size, batch = wait_key(list), 0, 0, {}
+  local key, looked, size, batch, closed = wait_key(list), 0, 0, {}, 'requests'
   while #batch < 3 * most and looked < 1000 do
     local element = redis.call('LINDEX', key, 0)
-    if not element then break end
+    if not element then
+      closed = 'empty'
+      break
+    end
     looked = looked + 1
     local id = id_of(element)
     local value = redis.call('GET', request_key(id))
@@ -130,7 +133,10 @@ local function pop(list, drain, most, bytes)
     if letter == 'w' or letter == 'W' then
       local asked = string.sub(value, string.find(value, '\n', 1, true) + 1)
       size = size + #asked
-      if #batch > 0 and size > bytes then break end
+      if #batch > 0 and size > bytes then
+        closed = 'bytes'
+        break
+      end
       mark(id, letter == 'w' and 'f' or 'F')
       redis.call('HSET', flight_key(drain), id, arrival_of(element))
       batch[#batch + 1] = id
@@ -138,24 +144,27 @@ local function pop(list, drain, most, bytes)
       batch[#batch + 1] = asked
     end
     redis.call('LPOP', key)
-    if letter == 'W' then break end
+    if letter == 'W' then
+      closed = 'repeated'
+      break
+    end
   end
   if #batch > 0 then
     redis.call('PEXPIRE', flight_key(drain), KEPT_MS)
     hold(model_of(list), drain)
   end
   note_oldest(list)
-  return batch
+  return batch, closed
 end
 
--- Give an idle drain a batch of a list, in one text: the list's name and how many are left there, then each request, a
--- line and what is asked. Returns whether there was one: the callers of all may be gone.
+-- Give an idle drain a batch of a list, in one text: the list's name, how many are left there and what closed the batch,
+-- then each request, a line and what is asked. Returns whether there was one: the callers of all may be gone.
 local function hand(drain, list)
   local most, bytes = string.match(redis.call('GET', wants_key(drain)) or '1 1', '^(%d+) (%d+)$')
-  local batch = pop(list, drain, tonumber(most), tonumber(bytes))
+  local batch, closed = pop(list, drain, tonumber(most), tonumber(bytes))
   if #batch == 0 then return false end
   redis.call('ZREM', idle, drain)
-  local given = {list .. '\t' .. redis.call('LLEN', wait_key(list)) .. '\n'}
+  local given = {list .. '\t' .. redis.call('LLEN', wait_key(list)) .. '\t' .. closed .. '\n'}
   for place = 1, #batch, 3 do
     given[#given + 1] = batch[place] .. '\t' .. batch[place + 1] .. '\t' .. #batch[place + 2] .. '\n'
     given[#given + 1] = batch[place + 2]
@@ -279,7 +288,7 @@ local function answer(place)
 end
 
 -- ARGV: drain, its lease, most requests, most bytes, patience_ms, the wake-up it came for or '', then answers.
--- Returns how many requests are left in the list, its name, then id, milliseconds waited and request of each that is
+-- Returns how many requests are left in the list, its name, what closed the batch, then id, milliseconds waited and request of each that is
 -- taken, and rings the bell with nothing; an empty array when nothing waits: the bell rings with what is given later.
 local function turn()
   local drain, most, bytes = ARGV[1], math.max(1, tonumber(ARGV[3])), tonumber(ARGV[4])
@@ -295,11 +304,11 @@ local function turn()
   while true do
     local list = choose(drain, tonumber(ARGV[5]))
     if not list then break end
-    local batch = pop(list, drain, most, bytes)
+    local batch, closed = pop(list, drain, most, bytes)
     if #batch > 0 then
       redis.call('ZREM', idle, drain)
       ring(drain, '')
-      return {redis.call('LLEN', wait_key(list)), list, unpack(batch)}
+      return {redis.call('LLEN', wait_key(list)), list, closed, unpack(batch)}
     end
   end
   redis.call('ZADD', idle, now, drain)

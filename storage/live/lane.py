@@ -92,11 +92,16 @@ class Taken:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a drain took: requests of one list, and how many were left there."""
+    """What a drain took: requests of one list, and how many were left there.
+
+    closed : why there are not more: "empty" list, most "requests", most "bytes", or "repeated", a request that was lost
+    before and comes last, or alone.
+    """
 
     name: str
     requests: list[Taken]
     left: int
+    closed: str
 
 
 class Left(NamedTuple):
@@ -192,8 +197,8 @@ class Drain:
         with self._lane._server.errors():
             taken, given = self._taken(arguments, wait_s)
         if taken:
-            requests = [Taken(*each) for each in zip(taken[2::3], map(float, taken[3::3]), taken[4::3], strict=True)]
-            return Batch(taken[1].decode(), requests, taken[0])
+            requests = [Taken(*each) for each in zip(taken[3::3], map(float, taken[4::3]), taken[5::3], strict=True)]
+            return Batch(taken[1].decode(), requests, taken[0], taken[2].decode())
         return _batch(given) if given else None
 
     def _taken(self, arguments: tuple[Any, ...], wait_s: float) -> tuple[list[Any], bytes | None]:
@@ -362,14 +367,14 @@ def _answer(connection: redis.Connection) -> Any:
 def _batch(given: bytes) -> Batch:
     """What a bell gave."""
     end = given.index(b"\n")
-    name, _, left = given[:end].rpartition(b"\t")
+    name, left, closed = given[:end].split(b"\t")
     requests, start = [], end + 1
     while start < len(given):
         end = given.index(b"\n", start)
         request_id, waited_ms, size = given[start:end].split(b"\t")
         start = end + 1 + int(size)
         requests.append(Taken(request_id, float(waited_ms), given[end + 1 : start]))
-    return Batch(name.decode(), requests, int(left))
+    return Batch(name.decode(), requests, int(left), closed.decode())
 
 
 def script(name: str) -> str:
