@@ -12,7 +12,7 @@ from typing import Any
 from api import data, origins, repositories
 from api.answers import Json, finite
 from api.devices import choose_training
-from api.parts import Parts
+from api.parts import Parts, trace_carried
 from api.refusals import BadHeader
 from api.schemas.train import TrainRequest
 from ml.errors import BadParameter, MlError
@@ -127,6 +127,8 @@ def _outline(service: Service, body: Json, request: TrainRequest) -> Json:
             "request": kept,
         }
     )
+    if carried := trace_carried():
+        spec["trace"] = carried
     return spec
 
 

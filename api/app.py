@@ -26,6 +26,7 @@ from storage.live import Live
 from storage.objects.base import Objects
 from storage.records import Records
 from workers.queue import Queue
+from workers.tracing import RequestSpan, traces
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,9 @@ def create_app(
 
 def _begin() -> None:
     g.began = time.perf_counter()
+    found = traces()
+    if found is not None:
+        g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
     if request.endpoint not in health.OPEN:
         g.account = parts().access.account_of(cast(Headers, request.headers))
 
@@ -88,14 +92,21 @@ def _finish(response: Response) -> Response:
     who = g.get("account")
     parts().note(
         request.method,
-        NO_ROUTE if request.url_rule is None else request.url_rule.rule,
+        _route(),
         # The path as it was sent, still escaped: a decoded one could forge lines.
         request.environ.get("RAW_URI") or ascii(request.full_path.rstrip("?"))[1:-1],
         response.status_code,
         time.perf_counter() - g.get("began", time.perf_counter()),
         "-" if who is None else who.name,
     )
+    span: RequestSpan | None = g.get("span")
+    if span is not None:
+        span.end(request.method, _route(), response.status_code)
     return response
+
+
+def _route() -> str:
+    return NO_ROUTE if request.url_rule is None else request.url_rule.rule
 
 
 def _known(error: Exception) -> Response:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from flask import Flask
@@ -36,6 +37,7 @@ from storage.live.tube import Tube
 from storage.records import Account
 from workers.asked import Answer, Asked
 from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
+from workers.tracing import RequestSpan, traces
 
 _FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
 _WAITING_MOST = 4096
@@ -69,6 +71,7 @@ class Hot:
         self._parts: Parts = app.extensions["modelyard"]
         self._threads = threads
         self._timeout_s = self._parts.settings.predict_timeout_s
+        self._traces = traces()
         self._waiting: dict[str, _Waiting] = {}
         self._posted: dict[str, list[_Waiting]] = {}
         self._looks: dict[Hashable, asyncio.Future[Any]] = {}
@@ -98,19 +101,21 @@ class Hot:
         if account is None or found is None:
             return None
         known, question, entries = found
+        span = None if self._traces is None else self._traces.request("POST /predict", headers)
+        told = partial(self._told, scope, account, began, span)
+        asked = Asked(question.encoded, entries, "" if span is None else span.carried)
         try:
-            raw = await self._asked(known, question, entries, proto)
+            raw = await self._asked(known, question, asked, proto)
         except Changed:
             return None  # Flask reads it all again
         except (NoAnswer, Overloaded, CallerGone, LiveUnavailable) as error:
             predicting.count(self._parts, known.service.id, None)
-            return self._told(scope, account, began, *_refused(error.kind, str(error)))
+            return told(*_refused(error.kind, str(error)))
         answer = Answer.split(raw)
         predicting.count(self._parts, known.service.id, answer)
         if answer.error is not None:
             error_ = answer.error
-            response = _refused(error_["kind"], error_["message"], error_.get("section"))
-            return self._told(scope, account, began, *response)
+            return told(*_refused(error_["kind"], error_["message"], error_.get("section")))
         head = predicting.head_of(known.service.name, question, answer, question.warnings, began)
         made, more = predicting.enveloped(head, answer), [_JSON]
         if len(made) >= WORTH_BYTES:
@@ -118,7 +123,7 @@ class Hot:
             if "gzip" in headers.get("accept-encoding", ""):
                 made = await self._loop.run_in_executor(self._threads, gzip.compress, made, LEVEL)
                 more.append(("content-encoding", "gzip"))
-        return self._told(scope, account, began, 200, more, made)
+        return told(200, more, made)
 
     async def _looked_up(self, key: Hashable, look_up: Callable[..., T], *about: Any) -> T | None:
         """What a look into the records finds; one at a time about the same. None where it is refused."""
@@ -155,13 +160,12 @@ class Hot:
                 return None
         return known, question, entries
 
-    async def _asked(self, known: Known, question: Question, entries: list[str], proto: Any) -> bytes:
+    async def _asked(self, known: Known, question: Question, asked: Asked, proto: Any) -> bytes:
         request_id = uuid.uuid4().hex
-        content = Asked(question.encoded, entries).joined()
         now = time.monotonic()
         waiting = _Waiting(
             question.lane,
-            Request(request_id, question.batch, self._tube.replies, self._timeout_s, content),
+            Request(request_id, question.batch, self._tube.replies, self._timeout_s, asked.joined()),
             self._tube.expect(request_id),
             known.mark,
             now + self._timeout_s,
@@ -274,10 +278,19 @@ class Hot:
         task.add_done_callback(self._tasks.discard)
 
     def _told(
-        self, scope: Any, account: Account, began: float, status: int, headers: list[tuple[str, str]], made: bytes
+        self,
+        scope: Any,
+        account: Account,
+        began: float,
+        span: RequestSpan | None,
+        status: int,
+        headers: list[tuple[str, str]],
+        made: bytes,
     ) -> Response:
         took_s = time.perf_counter() - began
         self._parts.note("POST", "/predict", _target(scope), status, took_s, account.name)
+        if span is not None:
+            span.end("POST", "/predict", status)
         return status, headers, made
 
 

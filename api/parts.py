@@ -22,6 +22,7 @@ from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Account, Records, Repository, Service, Task
 from workers.asked import Answer, Asked
+from workers.tracing import RequestSpan
 
 T = TypeVar("T")
 
@@ -125,6 +126,12 @@ def _keep(kept: dict[int, T], number: int, value: T) -> None:
     if len(kept) >= _KEPT:
         kept.clear()
     kept[number] = value
+
+
+def trace_carried() -> str:
+    """What the queue takes along for the trace of the current request; empty without one."""
+    span: RequestSpan | None = g.get("span")
+    return "" if span is None else span.carried
 
 
 def parts() -> Parts:

@@ -25,7 +25,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -47,6 +46,7 @@ from ml.options.catalog import engines, libraries
 from settings import Settings
 from storage.records import Records, State, Task
 from tests.asking import TIMEOUT_S, WINDOW_S, Asked, Asking, write_models
+from tests.services import free_port
 
 RECOVERY_LIMIT_S = 30.0
 ROUND_LIMIT_S = 120.0
@@ -674,12 +674,6 @@ def _size(workload: Workload) -> Json:
     return {"regression": True, "ntargets": 1} if workload.is_regression else {"nclasses": 3}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _is_left(folder: Path) -> bool:
     """Whether the process of a scratch folder is gone; the next worker deletes it then."""
     try:
@@ -791,7 +785,7 @@ def _services(settings: Settings) -> list[Service]:
 def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None:
     settings = dataclasses.replace(
         Settings.from_env({"MODELYARD_HOME": str(home)}),
-        port=_free_port(),
+        port=free_port(),
         flower_port=0,
         data_roots=(home / "data",),
         train_workers=arguments.workers,

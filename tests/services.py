@@ -15,6 +15,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,13 @@ class Server:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port: int = held.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager

@@ -24,20 +24,24 @@ class Asked:
     """A prediction to be made.
 
     head : JSON object that says with which model and options. data : entries; None when they lie in the object store.
+    trace : what `workers.tracing` carries along; not in the head, which is the same for many requests.
     """
 
     head: bytes
     data: list[str] | None
+    trace: str = ""
 
     def joined(self) -> bytes:
         """What `split` reads."""
-        return self.head + b"\n" + (b"" if self.data is None else orjson.dumps(self.data))
+        joined = self.head + b"\n" + (b"" if self.data is None else orjson.dumps(self.data))
+        return joined + b"\n" + self.trace.encode() if self.trace else joined
 
     @classmethod
     def split(cls, asked: bytes) -> Asked:
         """What `joined` wrote."""
-        head, _, data = asked.partition(b"\n")
-        return cls(head, orjson.loads(data) if data else None)
+        head, _, rest = asked.partition(b"\n")
+        data, _, trace = rest.partition(b"\n")
+        return cls(head, orjson.loads(data) if data else None, trace.decode())
 
 
 @dataclass(frozen=True)

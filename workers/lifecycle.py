@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from storage.errors import LiveUnavailable, RecordsUnavailable, StorageError, St
 from storage.records import Attempt, Ended, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
+from workers.tracing import traces
 
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -57,7 +59,10 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
     _log.info("%s begins", attempt.name)
     settings = parts.settings
     try:
-        with LeaseKeeper(parts.records, parts.live, attempt, settings.lease_s, settings.renew_s) as lease:
+        with (
+            LeaseKeeper(parts.records, parts.live, attempt, settings.lease_s, settings.renew_s) as lease,
+            _traced(attempt),
+        ):
             done = _do(work, attempt, lease, settings.lost_max)
         lease.check()
         done.phases = {"claiming": claimed_s, **done.phases}
@@ -70,6 +75,15 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
         done.after(ended)
     send_next(attempt, ended, parts)
     return ended
+
+
+def _traced(attempt: Attempt) -> AbstractContextManager[None]:
+    """The span of an attempt, when its task came with a trace."""
+    found, carried = traces(), attempt.spec.get("trace")
+    if found is None or not carried:
+        return nullcontext()
+    about: dict[str, str | int] = {"modelyard.task": attempt.task.id, "modelyard.attempt": attempt.name}
+    return found.task(attempt.task.kind, carried, about)
 
 
 def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, tries_max: int) -> Work:

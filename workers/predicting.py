@@ -21,6 +21,7 @@ from workers.asked import Asked, failed, told
 from workers.data import entries, sources
 from workers.figures import PredictionFigures
 from workers.parts import Parts
+from workers.tracing import Stopwatch, traces
 from workers.version_files import manifest_of
 from workers.warm import Warm
 
@@ -38,6 +39,9 @@ class _Job:
     question: serving.Question | None = None
     load_s: float = 0.0
     answer: bytes | None = None
+    trace: str = ""
+    failure: str | None = None
+    stopwatch: Stopwatch | None = None
 
 
 class Predictor:
@@ -53,6 +57,7 @@ class Predictor:
         self._options: dict[bytes, tuple[Json, PredictionOptions]] = {}
         self.forget = forget
         self.figures = PredictionFigures().of("")
+        self._traces = traces()
         self._rows = 0
 
     @property
@@ -74,6 +79,9 @@ class Predictor:
         for job in jobs:
             self._guarded(job, self._read)
         self._compute([job for job in jobs if job.question is not None])
+        if self._traces is not None:
+            for job in jobs:
+                self._trace(job, len(jobs))
         return [(job.taken.id, job.answer or LOST) for job in jobs]
 
     def _guarded(self, job: _Job, work: Callable[[_Job], None]) -> None:
@@ -82,23 +90,39 @@ class Predictor:
             work(job)
         except (MlError, StorageError) as error:
             job.answer, job.question = failed(error.kind, str(error), getattr(error, "section", None)), None
-            self.figures.note_failure(error.kind)
+            self._note_failure(job, error.kind)
         except Exception:
             _log.exception("prediction %s failed unexpectedly", job.taken.id.decode())
             job.answer, job.question = failed("internal", "unexpected error; the worker's log has it"), None
-            self.figures.note_failure("internal")
+            self._note_failure(job, "internal")
+
+    def _note_failure(self, job: _Job, kind: str) -> None:
+        self.figures.note_failure(kind)
+        job.failure = kind
+
+    def _trace(self, job: _Job, together: int) -> None:
+        if self._traces is not None and job.stopwatch is not None:
+            request_id = job.taken.id.decode()
+            about: dict[str, str | int] = {"modelyard.request": request_id, "modelyard.batch.requests": together}
+            self._traces.prediction(job.trace, job.stopwatch.parts, about, job.failure)
 
     def _read(self, job: _Job) -> None:
         asked = Asked.split(job.taken.asked)
+        if self._traces is not None and asked.trace:
+            job.trace, job.stopwatch = asked.trace, Stopwatch(job.taken.waited_ms)
         request, options = self._loaded(asked.head)
         began = time.perf_counter()
         job.model = self._model(request["version_id"], request["device"])
         job.load_s = time.perf_counter() - began
+        if job.stopwatch is not None:
+            job.stopwatch.note("load", job.load_s)
         data = asked.data if asked.data is not None else entries(request, self._parts.objects)
         found = [source.from_json(each) for each in sources(data, self._parts.data_roots)]
         fetched_s = time.perf_counter() - began - job.load_s
         job.question = job.model.read(found, options)
         job.question.seconds["input"] += fetched_s
+        if job.stopwatch is not None:
+            job.stopwatch.note("input", job.question.seconds["input"])
 
     def _loaded(self, head: bytes) -> tuple[Json, PredictionOptions]:
         """What a head says, and its options, which are the same for every request with that head."""
@@ -133,6 +157,9 @@ class Predictor:
         model = jobs[0].model
         assert model is not None
         outputs = model.compute(questions)
+        for job, question in zip(jobs, questions, strict=True):
+            if job.stopwatch is not None:
+                job.stopwatch.note("compute", question.seconds["compute"])
         for job, question, output in zip(jobs, questions, outputs, strict=True):
 
             def finish(job: _Job, question: serving.Question = question, output: Any = output) -> None:
@@ -141,6 +168,8 @@ class Predictor:
                 timings |= {name: made.seconds[name] * 1000 for name in ("input", "compute", "output")}
                 job.answer = told(made, timings, together=len(jobs))
                 self.figures.note_request(timings)
+                if job.stopwatch is not None:
+                    job.stopwatch.note("output", made.seconds["output"])
                 self._rows += len(made.predictions)
 
             self._guarded(job, finish)

@@ -14,7 +14,7 @@ from api.answers import Json, document, dump, failure, written
 from api.body import read_object
 from api.callers import is_connected
 from api.mustache import Template, TooMuch
-from api.parts import Parts, account, parts
+from api.parts import Parts, account, parts, trace_carried
 from api.predicting import INLINE_BYTES, MEMBERS, TEMPLATE, Question, count, enveloped, head_of, question_of
 from api.schemas.reading import read, service_of
 from api.schemas.train import PredictRequest
@@ -65,9 +65,9 @@ def _asked(
     data.check_paths(parts, entries)
     key = data.store(parts, entries) if data.is_bulky(entries, INLINE_BYTES) else None
     asked = (
-        Asked(question.encoded, entries)
+        Asked(question.encoded, entries, trace_carried())
         if key is None
-        else Asked(orjson.dumps({**question.head, "data_key": key}), None)
+        else Asked(orjson.dumps({**question.head, "data_key": key}), None, trace_carried())
     )
     try:
         # How long another host takes is not for us to say.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from cli.stack import Stack
 from settings import Settings
-from tests.services import short_folder
+from tests.services import free_port, short_folder
 
 Json = dict[str, Any]
 
@@ -60,12 +59,6 @@ class Client:
         return self.send(method, path, None if body is None else json.dumps(body).encode(), headers)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client of a stack of its own."""
@@ -73,7 +66,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     with short_folder() as home:
         settings = Settings(
             home=home,
-            port=_free_port(),
+            port=free_port(),
             flower_port=0,
             # /proc cannot be written, not even by root: a place for a repository that must be refused.
             data_roots=(data, Path("/proc")),

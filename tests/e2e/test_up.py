@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,16 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import free_port
+
 pytestmark = pytest.mark.servers
 
 UP = [sys.executable, "-m", "cli.main", "up"]
 Environment = dict[str, str]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import dataclasses
 import http.client
 import json
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from cli.stack import Stack
 from settings import Settings
 from storage.objects.s3 import S3Objects, S3Options
 from storage.records import Records
-from tests.services import S3Server, Server, short_folder
+from tests.services import S3Server, Server, free_port, short_folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -47,12 +46,6 @@ def until(claim: Callable[[], Any], timeout_s: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "it did not become true in time"
         time.sleep(0.02)
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
 
 
 @pytest.fixture
