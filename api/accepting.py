@@ -21,7 +21,9 @@ from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError
 from storage.records import Account, Kind, Service, Task
 from workers.queue import train_queue
 
-_INLINE_BYTES = 64 * 1024
+RECORD_BYTES = 64 * 1024
+"""Most bytes of data that are kept in a record; more lie in the object store."""
+
 _log = logging.getLogger(__name__)
 
 Faults = (MlError, OutsideDataRoots, RepositoryUnusable)
@@ -84,7 +86,7 @@ def accept(
         failure=failure,
     )
     if not is_new:
-        _drop_inputs(parts, spec)
+        drop_inputs(parts, spec)
     elif failure is None:
         send(parts, task)
         _keep(parts, service, spec["request"])
@@ -160,7 +162,7 @@ def _complete(
         spec |= _target(parts, account, service, loaded.value.output.target_repository)
     device, queue, remarks = choose_training(parts, loaded.value.mllib)
     spec["device"] = device
-    if data.is_bulky(entries, _INLINE_BYTES):
+    if data.is_bulky(entries, RECORD_BYTES):
         spec["data_key"] = data.store(parts, entries)
     else:
         spec["data"] = entries
@@ -190,7 +192,8 @@ def _target(parts: Parts, account: Account, service: Service, name: str) -> Json
     return {"target_repository_id": target.id, "target_config": config}
 
 
-def _drop_inputs(parts: Parts, spec: Json) -> None:
+def drop_inputs(parts: Parts, spec: Json) -> None:
+    """Delete the stored inputs of a request that did not become a task of its own."""
     if "data_key" not in spec:
         return
     try:

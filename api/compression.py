@@ -12,7 +12,7 @@ LEVEL = 1  # histories shrink tenfold already; higher levels cost more than they
 
 def compress(request: Request, response: Response) -> None:
     """Pack the answer with gzip when that is worth it and the client takes it."""
-    if response.content_length is None or response.content_length < WORTH_BYTES:
+    if response.is_streamed or response.content_length is None or response.content_length < WORTH_BYTES:
         return
     response.headers["Vary"] = "Accept-Encoding"
     if not request.accept_encodings["gzip"]:

@@ -86,6 +86,7 @@ ML: dict[str, Code] = {
     "model_unusable": _REQUEST,
     "missing_extra": Code(404, 1000, "Unknown Library"),
     "out_of_memory": _INTERNAL,
+    "storage_full": STORAGE["storage_full"],
 }
 """Kinds of `ml.errors`."""
 
@@ -115,6 +116,8 @@ OWN: dict[str, Code] = {
     "train_predict_conflict": Code(409, 1008, "Train / Predict Conflict"),
     "no_model": _REQUEST,
     "report_not_found": Code(404),
+    "result_pending": Code(409, retry_after_s=1),
+    "result_not_found": Code(404),
     "busy": Code(503, retry_after_s=1),
     "goes_on": Code(503, retry_after_s=5),
     "push_target_missing": Code(400),

@@ -24,6 +24,7 @@ from api.hot import Hot
 from api.parts import Parts
 
 _SPOOLED_BYTES = 1 << 20
+_STREAMED_BYTES = 8 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +90,18 @@ class Front:
             body = await self._spooled(proto)
         loop = asyncio.get_running_loop()
         status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body)
-        proto.response_bytes(status, headers, content)
+        if isinstance(content, bytes):
+            proto.response_bytes(status, headers, content)
+            return
+        pieces = iter(content)
+        try:
+            transport = proto.response_stream(status, headers)
+            while (piece := await loop.run_in_executor(self._threads, next, pieces, None)) is not None:
+                await transport.send_bytes(piece)
+        except ConnectionError:
+            pass  # the client hung up
+        finally:
+            _close(content)
 
     async def _spooled(self, proto: Any) -> IO[bytes]:
         """The body in a file, up to a byte more than Flask will take: it tells what is wrong then."""
@@ -103,7 +115,10 @@ class Front:
         file.seek(0)
         return file
 
-    def _by_flask(self, scope: Scope, body: bytes | IO[bytes]) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _by_flask(
+        self, scope: Scope, body: bytes | IO[bytes]
+    ) -> tuple[int, list[tuple[str, str]], bytes | Iterable[bytes]]:
+        """Status, headers and content; of one that is long, its pieces, to be closed in the end."""
         environ = environ_of(scope, body)
         told: list[Any] = []
 
@@ -112,13 +127,21 @@ class Front:
             return lambda data: None
 
         found: Iterable[bytes] = self._app.wsgi_app(environ, start_response)
+        environ["wsgi.input"].close()
+        status, headers = told
+        if int(dict(headers).get("content-length", 0)) > _STREAMED_BYTES:
+            return status, headers, found
         try:
             content = b"".join(found)
         finally:
-            with contextlib.suppress(AttributeError):
-                found.close()  # type: ignore[attr-defined]
-            environ["wsgi.input"].close()
-        return told[0], told[1], content
+            _close(found)
+        return status, headers, content
+
+
+def _close(found: Iterable[bytes]) -> None:
+    """Let a WSGI application know that its answer was sent, or will not be."""
+    with contextlib.suppress(AttributeError):
+        found.close()  # type: ignore[attr-defined]
 
 
 def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:

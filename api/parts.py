@@ -22,6 +22,7 @@ from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Account, Records, Repository, Service, Task
 from workers.asked import Answer, Asked
+from workers.scratch import Scratch
 from workers.tracing import RequestSpan
 
 T = TypeVar("T")
@@ -103,6 +104,11 @@ class Parts:
         if self.given_objects is not None:
             return self.given_objects
         return connect(self.settings.objects_url, endpoint_url=self.settings.s3_endpoint_url)
+
+    @cached_property
+    def downloads(self) -> Scratch:
+        """Where results lie for as long as they are sent."""
+        return Scratch(self.settings.home / "downloads")
 
     def service_name(self, service_id: int) -> str:
         """The name of a service, deleted or not; names never change, so each is read once."""

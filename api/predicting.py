@@ -31,8 +31,10 @@ from workers.asked import Answer
 INLINE_BYTES = 2**20
 """Most bytes of data that travel with a request; more lie in the object store."""
 
-MEMBERS = frozenset(keys_of(PredictRequest))
-"""What a request may have at its top level."""
+MEMBERS = frozenset(keys_of(PredictRequest)) - {"async"}
+"""What a request may have at its top level that wants its answer at once."""
+
+FORMAT = "parameters.output.format"
 
 TEMPLATE = "parameters.output.template"
 # Of the parameters that a service was asked with: how many are kept ready, and how long they may be.
@@ -46,6 +48,7 @@ class Question:
 
     head : what a worker needs to know. lane : where it listens. batch : what may be computed together.
     template, network : what becomes of the answer. tells_timings : whether the answer has them.
+    form : what the result of a task is kept as. measures : whether the answer is measures.
     """
 
     head: Json
@@ -55,6 +58,8 @@ class Question:
     template: Template | None
     network: NetworkOptions | None
     tells_timings: bool
+    form: str
+    measures: bool
     warnings: tuple[Warning, ...]
     may_be_kept: bool
 
@@ -115,10 +120,25 @@ def _made(parts: Parts, known: Known, body: Json) -> Question:
         template,
         network,
         options.value.output.timings,
+        options.value.output.format,
+        bool(options.value.output.measure),
         (*options.warnings, *warnings),
-        # Which devices are there changes without a mark.
-        may_be_kept=not getattr(options.value.mllib, "gpu", False),
+        # Which devices are there changes without a mark; and a form of results is only for tasks.
+        may_be_kept=not getattr(options.value.mllib, "gpu", False) and form_given(given) in ("", "auto", "json"),
     )
+
+
+def form_given(parameters: Any) -> str:
+    """The form of the result that a request itself asks for; empty when it does not."""
+    output = parameters.get("output") if isinstance(parameters, dict) else None
+    return str(output.get("format") or "") if isinstance(output, dict) else ""
+
+
+def check_form(form: str) -> None:
+    """Refuse a form that only the results of tasks have. Raises BadParameter."""
+    if form not in ("", "auto", "json"):
+        text = f"{FORMAT} is {form!r}, which only the results of tasks have; send async true as well, or leave it out"
+        raise BadParameter(name=FORMAT, section="output", message=text)
 
 
 def _shape(options: OutputOptions) -> tuple[Template | None, NetworkOptions | None]:

@@ -95,6 +95,18 @@ class NotReported(Refusal):
     kind = "report_not_found"
 
 
+class ResultPending(Refusal):
+    """The task is not over, so it has no result yet."""
+
+    kind = "result_pending"
+
+
+class NoResult(Refusal):
+    """The task has no result, and will have none."""
+
+    kind = "result_not_found"
+
+
 class Busy(Refusal):
     """Too many calls wait in this process."""
 

@@ -283,7 +283,9 @@ def delete(parts: Parts, account: Account, service: Service, clear: str) -> Task
         if task.state is not State.FINISHED:
             return task
     _forget(parts, service)
-    for late in parts.records.tasks.open_jobs([service.id]):  # accepted in between
+    tasks = parts.records.tasks
+    # Trainings that were accepted in between; and predictions, whose results nobody could name the service of.
+    for late in [*tasks.open_jobs([service.id]), *tasks.open_predictions(service.id)]:
         cancel(parts, late)
     return task
 

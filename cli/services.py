@@ -25,6 +25,8 @@ QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
 
 _SOCKET_LIMIT = 107  # bytes of a path that the kernel takes for a unix socket
 _ANSWER_S = 2.0
+# Of a control worker: what it does beside the sweep is bounded in `workers.tasks`, so that one is always free.
+_THREADS = 8
 
 
 class BadQueues(ValueError):
@@ -45,7 +47,8 @@ def services_of(settings: Settings) -> list[Service]:
     for engine in engines():
         if importlib.util.find_spec(engine) is not None:
             services.append(_worker(settings, f"predict-{engine}", [f"predict.{engine}.cpu"]))
-    services.append(_worker(settings, "control", ["control"]))
+    batches = [f"batch.{engine}.cpu" for engine in engines() if importlib.util.find_spec(engine) is not None]
+    services.append(_worker(settings, "control", ["control", *batches]))
     if settings.flower_port:
         services.append(_flower(settings))
     services.append(_api(settings))
@@ -259,6 +262,8 @@ def role_of(queues: list[str]) -> str:
     Raises BadQueues when there is none, or they need different kinds: each kind has its own pool and memory.
     """
     roles = {queue.partition(".")[0] for queue in queues}
+    if roles and roles <= {"control", "batch"}:
+        return "control"  # threads that wait for others
     if len(roles) != 1 or not roles <= {"train", "predict", "control"}:
         raise BadQueues(
             f"queues {','.join(queues)!r} cannot be served by one worker; name queues of one kind, "
@@ -273,7 +278,7 @@ def worker_argv(name: str, queues: list[str]) -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "-A", "workers.app", "worker"),
         *("-Q", ",".join(queues), "-n", f"{name}@%h"),
-        *(("--pool", "threads", "-c", "4") if is_control else ("--pool", "prefork", "-c", "1")),
+        *(("--pool", "threads", "-c", str(_THREADS)) if is_control else ("--pool", "prefork", "-c", "1")),
         *("--without-gossip", "--without-mingle", "-E", "--loglevel", "INFO"),
     ]
 
@@ -299,7 +304,7 @@ def _worker(settings: Settings, name: str, queues: list[str]) -> Service:
         tuple(worker_argv(name, queues)),
         worker_environment(settings, queues),
         stage=1,
-        stop_s=stopping_s(settings) if role_of(queues) == "train" else 10.0,
+        stop_s=stopping_s(settings) if any(each.startswith(("train.", "batch.")) for each in queues) else 10.0,
     )
 
 

@@ -96,6 +96,12 @@ class ModelUnusable(MlError):
     kind = "model_unusable"
 
 
+class StorageFull(MlError):
+    """The disk has no space left for what is written."""
+
+    kind = "storage_full"
+
+
 class MissingExtra(MlError):
     """The library of a backend is not installed on this machine."""
 

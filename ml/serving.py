@@ -103,6 +103,10 @@ class Model:
         layer = "" if labelled else getattr(options.mllib, "extract_layer", "")
         return Question(table, options, layer, warnings, {"input": time.perf_counter() - began})
 
+    def rows_together(self, options: PredictionOptions) -> int:
+        """How many rows go through the model at once; for each other number, outputs may differ in their last bits."""
+        return self._engine.rows_together(options.mllib)
+
     def _resolved(self, options: PredictionOptions) -> Fitted:
         """What is known of the inputs, with what the options say otherwise; kept for options that come again."""
         kept = self._kept.get(id(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ml.errors import BadInput
@@ -23,9 +24,10 @@ def entries(spec: Json, objects: Objects) -> list[str]:
     return list(spec["data"])
 
 
-def sources(data: list[str], roots: DataRoots) -> list[Json]:
+def sources(data: list[str], roots: DataRoots, *, with_folders: bool = False) -> list[Json]:
     """Each file entry as {"path", "name"}; lines in memory together as one {"lines"}. The first entry says which it is.
 
+    with_folders : whether a folder stands for the files in it, by name, but for those whose names begin with a dot.
     Raises BadInput for entries that mix both or that name a place which cannot be read, OutsideDataRoots for paths that
     lead out of the data roots.
     """
@@ -43,4 +45,23 @@ def sources(data: list[str], roots: DataRoots) -> list[Json]:
     for entry in data:
         if not roots.looks_like_path(entry):
             raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
-    return [{"path": str(roots.resolve(entry)), "name": entry} for entry in data]
+    found = [{"path": str(roots.resolve(entry)), "name": entry} for entry in data]
+    return [each for one in found for each in _files(one)] if with_folders else found
+
+
+def _files(entry: Json) -> list[Json]:
+    """An entry itself, or the files of the folder that it names. Raises BadInput for a folder without any."""
+    folder = Path(entry["path"])
+    try:
+        if not folder.is_dir():
+            return [entry]
+        # A link may lead anywhere; who wants its target names it.
+        names = sorted(each.name for each in folder.iterdir() if each.is_file() and not each.is_symlink())
+    except OSError as error:
+        raise BadInput(
+            f"the folder {entry['name']} cannot be read: {(error.strerror or 'unknown error').lower()}"
+        ) from None
+    names = [name for name in names if not name.startswith(".")]
+    if not names:
+        raise BadInput(f"the folder {entry['name']} holds no files")
+    return [{"path": str(folder / name), "name": f"{entry['name'].rstrip('/')}/{name}"} for name in names]

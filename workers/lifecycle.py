@@ -133,7 +133,8 @@ def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
     one of its repository.
     """
     try:
-        parts.live.changes.note()
+        if attempt.task.repository_id is not None:
+            parts.live.changes.note()
     except LiveUnavailable as error:
         _log.info("%s: its end was not told to the API, which sees it within a second: %s", attempt.name, error)
     tasks = parts.records.tasks

@@ -22,7 +22,12 @@ from storage.records import Records, Task
 from workers.asked import Answer, Asked
 from workers.outbox import Outbox, Posted
 
-TASK_NAMES = {"train": "modelyard.train", "clear": "modelyard.clear", "import": "modelyard.import"}
+TASK_NAMES = {
+    "train": "modelyard.train",
+    "clear": "modelyard.clear",
+    "import": "modelyard.import",
+    "predict": "modelyard.predict",
+}
 DRAIN = "modelyard.drain"
 SWEEP = "modelyard.sweep"
 CONTROL_QUEUE = "control"
@@ -42,6 +47,11 @@ def train_queue(device: str) -> str:
 def predict_queue(engine: str, device: str) -> str:
     """The queue of predictions with an engine on a kind of device."""
     return f"predict.{engine}.{device}"
+
+
+def batch_queue(engine: str, device: str) -> str:
+    """The queue of prediction tasks with an engine on a kind of device."""
+    return f"batch.{engine}.{device}"
 
 
 class NoAnswer(Exception):

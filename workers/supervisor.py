@@ -16,7 +16,7 @@ from storage.errors import LiveUnavailable, StorageError, Superseded
 from storage.live import Live
 from storage.objects.base import Objects
 from storage.objects.manifest import upload_folder
-from storage.records import Attempt, Records
+from storage.records import Attempt, Kind, Records
 from workers.child import Child, Event
 from workers.lease import LeaseKeeper
 from workers.memory import memory_kills
@@ -260,7 +260,8 @@ def supervise(
         checkpoints.add({"iteration": ended["iteration"], "folder": ended["folder"]})
     checkpoints.finish()
     outcome.progressed = checkpoints.recorded > 0
-    _judge(outcome, child, ended, asked, last_phase, kills_before)
+    what = "training" if attempt.task.kind is Kind.TRAIN else "prediction"
+    _judge(outcome, child, ended, asked, last_phase, kills_before, what)
     return outcome
 
 
@@ -271,6 +272,7 @@ def _judge(
     asked: str | None,
     phase: str,
     kills_before: int | None,
+    what: str,
 ) -> None:
     failure: Json = {
         "phase": phase,
@@ -314,9 +316,9 @@ def _judge(
         outcome.failure = {
             **failure,
             "kind": "out_of_memory" if out_of_memory else "killed",
-            "message": "the training ran out of memory and was killed by the kernel"
+            "message": f"the {what} ran out of memory and was killed by the kernel"
             if out_of_memory
-            else f"the training process ended {how}",
+            else f"the {what} process ended {how}",
             "advice": _ADVICE["out_of_memory" if out_of_memory else "killed"],
         }
 
@@ -325,5 +327,5 @@ _ADVICE = {
     "out_of_memory": "use less data or a smaller model, or give the worker more memory",
     "killed": "look at the log lines of this record and at the machine's own log for what killed it",
     "internal": "this is a fault of the server; its log has the traceback",
-    "storage_full": "free space on the worker's disk, then train again",
+    "storage_full": "free space on the worker's disk, then send it again",
 }

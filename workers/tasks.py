@@ -17,6 +17,7 @@ from ml.options.catalog import engines
 from ml.registry import find
 from storage.errors import LiveUnavailable, RecordsUnavailable
 from workers.app import STOP_MARKER, app, settings
+from workers.bulk import Prediction
 from workers.child import Standby
 from workers.clearing import clear_repository
 from workers.draining import Draining
@@ -34,7 +35,7 @@ QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
 _LINGER_S = 30.0
 _parent = os.getppid()
 _making = threading.Lock()
-# Of the four threads of a control worker, see `cli.services.worker_argv`.
+# Of the eight threads of a control worker, see `cli.services.worker_argv`.
 _IMPORTS, _CLEARINGS = threading.BoundedSemaphore(2), threading.BoundedSemaphore(1)
 
 
@@ -64,6 +65,11 @@ def _training() -> Training:
     scratch = Scratch(settings.scratch)
     warm = [engine for engine in engines() if find_spec(engine) is not None]
     return Training(_parts(), scratch, Standby(scratch.folder, settings.threads, warm), _is_stopping)
+
+
+@cache
+def _prediction() -> Prediction:
+    return Prediction(_parts(), Scratch(settings.scratch), _is_stopping)
 
 
 @cache
@@ -137,6 +143,55 @@ def clear(task_id: int) -> None:
 def import_(task_id: int) -> None:
     """Queue control: make a version of model files that did not come out of a training in the repository."""
     _work_beside(_IMPORTS, task_id, lambda attempt, lease: import_model(_parts(), attempt, lease))
+
+
+class _Turns:
+    """Tasks of which only some run at once in this process; the others are done by whoever is free first.
+
+    Unlike a thread that waits, one that is left lying holds nobody up; should this process end, the sweep sends it
+    again.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._left: dict[int, Doing] = {}
+        self._lock = threading.Lock()
+
+    def do(self, task_id: int, work: Doing) -> None:
+        """Do a task and those that were left lying meanwhile, or leave it lying."""
+        with self._lock:
+            self._left[task_id] = work
+            if not self._free:
+                return
+            self._free -= 1
+        try:
+            while (following := self._next()) is not None:
+                run_task(following[0], _parts(), following[1])
+        except BaseException:
+            with self._lock:
+                self._free += 1
+            raise
+
+    def _next(self) -> tuple[int, Doing] | None:
+        with self._lock:
+            if not self._left or _is_stopping():
+                self._free += 1
+                return None
+            task_id = next(iter(self._left))
+            return task_id, self._left.pop(task_id)
+
+
+# One computes, since it takes all cores that it may; the others only wait for those that predict.
+_COMPUTING, _ASKING = _Turns(1), _Turns(3)
+
+
+@app.task(name=TASK_NAMES["predict"])
+def predict(task_id: int) -> None:
+    """Queue batch.<engine>.<device>: a prediction task."""
+    if _parts().records.tasks.spec(task_id)["way"] == "ask":
+        _ASKING.do(task_id, _prediction().ask)
+    else:
+        _COMPUTING.do(task_id, _prediction().compute)
 
 
 @app.task(name=DRAIN)

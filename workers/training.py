@@ -15,6 +15,7 @@ from storage.objects.manifest import download_folder, read_manifest, upload_fold
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
 from workers.data import entries, sources
+from workers.deaths import after_death
 from workers.export import export_newest
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
@@ -156,7 +157,7 @@ class Training:
             case "paused":
                 return Work(State.QUEUED, "paused", phases=outcome.phases)
             case "killed":
-                return self._after_death(attempt, outcome)
+                return after_death(self._parts, attempt, outcome)
             case "failed":
                 return Work(State.FAILED, failure=outcome.failure, phases=outcome.phases)
 
@@ -179,21 +180,6 @@ class Training:
                 _log.warning("the repository's folder was not written, the sweep tries again: %s", error)
 
         return write_folder
-
-    def _after_death(self, attempt: Attempt, outcome: Outcome) -> Work:
-        """Retry from the checkpoint, within limits that a new checkpoint resets."""
-        failure = outcome.failure or {}
-        deaths = 1 if outcome.progressed else attempt.task.deaths + 1
-        if failure.get("kind") == "out_of_memory":
-            earlier = self._parts.records.tasks.attempts(attempt.task.id)
-            is_last = any((row.failure or {}).get("kind") == "out_of_memory" for row in earlier)
-        else:
-            is_last = deaths >= self._parts.settings.deaths_max
-        if is_last:
-            if failure.get("kind") == "killed":
-                failure["message"] += f"; it was given up after {deaths} deaths without progress"
-            return Work(State.FAILED, failure=failure, phases=outcome.phases)
-        return Work(State.QUEUED, "killed", failure=failure, phases=outcome.phases)
 
     def _keep_log(self, attempt: Attempt, log: Path) -> None:
         try:

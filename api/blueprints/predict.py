@@ -9,13 +9,24 @@ from functools import partial
 import orjson
 from flask import Blueprint, Response, request
 
-from api import data, pushing
-from api.answers import Json, document, dump, failure, written
+from api import accepting, bulk, data, pushing
+from api.answers import Json, document, dump, envelope, failure, with_warnings, written
 from api.body import read_object
 from api.callers import is_connected
 from api.mustache import Template, TooMuch
 from api.parts import Parts, account, parts, trace_carried
-from api.predicting import INLINE_BYTES, MEMBERS, TEMPLATE, Question, count, enveloped, head_of, question_of
+from api.predicting import (
+    INLINE_BYTES,
+    MEMBERS,
+    TEMPLATE,
+    Question,
+    check_form,
+    count,
+    enveloped,
+    form_given,
+    head_of,
+    question_of,
+)
 from api.schemas.reading import read, service_of
 from api.schemas.train import PredictRequest
 from ml.errors import BadParameter
@@ -39,16 +50,34 @@ def predict() -> Response:
     ours = parts()
     body = read_object(ours.settings.request_limit_bytes)
     name = service_of(body)
-    remarks = [] if body.keys() <= MEMBERS else read(PredictRequest, body, "/predict").warnings
+    remarks: list[Warning] = []
+    if not body.keys() <= MEMBERS:
+        loaded = read(PredictRequest, body, "/predict")
+        remarks = loaded.warnings
+        if loaded.value.is_async:
+            return _accepted(ours, body, name, remarks)
     known = ours.services.find(account().id, name)
     for attempt in range(_CHANGES_MOST):
         question = question_of(ours, known, body)
+        check_form(form_given(body.get("parameters")))
         try:
             mark = known.mark if attempt + 1 < _CHANGES_MOST else None
             return _asked(ours, known.service, question, body, [*remarks, *question.warnings], mark, began)
         except Changed:
             known = ours.services.find(account().id, name, stale=known)
     raise AssertionError("the last attempt does not look at changes")
+
+
+def _accepted(parts: Parts, body: Json, name: str, remarks: list[Warning]) -> Response:
+    """The number of a task that will predict."""
+    repeat = accepting.repeatable(request.headers.get("Idempotency-Key"), request.method, request.path, body)
+    # What is kept may be a second old; a task is worth a look.
+    known = parts.services.find(account().id, name, stale=parts.services.kept(account().id, name))
+    task = bulk.accept(parts, account(), known, body, remarks, repeat)
+    head = {"method": "/predict", "service": known.service.name, "task_id": task.id, "status": str(task.state)}
+    response = envelope(201, with_warnings(head, task.warnings))
+    response.headers["Location"] = f"/tasks/{task.id}"
+    return response
 
 
 def _asked(

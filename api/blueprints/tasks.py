@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from api import services
+from api import results, services
 from api.answers import Json, plain
 from api.jobs import progress_of
 from api.parts import account, parts
@@ -114,6 +114,7 @@ def _whole(task: Task) -> Json:
     facts["queue_position"] = records.tasks.queue_position(task)
     facts["measure"] = (report or progress or {}).get("measure")
     facts["report"] = None if report is None else f"/tasks/{task.id}/report"
+    facts["result"] = f"/tasks/{task.id}/result" if results.has_result(task, report) else None
     facts["version"] = None if version is None else version.number
     if report is not None:
         facts["warnings"] = [*task.warnings, *(report.get("warnings") or [])]
@@ -148,7 +149,14 @@ def report(number: str) -> Response:
     found = parts().records.tasks.report(task.id)
     if found is None:
         raise NotReported(f"task {task.id} is {task.state} and has no report")
-    return plain(found)
+    return plain(results.reported(found))
+
+
+@blueprint.get("/tasks/<number>/result")
+def result(number: str) -> Response:
+    """What a prediction task answers: the answer of /predict, JSON lines or Parquet."""
+    check_known(request.args, ())
+    return results.answer(parts(), _find(number))
 
 
 @blueprint.delete("/tasks/<number>")

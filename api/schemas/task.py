@@ -47,12 +47,16 @@ class TaskSchema(Schema):
     """A task in lists and polls of many."""
 
     task_id = fields.Integer(metadata=_told("Number of the task."))
-    kind = fields.String(metadata=_told("What it does: train, clear or import."))
+    kind = fields.String(metadata=_told("What it does: train, predict, clear or import."))
     state = fields.String(metadata=_told("queued, running, finished, failed or cancelled; the last three are final."))
     service = fields.String(metadata=_told("Name of its service."))
     job = fields.Integer(metadata=_told("For trainings: number within the service, as /train knows it."))
     percent = fields.Float(metadata=_told("How much is done, 0 to 100; null when that is not known."))
-    progress = fields.Raw(metadata=_told("While it runs: phase, iteration, iterations, measure, remain_s; else null."))
+    progress = fields.Raw(
+        metadata=_told(
+            "While it runs: phase, and iteration, iterations, measure, remain_s, or rows and total; else null."
+        )
+    )
     attempt = fields.Integer(metadata=_told("How often a worker began it."))
     cancel_requested = fields.Boolean(metadata=_told("Whether somebody asked for its end."))
     created_at = Moment(metadata=_told("When it was accepted."))
@@ -86,6 +90,7 @@ class OneTaskSchema(TaskSchema):
     attempts = fields.List(fields.Nested(AttemptSchema), metadata=_told("Every try, first one first."))
     measure = fields.Raw(metadata=_told("The newest measures, or null."))
     report = fields.String(metadata=_told("Where measures and histories can be read at the end, or null."))
+    result = fields.String(metadata=_told("For predictions: where the result can be read at the end, or null."))
     version = fields.Integer(metadata=_told("Number of the version it published in its repository, or null."))
 
 

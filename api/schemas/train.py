@@ -32,3 +32,9 @@ class PredictRequest:
         Json(), "`input`, `mllib` and `output`; each option given here counts instead of the service's."
     )
     data: object = option(Json(), "A path in a data root, or the lines of a table.")
+    is_async: bool = option(
+        Flag(),
+        "Whether to answer at once with a task to poll, whose result is kept, rather than with the predictions.",
+        default=False,
+        key="async",
+    )

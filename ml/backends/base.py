@@ -109,6 +109,9 @@ class Engine(Protocol):
             leaves out are as in the training. None when there is no request.
         """
 
+    def rows_together(self, options: Any = None) -> int:
+        """How many rows are computed at once; 1 where the outputs of a row do not depend on the others."""
+
     def extract(self, features: Any, layer: str, options: Any = None) -> np.ndarray:
         """What a layer of a network gives, shape (rows, …). Raises BadParameter for a layer that is not there.
 

@@ -674,6 +674,10 @@ class XGBoostEngine:
         self._in_place = is_here and learner["learner_train_param"]["booster"] == "gbtree"
         self.bytes = self.FLOOR + self.GROWTH * size
 
+    def rows_together(self, options: Any = None) -> int:
+        """One: each row is computed by itself."""
+        return 1
+
     def predict(self, features: Any, options: Any = None) -> np.ndarray:
         """Outputs, as described at `Target`, of float32 features: an array, or a CSR matrix, in which values that it
         does not hold are missing ones, as they were in training. Raises BadInput.

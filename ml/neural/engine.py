@@ -75,6 +75,10 @@ class NeuralEngine:
 
         return self._each(features, options, compute)
 
+    def rows_together(self, options: TorchOptions | None = None) -> int:
+        """How many rows go through the network at once."""
+        return rows_together(self._network, options.net.test_batch_size if options is not None else None)
+
     def extract(self, features: Any, layer: str, options: TorchOptions | None = None) -> np.ndarray:
         """What a layer gives, shape (rows, units). Raises BadParameter for a layer that is not there, BadInput."""
         network = self._of_type(options)
@@ -110,7 +114,7 @@ class NeuralEngine:
         if features.shape[1] != self._inputs:
             raise BadInput(f"the data has {features.shape[1]} features, the model was trained with {self._inputs}")
         dtype = next(iter(self._of_type(options).parameters())).dtype
-        rows = rows_together(self._network, options.net.test_batch_size if options is not None else None)
+        rows = self.rows_together(options)
         made: list[np.ndarray] = []
         with torch.inference_mode(), devices.memory_errors("make parameters.mllib.net.test_batch_size smaller"):
             for start in range(0, max(1, features.shape[0]), rows):

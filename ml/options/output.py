@@ -121,6 +121,12 @@ class OutputOptions:
         "Whether the values `vals` of a prediction are one text, 1 for each that is above 0 and 0 for each other.",
         default=False,
     )
+    format: str = option(
+        Text(validate=Choice("auto", "json", "jsonl", "parquet")),
+        "What the result of a prediction with `async` is kept as: json is the answer of a prediction as it is, jsonl "
+        "one prediction per line, parquet a table; auto takes json up to 64 KiB, jsonl above.",
+        default="auto",
+    )
     timings: bool = option(
         Flag(),
         "Whether the head of the answer to a prediction has `timings`: milliseconds it was `queued`, and that `load` "

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -112,9 +112,13 @@ def own_stdout() -> Events:
     return Events(events)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one training; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m ml.training.run")
+Work = Callable[[dict[str, Any], Events, Callable[[], Any]], None]
+"""What is done with a specification: it tells its events and asks which command to stop came."""
+
+
+def main(arguments: Sequence[str] | None = None, work: Work | None = None, what: str = "training") -> int:
+    """Run one training, or other work that is called `what`; returns the exit code."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--warm", action="append", default=[], help="library to import before the specification comes")
     parser.add_argument("--parent", type=int, help="process id that must be the parent")
     asked = parser.parse_args(arguments)
@@ -124,14 +128,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     offer_to_oom_killer()
     emit = own_stdout()
     commands = Commands(os.dup(0))
-    return serve(emit, commands, asked.warm)
+    return serve(emit, commands, asked.warm, work or _train, what)
 
 
-def serve(emit: Events, commands: Commands, warm: Sequence[str]) -> int:
-    """Import, say "ready", wait for the specification, and train."""
+def _train(specification: dict[str, Any], emit: Events, stop: Callable[[], Any]) -> None:
+    from ml.training import session
+
+    session.run(session.Specification.from_json(specification), emit, stop)
+
+
+def serve(emit: Events, commands: Commands, warm: Sequence[str], work: Work = _train, what: str = "training") -> int:
+    """Import, say "ready", wait for the specification, and train or do what else is wanted."""
     from ml import registry
     from ml.errors import MlError
-    from ml.training import session
 
     try:
         for name in warm:
@@ -140,16 +149,16 @@ def serve(emit: Events, commands: Commands, warm: Sequence[str]) -> int:
         line = commands.specification.get()
         if not line:
             return EXIT_STDIN_ENDED
-        session.run(session.Specification.from_json(json.loads(line)), emit, commands.stop)
+        work(json.loads(line), emit, commands.stop)
     except MlError as error:
         emit(_error(error, emit.phase, error.kind, str(error)))
         return EXIT_REFUSED
     except MemoryError as error:
-        emit(_error(error, emit.phase, "out_of_memory", "the training needs more memory than the machine gives"))
+        emit(_error(error, emit.phase, "out_of_memory", f"the {what} needs more memory than the machine gives"))
         return EXIT_REFUSED
     except Exception as error:  # the top of this process
         traceback.print_exc()
-        message = f"unexpected error in training: {type(error).__name__}: {error}"
+        message = f"unexpected error in {what}: {type(error).__name__}: {error}"
         emit(_error(error, emit.phase, "internal", message))
         return EXIT_UNEXPECTED
     return 0
@@ -168,9 +177,12 @@ def _error(error: Exception, phase: str, kind: str, message: str) -> dict[str, A
     }
 
 
-if __name__ == "__main__":
-    code = main()
+def leave(code: int) -> None:
+    """End this process: libraries with threads may hang or crash while the interpreter takes itself apart."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # Libraries with threads of their own may hang or crash while the interpreter takes itself apart.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     TRAIN = "train"
     CLEAR = "clear"
     IMPORT = "import"
+    PREDICT = "predict"
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,16 @@ class Tasks:
             ).all()
         return [_task(row) for row in rows]
 
+    def open_predictions(self, service_id: int) -> list[Task]:
+        """The prediction tasks of a service that are not over."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS)
+                .where(tasks.c.service_id == service_id, tasks.c.kind == Kind.PREDICT, _IS_OPEN)
+                .order_by(tasks.c.id)
+            ).all()
+        return [_task(row) for row in rows]
+
     def page(
         self,
         account_id: int,

@@ -7,6 +7,7 @@ import io
 import math
 import socket
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -1001,6 +1002,74 @@ def predict_during_first_training(client: Client) -> Answer:
 @request
 def predict_data_missing(client: Client) -> Answer:
     return ask(client, data=[])
+
+
+@request
+def predict_async_no_boolean(client: Client) -> Answer:
+    return ask(client, **{"async": "yes"})
+
+
+@request
+def predict_async_without_model(client: Client) -> Answer:
+    return ask(client, SERVICE, **{"async": True})
+
+
+@request
+def predict_async_data_missing(client: Client) -> Answer:
+    return ask(client, **{"async": True, "data": []})
+
+
+@request
+def predict_async_path_outside(client: Client) -> Answer:
+    return ask(client, **{"async": True, "data": ["/etc/passwd"]})
+
+
+@request
+def predict_async_template(client: Client) -> Answer:
+    return ask(client, **{"async": True, "parameters": {"output": {"template": "{{head.method}}"}}})
+
+
+@request
+def predict_async_network(client: Client) -> Answer:
+    network = {"url": f"http://{ALLOWED}:9/"}
+    return ask(client, **{"async": True, "parameters": {"output": {"network": network}}})
+
+
+@request
+def predict_async_measure_as_table(client: Client) -> Answer:
+    return ask(client, **{"async": True, "parameters": {"output": {"measure": ["acc"], "format": "parquet"}}})
+
+
+@request
+def predict_format_without_task(client: Client) -> Answer:
+    return ask(client, parameters={"output": {"format": "jsonl"}})
+
+
+@request
+def predict_format_unknown(client: Client) -> Answer:
+    return ask(client, parameters={"output": {"format": "xml"}})
+
+
+@request
+def result_of_no_prediction(client: Client) -> Answer:
+    [task] = client.call("GET", "/tasks?kind=train&limit=1").json["tasks"]
+    return client.call("GET", f"/tasks/{task['task_id']}/result")
+
+
+@request
+def result_of_failed_task(client: Client) -> Answer:
+    missing = str(client.data / "no-such-file.csv")
+    task_id = ask(client, **{"async": True, "data": [missing]}).json["head"]["task_id"]
+    deadline = time.monotonic() + 60
+    while client.call("GET", f"/tasks/{task_id}").json["state"] != "failed":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return client.call("GET", f"/tasks/{task_id}/result")
+
+
+@request
+def result_of_unknown_task(client: Client) -> Answer:
+    return client.call("GET", "/tasks/999999/result")
 
 
 @request

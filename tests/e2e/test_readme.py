@@ -59,8 +59,8 @@ def test_tour_works_command_by_command(stack: Stack, tmp_path: Path):
             answer, end = decoder.raw_decode(rest)
             answers.append(answer)
             rest = rest[end:].strip()
-    assert len(answers) == 8
-    created, trained, polled, task, predicted, long, cancelled, deleted = answers
+    assert len(answers) == 10
+    created, trained, polled, task, predicted, asked, listed, long, cancelled, deleted = answers
     assert created["status"]["code"] == trained["status"]["code"] == long["status"]["code"] == 201
     assert trained["head"]["job"] == 1
     assert polled["head"]["status"] == "finished"
@@ -68,5 +68,6 @@ def test_tour_works_command_by_command(stack: Stack, tmp_path: Path):
     assert task["state"] == "finished"
     assert [row["classes"][0]["cat"] for row in predicted["body"]["predictions"]] == ["0", "2"]
     assert [len(row["classes"]) for row in predicted["body"]["predictions"]] == [3, 3]
+    assert [each["task_id"] for each in listed["tasks"]] == [asked["head"]["task_id"]]
     assert cancelled["head"]["status"] == "terminated"
     assert deleted["status"]["code"] == 200

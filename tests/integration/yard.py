@@ -14,6 +14,7 @@ from settings import Settings
 from storage.live import Taken
 from storage.records import Kind, State, Task, Version
 from workers.asked import Answer, Asked
+from workers.bulk import Prediction
 from workers.child import Standby
 from workers.clearing import clear_repository
 from workers.lifecycle import run_task
@@ -38,6 +39,7 @@ class Yard:
         self._training = training
         self._standby = standby
         self._predictor = Predictor(self.parts)
+        self._asking = Prediction(self.parts, training._scratch, lambda: False)
         self.is_idle = False
         """Whether messages are left lying, as if no worker ran."""
         self.before: Callable[[Task], None] = lambda task: None
@@ -62,6 +64,9 @@ class Yard:
             run_task(task.id, self.parts, self._training)
         elif task.kind is Kind.CLEAR:
             run_task(task.id, self.parts, lambda attempt, lease: clear_repository(self.parts, attempt, lease))
+        elif task.kind is Kind.PREDICT:
+            way = self.parts.records.tasks.spec(task.id)["way"]
+            run_task(task.id, self.parts, self._asking.ask if way == "ask" else self._asking.compute)
         else:
             run_task(task.id, self.parts, lambda attempt, lease: import_model(self.parts, attempt, lease))
         return True

@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 
+from ml.json_text import dump
 from storage.errors import LiveUnavailable
 from storage.live import Counts, Heartbeat
 from storage.records import Records, Task
-from workers.asked import Answer, Asked, dump
+from workers.asked import Answer, Asked
 from workers.queue import Changed, NoAnswer
 
 Json = dict[str, Any]

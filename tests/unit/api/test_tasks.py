@@ -44,6 +44,7 @@ def test_queued_task_tells_its_place(yard: Yard, client: FlaskClient):
         "failure": None,
         "measure": None,
         "report": None,
+        "result": None,
         "version": None,
     }
 

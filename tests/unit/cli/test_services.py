@@ -90,7 +90,7 @@ def test_worker_command_serves_its_queues_one_task_at_a_time():
 def test_control_worker_has_threads():
     argv = worker_argv("control", ["control"])
     assert argv[argv.index("--pool") + 1] == "threads"
-    assert argv[argv.index("-c") + 1] == "4"
+    assert argv[argv.index("-c") + 1] == "8"
 
 
 def test_worker_environment_gives_settings_back_and_bounds_every_thread_pool(local: Settings):
@@ -112,6 +112,8 @@ def test_control_work_uses_one_thread(local: Settings):
         (["train.cpu", "train.gpu"], "train"),
         (["predict.xgboost.cpu"], "predict"),
         (["control"], "control"),
+        (["control", "batch.xgboost.cpu"], "control"),
+        (["batch.torch.gpu"], "control"),
     ],
 )
 def test_role_follows_from_the_queues(queues: list[str], role: str):

@@ -150,7 +150,11 @@ def test_every_queue_of_one_machine_has_a_worker(composed: dict[str, Any]):
         for name in ("train", *PREDICTING, "control")
         for queue in composed["services"][name]["command"][3].split(",")
     }
-    assert served == {"train.cpu", "control", *(f"predict.{engine}.cpu" for engine in engines())}
+    assert served == {
+        "train.cpu",
+        "control",
+        *(f"{kind}.{each}.cpu" for each in engines() for kind in ("predict", "batch")),
+    }
 
 
 def test_only_the_api_is_open_to_the_network(composed: dict[str, Any]):

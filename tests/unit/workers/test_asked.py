@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml.json_text import dump, finite
 from ml.options.loading import Warning
 from ml.serving import Prediction
-from workers.asked import Answer, Asked, dump, failed, finite, told
+from workers.asked import Answer, Asked, failed, told
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(),

@@ -1,0 +1,247 @@
+"""The work of a prediction task: a few lines wait in the lane beside the interactive ones, more rows get a process."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ml.options.catalog import libraries
+from storage.errors import LiveUnavailable, StorageError
+from storage.records import Attempt, State
+from workers.asked import Answer, Asked
+from workers.child import Child, Event
+from workers.data import entries, sources
+from workers.deaths import after_death
+from workers.lease import LeaseKeeper
+from workers.lifecycle import Work, failure_of
+from workers.parts import Parts
+from workers.patience import patiently
+from workers.queue import CallerGone, NoAnswer, Overloaded
+from workers.scratch import Scratch
+from workers.supervisor import Checkpoints, Outcome, Telling, supervise
+from workers.version_files import manifest_of
+
+Json = dict[str, Any]
+
+INLINE_BYTES = 64 * 1024
+"""Largest result that is kept in the record; a larger one lies in the object store."""
+
+PROGRAM = ("-m", "ml.bulk.run")
+
+_PATIENCE_S = 300.0
+_AGAIN_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+class Prediction:
+    """Does prediction tasks. Safe to share between threads."""
+
+    def __init__(self, parts: Parts, scratch: Scratch, is_stopping: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._scratch = scratch
+        self._is_stopping = is_stopping
+
+    def ask(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
+        """Have a worker that holds the model answer; the lines wait as those of any other request."""
+        asked = Asked(orjson.dumps(attempt.spec["head"]), entries(attempt.spec, self._parts.objects))
+        try:
+            answer = self._answer(attempt, lease, asked)
+        except CallerGone:
+            lease.check()
+            return Work(State.CANCELLED) if lease.is_cancel_requested else Work(State.QUEUED, "paused")
+        except (NoAnswer, Overloaded, LiveUnavailable) as error:
+            failure = _failure(error.kind, str(error), None, "try again later")
+            settings = self._parts.settings
+            # No answer may mean that workers died of it: that is not tried as often as a store that is away.
+            most = settings.deaths_max if isinstance(error, NoAnswer) else settings.lost_max
+            if attempt.task.tries < most:
+                return Work(State.QUEUED, "stranded", failure=failure)
+            return Work(State.FAILED, failure=failure)
+        if answer.error is not None:
+            error_ = answer.error
+            advice = "correct the request and send it again"
+            return Work(
+                State.FAILED, failure=_failure(error_["kind"], error_["message"], error_.get("section"), advice)
+            )
+        return self._told(attempt, lease, answer)
+
+    def _answer(self, attempt: Attempt, lease: LeaseKeeper, asked: Asked) -> Answer:
+        """Raises CallerGone when nobody wants the answer any more, NoAnswer, Overloaded, LiveUnavailable."""
+        spec = attempt.spec
+        deadline = time.monotonic() + _PATIENCE_S
+
+        def is_wanted() -> bool:
+            return not (lease.is_lost or lease.is_cancel_requested or self._is_stopping())
+
+        while True:
+            try:
+                left_s = deadline - time.monotonic()
+                return self._parts.queue.predict(asked, spec["lane"], spec["batch"], left_s, None, is_wanted)
+            except Overloaded:
+                # Callers who wait for their answers go first.
+                if time.monotonic() + _AGAIN_S >= deadline:
+                    raise
+            if not is_wanted():
+                raise CallerGone
+            time.sleep(_AGAIN_S)
+
+    def _told(self, attempt: Attempt, lease: LeaseKeeper, answer: Answer) -> Work:
+        report: Json = {"rows": answer.count, "timings": dict(answer.timings), "warnings": answer.warnings}
+        if answer.name == "measure":
+            report |= {"measure": orjson.loads(answer.content)}
+            report["result"] = _inline("measure", "json", answer.content)
+            return Work(State.FINISHED, report=report)
+        form, content = _formed(attempt.spec["form"], answer.content)
+        if len(content) <= INLINE_BYTES:
+            report["result"] = _inline("predictions", form, content)
+            return Work(State.FINISHED, report=report)
+        lease.check()
+        stored = self._patiently(lambda: self._parts.objects.put_bytes(_key(attempt, form), content), lease)
+        report["result"] = _stored(form, stored)
+        return Work(State.FINISHED, report=report)
+
+    def compute(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
+        """Read and predict in a process of its own, piece by piece; its files are gone afterwards."""
+        folder = self._scratch.attempt(attempt.name)
+        try:
+            return self._computed(attempt, lease, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
+        began = time.monotonic()
+        parts, settings, spec = self._parts, self._parts.settings, attempt.spec
+        head = spec["head"]
+        given = self._patiently(lambda: entries(spec, parts.objects), lease)
+        data = sources(given, parts.data_roots, with_folders=True)
+        version = parts.records.versions.get(head["version_id"])
+        result = folder / "result"
+        # Fetched patiently first, and held for as long as the process may read it.
+        manifest = manifest_of(version)
+
+        def fetch() -> None:
+            with parts.cache.folder(parts.objects, manifest):
+                pass
+
+        self._patiently(fetch, lease)
+        with parts.cache.folder(parts.objects, manifest) as model:
+            specification: Json = {
+                "task": attempt.name,
+                "mllib": head["mllib"],
+                "connector": head["connector"],
+                "type": head["type"],
+                "parameters": head["parameters"],
+                "folder": str(model),
+                "description": version.description,
+                "data": data,
+                "result": str(result),
+                "form": spec["form"],
+                "inline_bytes": INLINE_BYTES,
+                "threads": settings.threads,
+                "device": head["device"],
+            }
+            log = folder / "log.txt"
+            checkpoints = Checkpoints(attempt, parts.objects, parts.records)
+            child = Child(log, settings.threads, (libraries()[head["mllib"]].engine,), PROGRAM)
+            prepared_s = round(time.monotonic() - began, 4)
+            try:
+                outcome = supervise(
+                    child,
+                    specification,
+                    attempt,
+                    lease,
+                    checkpoints,
+                    RowsTelling(parts.live, attempt),
+                    is_stopping=self._is_stopping,
+                    cancel_grace_s=settings.cancel_grace_s,
+                    kill_grace_s=settings.kill_grace_s,
+                    shutdown_s=settings.shutdown_s,
+                )
+            finally:
+                child.end()
+                checkpoints.close()
+        outcome.phases = {"preparing": prepared_s, **outcome.phases}
+        return self._work(attempt, lease, outcome, result)
+
+    def _work(self, attempt: Attempt, lease: LeaseKeeper, outcome: Outcome, path: Path) -> Work:
+        match outcome.ending:
+            case "finished":
+                assert outcome.result is not None
+                lease.check()
+                began = time.monotonic()
+                report = self._report(attempt, lease, outcome.result, path)
+                outcome.phases["publishing"] = round(time.monotonic() - began, 4)
+                return Work(State.FINISHED, report=report, phases=outcome.phases)
+            case "cancelled":
+                return Work(State.CANCELLED, phases=outcome.phases)
+            case "paused":
+                return Work(State.QUEUED, "paused", phases=outcome.phases)
+            case "killed":
+                return after_death(self._parts, attempt, outcome)
+            case "failed":
+                return Work(State.FAILED, failure=outcome.failure, phases=outcome.phases)
+
+    def _report(self, attempt: Attempt, lease: LeaseKeeper, ended: Event, path: Path) -> Json:
+        timings = {name: round(seconds * 1000, 3) for name, seconds in ended["seconds"].items()}
+        report: Json = {"rows": ended["rows"], "timings": timings, "warnings": ended["warnings"]}
+        if ended["measure"] is not None:
+            measure = orjson.dumps(ended["measure"])
+            return report | {"measure": ended["measure"], "result": _inline("measure", "json", measure)}
+        form, content = ended["form"], ended["content"]
+        if content is not None:
+            return report | {"result": _inline("predictions", form, content.encode())}
+        stored = self._patiently(lambda: self._parts.objects.put_file(_key(attempt, form), path), lease)
+        return report | {"result": _stored(form, stored)}
+
+    def _patiently(self, do: Callable[[], Any], lease: LeaseKeeper) -> Any:
+        def is_pointless() -> bool:
+            return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
+
+        return patiently(do, is_pointless)
+
+
+class RowsTelling(Telling):
+    """Puts the progress of a prediction into the live state."""
+
+    def progress(self, event: Event) -> None:
+        """A piece is over."""
+        rows, total = event["rows"], event["total"]
+        self._progress.update(rows=rows, total=total, percent=round(100.0 * rows / total, 2) if total else 100.0)
+        self._changed = True
+
+
+def _key(attempt: Attempt, form: str) -> str:
+    """Where this attempt alone puts its result: one that was taken over cannot replace that of another."""
+    return f"{attempt.prefix}/result.{form}"
+
+
+def _inline(name: str, form: str, content: bytes) -> Json:
+    return {"name": name, "form": form, "size_bytes": len(content), "content": content.decode()}
+
+
+def _stored(form: str, stored: Any) -> Json:
+    return {
+        "name": "predictions",
+        "form": form,
+        "size_bytes": stored.size,
+        "key": stored.key,
+        "sha256": stored.sha256,
+    }
+
+
+def _formed(wanted: str, content: bytes) -> tuple[str, bytes]:
+    """A JSON array of predictions in the form that was asked for, which "auto" leaves to its size."""
+    if wanted == "json" or (wanted == "auto" and len(content) <= INLINE_BYTES):
+        return "json", content
+    return "jsonl", b"".join(orjson.dumps(each) + b"\n" for each in orjson.loads(content))
+
+
+def _failure(kind: str, message: str, section: str | None, advice: str) -> Json:
+    made = failure_of(StorageError(message), "predicting")
+    return {**made, "kind": kind, "class": None, "section": section, "advice": advice}
