@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -41,8 +40,8 @@ from ml.connectors.csv_columns import (
 from ml.connectors.csv_labels import Classes
 from ml.connectors.csv_plain import PlainRows
 from ml.connectors.csv_text import MISSING, CsvText, WrongRow, as_number
-from ml.connectors.disk import disk_error
 from ml.connectors.source import LinesSource, Source
+from ml.connectors.splitting import chosen_rows, class_counts, train_rows
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions
 from ml.options.loading import Warning, shown
@@ -51,9 +50,8 @@ from ml.tables import DenseTable, Table, TrainingData
 
 __all__ = ["Fitted", "fitted", "fitted_by_hand", "read_prediction", "read_training", "resolve"]
 
-#: Bytes of features that are made of cells at a time, and rows of labels that are looked at at a time.
+#: Bytes of features that are made of cells at a time.
 _STEP_BYTES = 2**22
-_STEP_ROWS = 2**16
 
 
 def read_training(
@@ -88,12 +86,12 @@ def read_training(
         warnings.append(Warning("parameters.input.test_split", text_))
     rows, name = len(cells), PurePath(sources[0].name).name
     split = 0.0 if tests else options.test_split
-    kept = _train_rows(rows, split, sources[0].name)
+    kept = train_rows(rows, split, sources[0].name)
     generator = np.random.default_rng(options.seed if options.seed >= 0 else None) if options.shuffle else None
     train, test = cells.finished(_Completion(fitted, learning.is_pending, classes), name, kept, generator)
     if test is not None:
         tests = [test]
-    if target.kind == "classification" and np.count_nonzero(_class_counts(train, target)) < 2:
+    if target.kind == "classification" and np.count_nonzero(class_counts(train, target)) < 2:
         where = sources[0].name if kept == rows else f"the part of {sources[0].name} that is trained on"
         raise BadInput(f"label column {fitted.label[0]} holds one class only in {where}; nothing can be told apart")
     return TrainingData(train, tests, fitted, report(fitted), warnings)
@@ -689,7 +687,7 @@ class _OnDisk:
             return _parts(cells, name, kept)
         chosen = None
         if generator is not None and kept < len(cells):
-            chosen = _chosen(generator, len(cells), kept, self._folder)
+            chosen = chosen_rows(generator, len(cells), kept, self._folder)
         width, folder = completion.fitted.width, self._folder.parent
         train = ColumnarWriter(folder / "train", width)
         test = None if chosen is None else ColumnarWriter(folder / "split", width)
@@ -713,32 +711,6 @@ def _parts(table: ColumnarTable, name: str, kept: int) -> tuple[ColumnarTable, C
     if kept == len(table):
         return table, None
     return table.part(0, kept, name), table.part(kept, len(table), "split")
-
-
-def _chosen(generator: np.random.Generator, rows: int, kept: int, folder: Path) -> np.ndarray:
-    """Which rows a permutation puts behind the first `kept`; drawn like in memory, but in a file."""
-    order = _scratch_array(folder / "order", np.dtype(np.int64), rows)
-    for first in range(0, rows, _STEP_ROWS):
-        order[first : first + _STEP_ROWS] = np.arange(first, min(rows, first + _STEP_ROWS))
-    generator.shuffle(order)
-    chosen = _scratch_array(folder / "chosen", np.dtype(np.bool_), rows)
-    for first in range(kept, rows, _STEP_ROWS):
-        chosen[order[first : first + _STEP_ROWS]] = True
-    return chosen
-
-
-def _scratch_array(path: Path, dtype: np.dtype, rows: int) -> np.ndarray:
-    """An array of zeros in a file, which has no name any more when this returns. Raises BadInput."""
-    try:
-        with path.open("w+b") as file:
-            # To write where there is no disk behind would end the process.
-            os.posix_fallocate(file.fileno(), 0, rows * dtype.itemsize)
-            made = np.asarray(np.memmap(file, dtype, "r+", shape=(rows,)))
-    except OSError as error:
-        raise disk_error(error) from None
-    finally:
-        path.unlink(missing_ok=True)
-    return made
 
 
 def _read_test(
@@ -859,27 +831,3 @@ def _joined(tables: list[DenseTable]) -> DenseTable:
         [uri for table in tables for uri in table.uris or ()],
         tables[0].name,
     )
-
-
-def _train_rows(rows: int, share: float, source: str) -> int:
-    """How many rows to train on, floor(rows * (1 - share)); the others are to test on. Raises BadInput."""
-    if share == 0:
-        return rows
-    # The small term keeps 10 * (1 - 0.9) from becoming 0.9999…
-    kept = math.floor(rows * (1 - share) + 1e-9)
-    if kept == 0 or kept == rows:
-        part = "train" if kept == 0 else "test"
-        raise BadInput(f"parameters.input.test_split {share:g} leaves none of the {rows} rows of {source} to {part} on")
-    return kept
-
-
-def _class_counts(table: Table, target: Target) -> np.ndarray:
-    """How many rows each class has."""
-    assert table.labels is not None
-    counts = np.zeros(target.classes, np.int64)
-    for first in range(0, len(table), _STEP_ROWS):
-        labels = np.asarray(table.labels[first : first + _STEP_ROWS])
-        if target.ignored is not None:
-            labels = labels[labels != target.ignored]
-        counts += np.bincount(labels, minlength=target.classes)
-    return counts

@@ -12,13 +12,8 @@ with other quotes is left to the standard library, and the next piece begins whe
 from __future__ import annotations
 
 import csv
-import errno
 import io
-import os
-import stat
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -28,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from ml.connectors.pieces import Ordered, SourceBytes
 from ml.connectors.source import FileSource, Source
 from ml.errors import BadInput
 from ml.options.csv import LINE_LIMIT_BYTES
@@ -87,13 +83,8 @@ class CsvText:
         self.separator = separator
         self.quote = quote
         self.is_file = isinstance(source, FileSource)
-        self._descriptor: int | None = None
-        self._data = b""
-        if isinstance(source, FileSource):
-            self._descriptor, self._size = _opened(source)
-        else:
-            self._data = _line_bytes(source.lines)
-            self._size = len(self._data)
+        self._bytes = SourceBytes(source, "a CSV file")
+        self._size = self._bytes.size
         self._line_end = b"\n"
         #: Share of the rows' bytes that `pieces` has given.
         self.share = 0.0
@@ -112,20 +103,18 @@ class CsvText:
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._bytes.close()
 
     # The header
 
     def _first_text(self) -> int:
         """Where the first line begins that is not blank."""
-        head = self._bytes(0, _HEAD_BYTES)
+        head = self._bytes.read(0, _HEAD_BYTES)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise BadInput(f"{self.name} is UTF-16 text; save it as UTF-8")
         begin = position = 3 if head[:3] == b"\xef\xbb\xbf" else 0
         while True:
-            chunk = self._bytes(position, _HEAD_BYTES)
+            chunk = self._bytes.read(position, _HEAD_BYTES)
             if not chunk:
                 raise BadInput(f"missing data: {self.name} is empty")
             rest = chunk.lstrip()
@@ -134,14 +123,14 @@ class CsvText:
                 break
         # Blanks before the text belong to its line: they may be empty cells.
         begin = max(begin, position - _HEAD_BYTES)
-        before = self._bytes(begin, position - begin)
+        before = self._bytes.read(begin, position - begin)
         return begin + max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
 
     def _first_row(self) -> tuple[list[str], int]:
         """The cells of the first row, and where the next one begins."""
         length = _HEAD_BYTES
         while True:
-            data = self._bytes(self._start, length)
+            data = self._bytes.read(self._start, length)
             self._no_nul(data)
             is_all = self._start + len(data) >= self._size
             taken = [0]
@@ -205,7 +194,7 @@ class CsvText:
         size = min(_PIECE_BYTES_MOST, max(PIECE_BYTES, _PIECE_BYTES_A_COLUMN * len(names)))
         rows = 0
         is_going = True
-        with _Ordered(threads if self._size - position > size else 1) as ordered:
+        with Ordered(threads if self._size - position > size else 1) as ordered:
             while is_going:
                 is_going = False
                 jobs = (partial(reading, a, b, quoted) for a, b in self._ranges(position, quoted, size))
@@ -243,10 +232,10 @@ class CsvText:
         With `quoted`, a row that is too long to be one ends at any line end: the piece will turn out to be irregular.
         """
         quote = self.quote.encode()
-        is_open = quoted and self._bytes(start, wanted - start).count(quote) % 2 == 1
+        is_open = quoted and self._bytes.read(start, wanted - start).count(quote) % 2 == 1
         position, step, fallback = wanted, _STEP_BYTES, -1
         while position < self._size:
-            chunk = self._bytes(position, step)
+            chunk = self._bytes.read(position, step)
             last = 0
             while (found := chunk.find(self._line_end, last)) >= 0:
                 if quoted and chunk.count(quote, last, found) % 2:
@@ -257,7 +246,7 @@ class CsvText:
                     if end - wanted > LINE_LIMIT_BYTES:
                         break
                     # The other half of a line end of two characters belongs to this line.
-                    return end + 1 if self._line_end == b"\r" and self._bytes(end, 1) == b"\n" else end
+                    return end + 1 if self._line_end == b"\r" and self._bytes.read(end, 1) == b"\n" else end
                 fallback = fallback if fallback >= 0 else end
             if quoted and chunk.count(quote, last) % 2:
                 is_open = not is_open
@@ -278,28 +267,9 @@ class CsvText:
     def _line_number(self, position: int) -> int:
         """Number of the line, from 1, that holds an offset; reads everything before it."""
         return 1 + sum(
-            self._bytes(at, min(PIECE_BYTES, position - at)).count(self._line_end)
+            self._bytes.read(at, min(PIECE_BYTES, position - at)).count(self._line_end)
             for at in range(0, position, PIECE_BYTES)
         )
-
-    def _bytes(self, position: int, count: int) -> bytes:
-        """Up to so many bytes from an offset on; fewer only at the end. Safe in several threads."""
-        if self._descriptor is None:
-            return self._data[position : position + count]
-        parts = []
-        try:
-            while count > 0 and (part := os.pread(self._descriptor, count, position)):
-                parts.append(part)
-                position += len(part)
-                count -= len(part)
-        except OSError as error:
-            text = (error.strerror or "unknown error").lower()
-            raise BadInput(f"data file {self.name} cannot be read: {text}") from None
-        if count > 0 and position < self._size:
-            raise BadInput(
-                f"data file {self.name} became shorter while it was read; train on a file that nobody writes to"
-            )
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _no_nul(self, data: bytes) -> None:
         if b"\0" in data:
@@ -334,7 +304,7 @@ class _Reading(Generic[T]):
         )
 
     def __call__(self, start: int, stop: int, quoted: bool) -> _Piece[T]:
-        data = self._text._bytes(start, stop - start)
+        data = self._text._bytes.read(start, stop - start)
         self._text._no_nul(data)
         if not quoted and self._quote and self._quote in data:
             return _Piece(start, resume=(start, True))
@@ -441,7 +411,7 @@ class _From(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._text._bytes(self._position, len(buffer))
+        data = self._text._bytes.read(self._position, len(buffer))
         self._text._no_nul(data)
         self._position += len(data)
         buffer[: len(data)] = data
@@ -477,62 +447,3 @@ def _is_regular(data: bytes, quote: bytes, separator: bytes) -> bool:
     before = cells[np.maximum(opening - 1, 0)]
     after = cells[np.minimum(closing + 1, len(cells) - 1)]
     return bool(np.all(allowed[before] | (opening == 0)) and np.all(allowed[after]))
-
-
-class _Ordered:
-    """Runs jobs in threads, a few ahead of the one whose result is asked for."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="csv") if threads > 1 else None
-
-    def __enter__(self) -> _Ordered:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def run(self, jobs: Iterator[Callable[[], T]]) -> Generator[T, None, None]:
-        """The results, in order; to close the iterator is to drop the jobs that have not begun."""
-        if self._pool is None:
-            yield from (job() for job in jobs)
-            return
-        waiting: deque[Future[T]] = deque()
-        try:
-            for job in jobs:
-                waiting.append(self._pool.submit(job))
-                if len(waiting) > self._threads + 2:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for each in waiting:
-                each.cancel()
-
-
-def _opened(source: FileSource) -> tuple[int, int]:
-    """Descriptor and size of a regular file. Raises BadInput."""
-    try:
-        # Without waiting: to open a pipe would last until somebody writes to it.
-        descriptor = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"data file {source.name} does not exist") from None
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
-            raise BadInput(f"{source.name} is no regular file, requires a CSV file") from None
-        text = (error.strerror or "unknown error").lower()
-        raise BadInput(f"data file {source.name} cannot be read: {text}") from None
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        return descriptor, status.st_size
-    os.close(descriptor)
-    what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
-    raise BadInput(f"{source.name} is {what}, requires a CSV file")
-
-
-def _line_bytes(lines: Sequence[str]) -> bytes:
-    try:
-        return "\n".join(lines).encode()
-    except UnicodeEncodeError:
-        raise BadInput("in-memory data holds characters that are no Unicode text") from None

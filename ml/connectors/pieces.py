@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -48,6 +49,10 @@ class SourceBytes:
                 count -= len(part)
         except OSError as error:
             raise _unreadable(self._name, error) from None
+        if count > 0 and position < self.size:
+            raise BadInput(
+                f"data file {self._name} became shorter while it was read; train on a file that nobody writes to"
+            )
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
@@ -65,6 +70,8 @@ def _opened(source: FileSource, wanted: str) -> tuple[int, int]:
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"data file {source.name} does not exist") from None
     except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise BadInput(f"{source.name} is no regular file, requires {wanted}") from None
         raise _unreadable(source.name, error) from None
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.connectors.disk import disk_error
 from ml.errors import BadInput
 from ml.options.target import Target
 from ml.tables import Table
@@ -49,9 +50,7 @@ def _scratch_array(path: Path, dtype: np.dtype, rows: int) -> np.ndarray:
             os.posix_fallocate(file.fileno(), 0, rows * dtype.itemsize)
             made = np.asarray(np.memmap(file, dtype, "r+", shape=(rows,)))
     except OSError as error:
-        raise BadInput(
-            f"the table that parameters.input.db keeps on disk cannot be written: {error.strerror}"
-        ) from None
+        raise disk_error(error) from None
     finally:
         path.unlink(missing_ok=True)
     return made

@@ -213,9 +213,3 @@ def check_target(options: CsvOptions, target: Target) -> None:
         }
         wanted = counted.get(target.kind, f"parameters.mllib.nclasses is {target.classes}")
         refuse(f"parameters.input.label names {labels} columns, but {wanted}")
-    if target.ignored is not None and abs(target.ignored) >= 2**31:
-        raise BadParameter(
-            name="parameters.mllib.ignore_label",
-            section="mllib",
-            message=f"parameters.mllib.ignore_label is {target.ignored}; it must be a label, so fit into 32 bits",
-        )

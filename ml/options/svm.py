@@ -99,9 +99,3 @@ def check_target(options: SvmOptions, target: Target) -> None:
             "ntargets",
             f"rows of svm have one label, but parameters.mllib.ntargets is {target.targets}; use the connector csv",
         )
-    if target.ignored is not None and abs(target.ignored) >= 2**31:
-        refuse(
-            "mllib",
-            "ignore_label",
-            f"parameters.mllib.ignore_label is {target.ignored}; it must be a label, so fit into 32 bits",
-        )

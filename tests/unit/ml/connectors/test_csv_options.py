@@ -50,7 +50,6 @@ def test_contradictions_are_refused(options, name, text):
         ({"label": ("y",)}, Target("regression", targets=2), "input.label"),
         ({"label": ("y",)}, Target("multi_label", classes=2), "input.label"),
         ({"label": ("y",), "autoencoder": True}, Target("regression", targets=1), "input.autoencoder"),
-        ({"label": ("y",)}, Target("classification", classes=2, ignored=2**31), "mllib.ignore_label"),
     ],
 )
 def test_labels_that_do_not_fit_the_model_are_refused(options, target, name):

@@ -227,4 +227,4 @@ def test_no_thread_and_no_file_stays_open_after_an_error():
     for threads in (1, 2):
         assert outcome(LONG + "x,1\n" + LONG[4:], 64, threads)[0] == "refused"
     assert len(os.listdir("/proc/self/fd")) == before
-    assert not [each.name for each in threading.enumerate() if each.name.startswith("csv")]
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("pieces")]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import string
 
 import numpy as np
@@ -215,6 +216,16 @@ def test_bytes_are_read_by_offset(tmp_path):
         assert data.read(98, 5) == bytes([98, 99])
         assert data.read(200, 5) == b""
         data.close()
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "train.svm"
+    path.write_text("1 1:2\n" * 1000)
+    data = SourceBytes(FileSource(path, "train.svm"), "an svm file")
+    os.truncate(path, 100)
+    with pytest.raises(BadInput, match=r"train\.svm became shorter while it was read"):
+        data.read(50, 200)
+    data.close()
 
 
 def test_a_row_is_found_again(tmp_path, monkeypatch):
