@@ -8,7 +8,7 @@ from api import accepting, data
 from api.accepting import RECORD_BYTES, Repeatable
 from api.answers import Json
 from api.known import Known
-from api.parts import Parts
+from api.parts import Parts, trace_carried
 from api.predicting import FORMAT, INLINE_BYTES, TEMPLATE, Question, question_of
 from ml.errors import BadParameter
 from ml.options import Warning
@@ -51,6 +51,8 @@ def accept(
         "lane": question.lane,
         "batch": question.batch,
     }
+    if carried := trace_carried():
+        spec["trace"] = carried
     if data.is_bulky(entries, RECORD_BYTES):
         spec["data_key"] = data.store(parts, entries)
     else:

@@ -49,7 +49,8 @@ class Prediction:
 
     def ask(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Have a worker that holds the model answer; the lines wait as those of any other request."""
-        asked = Asked(orjson.dumps(attempt.spec["head"]), entries(attempt.spec, self._parts.objects))
+        carried = attempt.spec.get("trace", "")
+        asked = Asked(orjson.dumps(attempt.spec["head"]), entries(attempt.spec, self._parts.objects), carried)
         try:
             answer = self._answer(attempt, lease, asked)
         except CallerGone:

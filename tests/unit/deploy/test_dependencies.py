@@ -55,7 +55,8 @@ def imported(package: str) -> set[str]:
     ("package", "extras"),
     [
         ("api", ("api",)),
-        ("workers", ("worker",)),
+        # Traces are sent only where somebody installed what sends them.
+        ("workers", ("worker", "traces")),
         ("ml", ("worker", "xgboost", "torch")),
         ("storage", ("s3", "postgres")),
         ("cli", ("api",)),
