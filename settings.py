@@ -235,7 +235,8 @@ class Settings:
     api_workers: int = _setting("MODELYARD_API_WORKERS", "API processes that `modelyard up` starts.", _whole(1, 64), 1)
     api_threads: int = _setting(
         "MODELYARD_API_THREADS",
-        "Threads of each API process; seven eighths of them may wait for predictions, half for trainings and hosts.",
+        "Threads of each API process for all but plain predictions, which need none; seven eighths of them may wait "
+        "for other predictions, half for trainings and hosts.",
         _whole(2, 1024),
         128,
     )

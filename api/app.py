@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException
 from api.access import Access, Headers
 from api.answers import failure, speaks_deepdetect
 from api.blueprints import health, info, metrics, predict, services, tasks, train
-from api.body import drain
 from api.compression import compress
 from api.figures import NO_ROUTE
 from api.parts import Parts, Sender, parts
@@ -130,7 +129,6 @@ def _http(error: HTTPException) -> Response:
         return response
     if error.code == 413:
         limit = parts().settings.request_limit_bytes
-        drain(request, limit)
         return failure("body_too_large", f"the body is larger than {limit} bytes, the limit of this server")
     if error.code is not None and error.code < 500:
         return failure("refused", error.description or error.name)

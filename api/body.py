@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import orjson
-from flask import Request, request
+from flask import request
 
 from api.refusals import BadBody, BadJson, BodyTooLarge
 
@@ -16,7 +16,6 @@ Json = dict[str, Any]
 DEPTH_LIMIT = 64
 _UNUSUAL = b"\\u"
 _UNZIPPED_STEP = 1 << 20
-_DRAINED_BYTES = 64 << 20
 
 
 def read_object(limit_bytes: int) -> Json:
@@ -49,14 +48,6 @@ def _raw(limit_bytes: int) -> bytes:
     if not unzip.eof:
         raise BadJson(f"the {encoding} body is cut off")
     return bytes(whole)
-
-
-def drain(request: Request, limit_bytes: int) -> None:
-    """Read what is left of a refused body, up to `limit_bytes`: a client that still sends would not see the answer."""
-    stream = request.environ["wsgi.input"]
-    left = min(limit_bytes, _DRAINED_BYTES, request.content_length or limit_bytes)
-    while left > 0 and (chunk := stream.read(min(_UNZIPPED_STEP, left))):
-        left -= len(chunk)
 
 
 def parse_object(data: bytes) -> Json:

@@ -11,20 +11,24 @@ import asyncio
 import contextlib
 import io
 import logging
+import signal
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import IO, Any, Protocol, cast
 from urllib.parse import quote
 
 from flask import Flask
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
 from api.hot import Hot
 from api.parts import Parts
 
 _SPOOLED_BYTES = 1 << 20
 _STREAMED_BYTES = 8 << 20
+_DISCARDED_BYTES = 64 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +69,7 @@ class Front:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once in each process, with its event loop."""
         self._hot.start(loop)
+        _tell_of_the_end(loop, self._hot.hurry)
         if self._parts.settings.api_workers > 1:  # else nobody but this process shows its figures
             self._parts.figures.keep_telling()
 
@@ -77,17 +82,25 @@ class Front:
         """Answer a request."""
         if scope.proto != "http":
             return
-        body: bytes | IO[bytes]
-        length = scope.headers.get("content-length")
-        if length is not None and length.isdigit() and int(length) <= _SPOOLED_BYTES:
-            body = await proto() if length != "0" else b""
-            if scope.path == "/predict" and scope.method == "POST":
-                answer = await self._hot.answer(scope, body, proto)
-                if answer is not None:
-                    proto.response_bytes(*answer)
-                    return
-        else:
-            body = await self._spooled(proto)
+        length = _length(scope)
+        if length is not None and length > self._limit_bytes:
+            # Told before it is read: Flask goes by the length, and who asks for leave to send need not begin.
+            await self._answer(proto, scope, b"")
+            await self._discard(proto)
+            return
+        try:
+            body = await self._read(proto, length)
+        except ProtocolClosed:
+            return  # nobody is there to be told
+        if isinstance(body, bytes) and scope.path == "/predict" and scope.method == "POST":
+            answer = await self._hot.answer(scope, body, proto)
+            if answer is not None:
+                proto.response_bytes(*answer)
+                return
+        await self._answer(proto, scope, body)
+
+    async def _answer(self, proto: Any, scope: Scope, body: bytes | IO[bytes]) -> None:
+        """Have Flask answer, on a thread."""
         loop = asyncio.get_running_loop()
         status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body)
         if isinstance(content, bytes):
@@ -103,17 +116,35 @@ class Front:
         finally:
             _close(content)
 
-    async def _spooled(self, proto: Any) -> IO[bytes]:
-        """The body in a file, up to a byte more than Flask will take: it tells what is wrong then."""
+    async def _read(self, proto: Any, length: int | None) -> bytes | IO[bytes]:
+        """The body, in a file when it may be long. Raises ProtocolClosed when it ends before its length."""
+        if length is not None and length <= _SPOOLED_BYTES:
+            whole: bytes = await proto() if length else b""
+            return whole
         file = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # closed with the request
+        try:
+            size = 0
+            async for chunk in proto:
+                # A byte more than Flask will take: it tells what is wrong then.
+                file.write(chunk[: max(0, self._limit_bytes + 1 - size)])
+                size += len(chunk)
+                if size > 2 * self._limit_bytes + _SPOOLED_BYTES:
+                    break  # who still sends has not listened
+            if length is not None and size < length:
+                raise ProtocolClosed  # granian ends the chunks of a caller that hung up like all others
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    async def _discard(self, proto: Any) -> None:
+        """Read what is left of a refused body: a client that still sends would not see the answer."""
         size = 0
         async for chunk in proto:
-            file.write(chunk[: max(0, self._limit_bytes + 1 - size)])
             size += len(chunk)
-            if size > 2 * self._limit_bytes + _SPOOLED_BYTES:
-                break  # who still sends has not listened
-        file.seek(0)
-        return file
+            if size > self._limit_bytes + _DISCARDED_BYTES:
+                break
 
     def _by_flask(
         self, scope: Scope, body: bytes | IO[bytes]
@@ -126,8 +157,10 @@ class Front:
             told[:] = [int(status.split(" ", 1)[0]), [(name.lower(), value) for name, value in headers]]
             return lambda data: None
 
-        found: Iterable[bytes] = self._app.wsgi_app(environ, start_response)
-        environ["wsgi.input"].close()
+        try:
+            found: Iterable[bytes] = self._app.wsgi_app(environ, start_response)
+        finally:
+            environ["wsgi.input"].close()
         status, headers = told
         if int(dict(headers).get("content-length", 0)) > _STREAMED_BYTES:
             return status, headers, found
@@ -142,6 +175,29 @@ def _close(found: Iterable[bytes]) -> None:
     """Let a WSGI application know that its answer was sent, or will not be."""
     with contextlib.suppress(AttributeError):
         found.close()  # type: ignore[attr-defined]
+
+
+def _tell_of_the_end(loop: asyncio.AbstractEventLoop, then: Callable[[], None]) -> None:
+    """Call `then` on the loop when this process is told to end, beside what granian does about it.
+
+    granian itself waits for calls that are under way, then kills the process; it says nothing before.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def told(number: int, frame: FrameType | None, before: Any = before) -> None:
+            loop.call_soon_threadsafe(then)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, told)
+        signal.siginterrupt(number, False)
+
+
+def _length(scope: Scope) -> int | None:
+    """What a request says of the length of its body, in bytes; None when it comes in chunks, or has none."""
+    given = scope.headers.get("content-length")
+    return int(given) if given is not None and given.isdigit() else None
 
 
 def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import time
 import uuid
 from collections.abc import Callable, Hashable
@@ -23,7 +24,7 @@ from api import predicting
 from api.access import Headers
 from api.answers import dump
 from api.body import parse_object
-from api.compression import LEVEL, WORTH_BYTES
+from api.compression import LEVEL, WORTH_BYTES, takes_gzip
 from api.errors import code_of, status_of
 from api.known import Known
 from api.parts import Parts
@@ -41,8 +42,13 @@ from workers.tracing import RequestSpan, traces
 
 _FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
 _WAITING_MOST = 4096
+# How long predictions may wait once the process is told to end: less than granian's --workers-kill-timeout.
+_ENDING_S = 5.0
+_DECIDING = ("x-api-key", "authorization", "host", "origin")
 _PATHS = ("/", "./", "../", "file://")
 _JSON = ("content-type", "application/json")
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Response = tuple[int, list[tuple[str, str]], bytes]
@@ -83,6 +89,14 @@ class Hot:
         self._tube = Tube(self._parts.settings.live_url)
         self._keep(loop.create_task(self._look_after()))
 
+    def hurry(self) -> None:
+        """Have all that wait answered or refused within a few seconds: the process ends."""
+        self._timeout_s = min(self._timeout_s, _ENDING_S)
+        ends = time.monotonic() + _ENDING_S
+        for waiting in self._waiting.values():
+            waiting.deadline = min(waiting.deadline, ends)
+            waiting.look_at = min(waiting.look_at, ends)
+
     def stop(self) -> None:
         """Answer nothing more."""
         self._tube.close()
@@ -93,7 +107,7 @@ class Hot:
         """The answer to a prediction; None when it is for Flask to answer."""
         began = time.perf_counter()
         headers: Headers = scope.headers
-        if headers.get("content-encoding") is not None or len(self._waiting) >= _WAITING_MOST:
+        if headers.get("content-encoding") is not None or len(self._waiting) >= _WAITING_MOST or _is_doubtful(scope):
             return None
         access = self._parts.access
         account = access.kept(headers) or await self._looked_up(("account", *_who(headers)), access.account_of, headers)
@@ -120,7 +134,7 @@ class Hot:
         made, more = predicting.enveloped(head, answer), [_JSON]
         if len(made) >= WORTH_BYTES:
             more.append(("vary", "Accept-Encoding"))
-            if "gzip" in headers.get("accept-encoding", ""):
+            if takes_gzip(",".join(scope.headers.get_all("accept-encoding"))):
                 made = await self._loop.run_in_executor(self._threads, gzip.compress, made, LEVEL)
                 more.append(("content-encoding", "gzip"))
         return told(200, more, made)
@@ -218,14 +232,18 @@ class Hot:
         self._tube.append(lane, [each.request for each in posted], self._spread(lane), appended, failed)
 
     def _wake(self, lane: str, wake: str) -> None:
-        self._loop.run_in_executor(self._threads, self._parts.queue.wake, lane, wake)
+        self._aside(self._parts.queue.wake, lane, wake)
 
     def _spread(self, lane: str) -> Spread:
         kept = self._parts.queue.kept_spread(lane)
         if kept is None:
-            self._loop.run_in_executor(self._threads, self._parts.queue.look_up_spread, lane)
+            self._aside(self._parts.queue.look_up_spread, lane)
             return Spread()
         return kept
+
+    def _aside(self, work: Callable[..., Any], *about: Any) -> None:
+        """Do something in a thread that nobody waits for."""
+        self._loop.run_in_executor(self._threads, work, *about).add_done_callback(_unheard)
 
     # Looking after those that wait longer than usual
 
@@ -298,9 +316,21 @@ def _target(scope: Any) -> str:
     return f"{scope.path}?{scope.query_string}" if scope.query_string else str(scope.path)
 
 
+def _unheard(done: asyncio.Future[Any]) -> None:
+    """Take note of what work came to that nobody waited for; a Redis that is away is told to those who ask."""
+    error = None if done.cancelled() else done.exception()
+    if error is not None and not isinstance(error, LiveUnavailable):
+        _log.error("work beside predictions failed unexpectedly", exc_info=error)
+
+
+def _is_doubtful(scope: Any) -> bool:
+    """Whether something that decides about the account is told twice: Flask takes both as one, which fits nobody."""
+    return any(len(scope.headers.get_all(name)) > 1 for name in _DECIDING)
+
+
 def _who(headers: Headers) -> tuple[str | None, ...]:
     """All that decides about the account of a request."""
-    return tuple(headers.get(name) for name in ("x-api-key", "authorization", "host", "origin"))
+    return tuple(headers.get(name) for name in _DECIDING)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

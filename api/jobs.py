@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from api.answers import Json, with_warnings
@@ -13,6 +15,7 @@ from storage.errors import LiveUnavailable
 from storage.live.series import as_series, sampled
 from storage.records import Service, State, Task
 
+_JUST_ENDED_S = 5.0
 _STATUS = {
     State.QUEUED: "running",
     State.RUNNING: "running",
@@ -47,6 +50,16 @@ def output_of(parts: Parts, task: Task) -> OutputOptions:
     return of_parameters(parts.records.tasks.spec(task.id)["parameters"])
 
 
+def note_ends(parts: Parts, tasks: Iterable[Task]) -> None:
+    """Have versions answer from the moment at which the end of their task is told: the worker says that there is a new
+    one only after the records do.
+    """
+    now = time.time()
+    if any(task.state is State.FINISHED and now - (task.finished_at or 0.0) < _JUST_ENDED_S for task in tasks):
+        with suppress(LiveUnavailable):
+            parts.live.changes.note()
+
+
 def status_answer(parts: Parts, service: Service, task: Task, hist_points: int | None = None) -> tuple[Json, Json]:
     """`head` and `body` of GET /train.
 
@@ -59,6 +72,7 @@ def status_answer(parts: Parts, service: Service, task: Task, hist_points: int |
     head = head_of(task, status=_STATUS[task.state], time=elapsed_s(task))
     warnings = list(task.warnings)
     if task.state.is_final:
+        note_ends(parts, [task])
         report = parts.records.tasks.report(task.id) or {}
         warnings += report.get("warnings") or []
         hist, stride = report.get("measure_hist") or {}, report.get("stride") or 1

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from api import results, services
 from api.answers import Json, plain
-from api.jobs import progress_of
+from api.jobs import note_ends, progress_of
 from api.parts import account, parts
 from api.query import check_known
 from api.refusals import NotReported
@@ -60,6 +60,7 @@ def _page(query: ListQuery) -> Response:
 
 def _told(tasks: Sequence[Task]) -> Any:
     """Tasks as answers hold them: one read of the live state for all of them."""
+    note_ends(parts(), tasks)
     try:
         progress = parts().live.progress.get_many([task.id for task in tasks if task.state is State.RUNNING])
     except LiveUnavailable:

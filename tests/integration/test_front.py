@@ -2,126 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from cli.stack import Stack
 from settings import Settings
-from tests.integration.yard import EXAMPLES
+from tests.integration.fronted import (
+    ROW,
+    WAY,
+    Line,
+    beside,
+    create,
+    free_port,
+    open_files,
+    predict,
+    processes,
+    put_iris,
+    request,
+    running,
+    train,
+    until,
+)
 from tests.services import short_folder
 
 pytestmark = pytest.mark.servers
 
 LIMIT_BYTES = 3 * 2**20
-ROW = "5.1,3.5,1.4,0.2"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back over a socket."""
-
-    code: int
-    headers: dict[str, str]
-    content: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-
-class Line:
-    """One connection."""
-
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), timeout=20)
-        self._file = self.socket.makefile("rb")
-
-    def close(self) -> None:
-        self._file.close()
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def answer(self, *, has_body: bool = True) -> Answer:
-        """The next answer; also one without a body, such as that to HEAD."""
-        first = self._file.readline().split(b" ", 2)
-        assert first[0].startswith(b"HTTP/1."), first
-        headers: dict[str, str] = {}
-        while (line := self._file.readline().strip()) != b"":
-            name, _, value = line.decode("latin-1").partition(":")
-            headers[name.lower()] = value.strip()
-        length = int(headers.get("content-length", "0"))
-        return Answer(int(first[1]), headers, self._file.read(length) if has_body else b"")
-
-    def ask(self, method: str, path: str, body: bytes | None = None, *headers: str, chunked: bool = False) -> Answer:
-        self.send(request(method, path, body, *headers, chunked=chunked))
-        return self.answer(has_body=method != "HEAD")
-
-
-def request(method: str, path: str, body: bytes | None = None, *headers: str, chunked: bool = False) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", *headers]
-    if not any(each.lower().startswith("host:") for each in headers):
-        lines.append("Host: localhost")
-    if body is not None and chunked:
-        lines.append("Transfer-Encoding: chunked")
-        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
-    elif body is not None:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
-
-
-def predict(**changes: Any) -> bytes:
-    return json.dumps({"service": "iris", "parameters": {}, "data": [ROW], **changes}).encode()
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where a stack listens that has a service `iris` with a model."""
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that has a service `iris` with a model."""
     data = tmp_path_factory.mktemp("data").resolve()
-    (data / "iris.csv").write_text((EXAMPLES / "iris.csv").read_text())
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        free: int = held.getsockname()[1]
+    put_iris(data)
     with short_folder() as home:
         settings = Settings(
             home=home,
-            port=free,
+            port=free_port(),
             flower_port=0,
             data_roots=(data,),
             threads=1,
             request_limit_bytes=LIMIT_BYTES,
             api_threads=8,
         )
-        with Stack(settings) as stack:
-            stack.wait_ready(100)
-            with closing(Line(free)) as line:
-                label = (data / "iris.csv").read_text().split("\n", 1)[0].split(",")[-1]
-                service = {
-                    "mllib": "xgboost",
-                    "description": "iris",
-                    "model": {"repository": str(data / "iris"), "create_repository": True},
-                    "parameters": {"input": {"connector": "csv", "label": label}, "mllib": {"nclasses": 3}},
-                }
-                made = line.ask("PUT", "/services/iris", json.dumps(service).encode())
-                assert made.code == 201, made
-                training = {
-                    "service": "iris",
-                    "async": False,
-                    "parameters": {"mllib": {"iterations": 3}, "input": {}, "output": {}},
-                    "data": [str(data / "iris.csv")],
-                }
-                trained = line.ask("POST", "/train", json.dumps(training).encode())
-                assert trained.code == 201, trained
-            yield free
+        with running(settings) as stack:
+            with closing(Line(settings.port)) as line:
+                create(line, "iris", data)
+                train(line, "iris", data)
+            yield stack
+
+
+@pytest.fixture(scope="module")
+def port(stack: Stack) -> int:
+    return stack.settings.port
 
 
 @pytest.fixture
@@ -157,6 +97,45 @@ def test_body_at_the_limit_is_read_and_one_byte_more_is_refused(port: int, chunk
             assert answer.code == code, size
             assert answer.json["status"]["code"] == code
             assert line.ask("GET", "/healthz").code == 200
+
+
+def test_body_far_over_the_limit_is_refused_before_it_is_read(port: int):
+    head = "Content-Length: 999999999999999999"
+    with closing(Line(port)) as line, closing(Line(port)) as other:
+        line.send(request("POST", "/predict", None, head))
+        told = line.answer()
+        at_limit = other.ask("POST", "/predict", b" " * (LIMIT_BYTES + 1), chunked=True)
+        assert (told.code, told.content) == (413, at_limit.content)
+        with pytest.raises(OSError):  # noqa: PT011  # reset, or broken
+            line.send(bytes(2**28))
+
+
+def test_client_that_asks_before_it_sends_too_much_is_spared_the_sending(line: Line):
+    line.send(request("POST", "/predict", None, "Content-Length: 999999999", "Expect: 100-continue"))
+    assert line.answer().code == 413
+
+
+def test_body_over_the_limit_is_refused_as_a_route_that_is_not_there_first(line: Line):
+    line.send(request("POST", "/no-such-page", None, f"Content-Length: {LIMIT_BYTES + 1}"))
+    assert line.answer().code == 404
+
+
+@pytest.mark.parametrize("size", [100, 2 * 2**20, LIMIT_BYTES + 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_client_that_hangs_up_in_mid_body_leaves_nothing(stack: Stack, size: int, chunked: bool):
+    log, pids = stack.log_of("api"), processes(stack)
+    written, files = log.stat().st_size, open_files(pids)
+    for _ in range(20):
+        with closing(Line(stack.settings.port)) as each:
+            each.send(request("POST", "/predict", b" " * size, chunked=chunked)[: -size // 2])
+    with closing(Line(stack.settings.port)) as line:
+        assert line.ask("POST", "/predict", predict()).code == 200
+    until(lambda: len(open_files(pids)) <= len(files))
+    with log.open("rb") as lines:
+        lines.seek(written)
+        told = lines.read().decode()
+    assert "Traceback" not in told
+    assert "rror" not in told
 
 
 def test_bodies_that_stop_halfway_hold_no_thread(port: int):
@@ -213,6 +192,59 @@ def test_path_that_is_no_text_is_refused(line: Line, path: str):
     assert answer.headers["content-type"] == "application/json"
 
 
+def test_packed_bodies_are_read(line: Line):
+    packed = gzip.compress(predict())
+    for _ in range(2):
+        answer = line.ask("POST", "/predict", packed, "Content-Encoding: gzip")
+        assert (answer.code, answer.headers[WAY]) == (200, "flask")
+    assert answer.json["body"] == line.ask("POST", "/predict", predict()).json["body"]
+    bomb = gzip.compress(b" " * (LIMIT_BYTES + 1))
+    assert line.ask("POST", "/predict", bomb, "Content-Encoding: gzip").code == 413
+    assert line.ask("POST", "/predict", packed[:-9], "Content-Encoding: gzip").code == 400
+    assert line.ask("POST", "/predict", packed, "Content-Encoding: br").code == 400
+    assert line.ask("POST", "/predict", predict(), "Content-Encoding: identity").code == 200
+
+
+def test_large_answers_are_packed_for_clients_that_unpack_them(line: Line):
+    body = predict(data=[ROW] * 5000)
+    plain, packed = line.ask("POST", "/predict", body), line.ask("POST", "/predict", body, "Accept-Encoding: gzip")
+    assert len(packed.content) * 5 < len(plain.content)
+    assert json.loads(gzip.decompress(packed.content))["body"] == plain.json["body"]
+    assert len(plain.json["body"]["predictions"]) == 5000
+    assert (plain.headers["vary"], packed.headers[WAY]) == ("Accept-Encoding", "loop")
+
+
+@pytest.mark.parametrize("accepted", ["gzip;q=0", "identity", "x-gzipped", "GZIP", "*", "deflate, gzip;q=0.5", "*;q=0"])
+def test_what_a_client_unpacks_is_understood_the_same_on_both_ways(line: Line, accepted: str):
+    body = predict(data=[ROW] * 300)
+    line.ask("POST", "/predict", body)
+    by_flask = line.ask("POST", "/predict", body, f"Accept-Encoding: {accepted}", chunked=True)
+    by_loop = line.ask("POST", "/predict", body, f"Accept-Encoding: {accepted}")
+    assert by_loop.headers[WAY] == "loop"
+    assert by_loop.headers.get("content-encoding") == by_flask.headers.get("content-encoding")
+
+
+def test_long_headers_are_taken_and_far_too_many_are_refused(port: int):
+    for lines in (["X-Long: " + "a" * 60_000], ["X-Each: " + "a" * 4_000] * 10):
+        with closing(Line(port)) as each:
+            assert each.ask("POST", "/predict", predict(), *lines).code == 200
+    for lines in (["X-Many: a"] * 500, ["X-Long: " + "a" * 8_000] * 100):
+        with closing(Line(port)) as each:
+            assert each.ask("POST", "/predict", predict(), *lines).code == 431
+    with closing(Line(port)) as line:
+        assert line.ask("GET", "/" + "a" * 70_000).code == 414
+
+
+def test_service_on_an_address_of_the_new_protocol_is_asked_on_both_ways(stack: Stack):
+    settings = dataclasses.replace(stack.settings, host="::1", port=free_port())
+    with beside(stack, settings), closing(Line(settings.port, "::1")) as line:
+        for host in ("localhost", f"[::1]:{settings.port}"):
+            for way in ("flask", "loop"):
+                answer = line.ask("POST", "/predict", predict(), f"Host: {host}", chunked=way == "flask")
+            assert (answer.code, answer.headers[WAY]) == (200, "loop"), host
+        assert line.ask("POST", "/predict", predict(), "Host: [::2]").code == 403
+
+
 def without_time(content: bytes) -> bytes:
     content = re.sub(rb'"(time|queued|load|input|compute|output)":[0-9.e-]+', rb'"\1":0', content)
     return re.sub(rb"0x[0-9a-f]+", b"0x", content)
@@ -246,6 +278,23 @@ SAME: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "a capital in the name": (predict(service="IRIS"), ()),
 }
 
+BY_LOOP = {
+    "one row",
+    "three rows",
+    "gzip asked for",
+    "unknown parameter",
+    "timings",
+    "missing value",
+    "bad row",
+    "empty row",
+    "best of two",
+    "own origin",
+    "a key where none is needed",
+    "another content type",
+    "a capital in the name",
+}
+"""The cases that the loop itself answers; all others are refused, or unusual, and Flask's."""
+
 
 @pytest.mark.parametrize("case", SAME)
 @pytest.mark.parametrize("path", ["/predict", "/predict?x=1"])
@@ -255,9 +304,11 @@ def test_both_ways_answer_the_same(line: Line, case: str, path: str):
     by_flask = line.ask("POST", path, body, *headers, chunked=True)
     line.ask("POST", path, body, *headers)
     by_loop = line.ask("POST", path, body, *headers)
-    told = [{**each.headers, "date": "", "content-length": ""} for each in (by_flask, by_loop)]
+    told = [{**each.headers, "date": "", "content-length": "", WAY: ""} for each in (by_flask, by_loop)]
     contents = [
         without_time(gzip.decompress(each.content) if each.headers.get("content-encoding") == "gzip" else each.content)
         for each in (by_flask, by_loop)
     ]
     assert (by_loop.code, told[1], contents[1]) == (by_flask.code, told[0], contents[0])
+    assert by_flask.headers[WAY] == "flask"
+    assert by_loop.headers[WAY] == ("loop" if case in BY_LOOP else "flask")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
 import logging
 import subprocess
@@ -145,9 +144,6 @@ def test_body_over_the_limit_is_413(settings: Settings, records: Records, live: 
     assert answer.status_code == 413
     assert answer.json["status"]["code"] == 413
     assert "larger than 2000 bytes" in answer.json["status"]["message"]
-    sent = io.BytesIO(b" " * 3000)
-    app.test_client().post("/train", input_stream=sent, content_length=3000)
-    assert sent.tell() >= 2000, "what is refused is read all the same: who still sends would not see the answer"
     packed = gzip.compress(b" " * 1_000_000)
     assert len(packed) < 2000
     answer = app.test_client().post("/train", data=packed, headers={"Content-Encoding": "gzip"})
