@@ -24,7 +24,7 @@ from flask import Flask
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
 from api.hot import Hot
-from api.parts import Parts
+from api.parts import IS_CONNECTED, Parts
 
 _SPOOLED_BYTES = 1 << 20
 _STREAMED_BYTES = 8 << 20
@@ -102,7 +102,11 @@ class Front:
     async def _answer(self, proto: Any, scope: Scope, body: bytes | IO[bytes]) -> None:
         """Have Flask answer, on a thread."""
         loop = asyncio.get_running_loop()
-        status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body)
+        gone = loop.create_task(_hung_up(proto))
+        try:
+            status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body, gone)
+        finally:
+            gone.cancel()
         if isinstance(content, bytes):
             proto.response_bytes(status, headers, content)
             return
@@ -147,10 +151,11 @@ class Front:
                 break
 
     def _by_flask(
-        self, scope: Scope, body: bytes | IO[bytes]
+        self, scope: Scope, body: bytes | IO[bytes], gone: asyncio.Task[None]
     ) -> tuple[int, list[tuple[str, str]], bytes | Iterable[bytes]]:
         """Status, headers and content; of one that is long, its pieces, to be closed in the end."""
         environ = environ_of(scope, body)
+        environ[IS_CONNECTED] = lambda: not gone.done()
         told: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -169,6 +174,11 @@ class Front:
         finally:
             _close(found)
         return status, headers, content
+
+
+async def _hung_up(proto: Any) -> None:
+    """Return when the client has hung up."""
+    await proto.client_disconnect()
 
 
 def _close(found: Iterable[bytes]) -> None:

@@ -27,6 +27,9 @@ from workers.tracing import RequestSpan
 
 T = TypeVar("T")
 
+IS_CONNECTED = "modelyard.is_connected"
+"""Where the environment of a request has the function that tells whether its caller is still there."""
+
 _KEPT = 10_000
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks import (
     costs,
+    hotpath,
     listing,
     measures,
     memory,
@@ -33,6 +34,7 @@ ALL: dict[str, Callable[[], None]] = {
     "requests": requests.main,
     "listing": listing.main,
     "predictions": predictions.main,
+    "hotpath": hotpath.main,
     "soak": soak.main,
 }
 

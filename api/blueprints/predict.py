@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 
 import orjson
 from flask import Blueprint, Response, request
@@ -12,9 +11,8 @@ from flask import Blueprint, Response, request
 from api import accepting, bulk, data, pushing
 from api.answers import Json, document, dump, envelope, failure, with_warnings, written
 from api.body import read_object
-from api.callers import is_connected
 from api.mustache import Template, TooMuch
-from api.parts import Parts, account, parts, trace_carried
+from api.parts import IS_CONNECTED, Parts, account, parts, trace_carried
 from api.predicting import (
     INLINE_BYTES,
     MEMBERS,
@@ -123,7 +121,7 @@ def _answered(
             question.batch,
             parts.settings.predict_timeout_s,
             mark,
-            partial(is_connected, request.environ),
+            request.environ.get(IS_CONNECTED, lambda: True),
         )
     except (NoAnswer, Overloaded, CallerGone) as error:
         count(parts, service.id, None)

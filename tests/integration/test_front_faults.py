@@ -223,26 +223,32 @@ def statistics(line: Line, key: str) -> dict[str, Any]:
     return found
 
 
-def test_nothing_is_computed_for_callers_that_hang_up(stack: Stack, line: Line, key: str):
+@pytest.mark.parametrize(
+    ("output", "count"), [({}, 30), ({"template": "{{head.service}}"}, 4)], ids=["on the loop", "on threads"]
+)
+def test_nothing_is_computed_for_callers_that_hang_up(
+    stack: Stack, line: Line, key: str, output: dict[str, str], count: int
+):
     warmed(line, key)
     time.sleep(2.5)  # counts are told once a second
     before, log = statistics(line, key), stack.log_of("api").stat().st_size
     with redis.Redis.from_url(stack.settings.live_url) as client, without_workers(stack):
-        callers = [Line(stack.settings.port) for _ in range(30)]
+        callers = [Line(stack.settings.port) for _ in range(count)]
         for each in callers:
-            each.send(request("POST", "/predict", predict(data=[ROW] * 7), f"X-API-KEY: {key}"))
-        until(lambda: len(list(client.scan_iter("lane:*:request:*"))) == 30)
+            asked = predict(data=[ROW] * 7, parameters={"output": output})
+            each.send(request("POST", "/predict", asked, f"X-API-KEY: {key}"))
+        until(lambda: len(list(client.scan_iter("lane:*:request:*"))) == count)
         for each in callers:
             each.close()
         until(lambda: list(client.scan_iter("lane:*:request:*")) == [], 3)
     assert ask(line, key).code == 200
-    until(lambda: statistics(line, key)["predict_failure"] == before["predict_failure"] + 30, 5)
+    until(lambda: statistics(line, key)["predict_failure"] == before["predict_failure"] + count, 5)
     after = statistics(line, key)
     # What a worker held when it was stopped is computed at most once more; the others, never.
     assert after["predict_success"] == before["predict_success"] + 1
     told = log_since(stack.log_of("api"), log)
     assert "Traceback" not in told
-    assert told.count(" 499 ") == 30
+    assert told.count(" 499 ") == count
 
 
 # Versions
