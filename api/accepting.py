@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from api import data, origins, repositories
-from api.answers import Json, finite
+from api.answers import Json
 from api.devices import choose_training
 from api.parts import Parts, trace_carried
 from api.refusals import BadHeader
 from api.schemas.train import TrainRequest
 from ml.errors import BadParameter, MlError
+from ml.json_text import finite
 from ml.options import Warning, load_training, merge
 from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError
 from storage.records import Account, Kind, Service, Task

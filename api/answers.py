@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Response, request
 
 from api.errors import PHRASES, code_of, status_of
+from ml.json_text import finite
 
 Json = dict[str, Any]
 
@@ -20,19 +20,6 @@ DEEPDETECT = frozenset({"info", "services", "train", "predict", "chain", "resour
 def speaks_deepdetect(path: str) -> bool:
     """Whether answers on a path carry DeepDetect's envelope."""
     return path.lstrip("/").partition("/")[0] in DEEPDETECT
-
-
-def finite(value: Any) -> Any:
-    """The same JSON value without NaN and infinities: dropped from objects, null in arrays."""
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items() if not _is_wild(each)}
-    if isinstance(value, list | tuple):
-        return [None if _is_wild(each) else finite(each) for each in value]
-    return None if _is_wild(value) else value
-
-
-def _is_wild(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def dump(value: Any) -> bytes:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from api import repositories
-from api.answers import Json, finite
+from api.answers import Json
 from api.parts import Parts
 from ml.errors import BadParameter, MlError
+from ml.json_text import finite
 from ml.options import Loaded, ServiceRequest, load_service, merge, read_service
 from ml.options.catalog import libraries
 from ml.options.requests import SECTIONS

@@ -13,7 +13,7 @@ import orjson
 
 from api import data, pushing
 from api.accepting import connector_of
-from api.answers import Json, finite, with_warnings
+from api.answers import Json, with_warnings
 from api.devices import choose_prediction
 from api.known import Known
 from api.mustache import BadTemplate, Template, compiled
@@ -21,6 +21,7 @@ from api.parts import Parts
 from api.refusals import NoModel, TrainPredictConflict
 from api.schemas.train import PredictRequest
 from ml.errors import BadParameter
+from ml.json_text import finite
 from ml.options import Warning, load_prediction, merge
 from ml.options.loading import keys_of
 from ml.options.output import NetworkOptions, OutputOptions

@@ -6,8 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from api.answers import Json, finite
+from api.answers import Json
 from api.parts import Parts
+from ml.json_text import finite
 from storage import repository_folder
 from storage.errors import OutsideDataRoots, RepositoryUnusable
 from storage.records import Account, Repository

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from api import jobs, origins, repositories
 from api.accepting import send
-from api.answers import Json, finite
+from api.answers import Json
 from api.parts import Parts
 from api.refusals import Busy, GoesOn
 from api.schemas.reading import fold
 from api.waiting import wait_for_end
+from ml.json_text import finite
 from ml.options import Warning
 from storage.errors import LiveUnavailable, StorageError, VersionNotFound
 from storage.records import Account, Kind, ModelSize, Repository, Service, State, Task, Version

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from dataclasses import asdict, dataclass
+from typing import cast
 
 from storage.live.server import LiveServer
 
 _LIFETIME_S = 30 * 86400
 
 
-class Counts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Counts:
     """Predict calls by how they ended, the rows they were about, and milliseconds of the model and of all around it."""
 
     predict_count: int = 0
@@ -19,8 +21,15 @@ class Counts(NamedTuple):
     total_predict_duration_ms: float = 0.0
     total_transform_duration_ms: float = 0.0
 
-    def __add__(self, other: Counts) -> Counts:  # type: ignore[override]  # of numbers, not of tuples
-        return Counts(*(one + more for one, more in zip(self, other, strict=True)))  # type: ignore[arg-type]
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.predict_count + other.predict_count,
+            self.predict_success + other.predict_success,
+            self.predict_failure + other.predict_failure,
+            self.inference_count + other.inference_count,
+            self.total_predict_duration_ms + other.total_predict_duration_ms,
+            self.total_transform_duration_ms + other.total_transform_duration_ms,
+        )
 
 
 class Statistics:
@@ -34,7 +43,7 @@ class Statistics:
         key = f"statistics:{service_id}"
         with self._server.errors():
             pipe = self._server.redis.pipeline(transaction=False)
-            for name, value in counts._asdict().items():
+            for name, value in asdict(counts).items():
                 if value:
                     pipe.hincrbyfloat(key, name, value) if name.endswith("_ms") else pipe.hincrby(key, name, value)
             pipe.expire(key, _LIFETIME_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -113,7 +114,7 @@ class FakeStatistics:
 
     def of(self, service_id: int) -> dict[str, float]:
         self._live.answer()
-        return self.counts.get(service_id, Counts())._asdict()
+        return asdict(self.counts.get(service_id, Counts()))
 
 
 def predicted(predictions: list[Json], **timings: float) -> Answer:
