@@ -93,11 +93,19 @@ class Front:
         except ProtocolClosed:
             return  # nobody is there to be told
         if isinstance(body, bytes) and scope.path == "/predict" and scope.method == "POST":
-            answer = await self._hot.answer(scope, body, proto)
+            answer = await self._quickly(scope, body, proto)
             if answer is not None:
                 proto.response_bytes(*answer)
                 return
         await self._answer(proto, scope, body)
+
+    async def _quickly(self, scope: Scope, body: bytes, proto: Any) -> Response | None:
+        """The answer of the hot way, if it has one."""
+        try:
+            return await self._hot.answer(scope, body, proto)
+        except Exception:
+            _log.exception("the hot way failed unexpectedly; Flask answers")  # to ask twice does no harm
+            return None
 
     async def _answer(self, proto: Any, scope: Scope, body: bytes | IO[bytes]) -> None:
         """Have Flask answer, on a thread."""

@@ -67,6 +67,7 @@ class _Waiting:
     look_at: float
     step_s: float = _FIRST_NUDGE_S
     sends: int = 1
+    is_outdated: bool = False
     hang_up: asyncio.Task[None] | None = None
 
 
@@ -198,6 +199,8 @@ class Hot:
             del self._waiting[request_id]
             if waiting.hang_up is not None:
                 waiting.hang_up.cancel()
+        if waiting.is_outdated:
+            raise Changed
         if answer == LOST:
             raise NoAnswer(waiting.lane, self._timeout_s, "two workers died of it or beside it")
         return answer
@@ -223,6 +226,7 @@ class Hot:
                 elif became is Sent.WAKE:
                     self._wake(lane, each.request.wake)
                 if each.mark != mark and each.sends == 1:
+                    each.is_outdated = True  # also when the answer came over its own connection a moment before
                     _fail(each, Changed())
 
         def failed(error: LiveUnavailable) -> None:
