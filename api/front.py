@@ -23,7 +23,7 @@ from urllib.parse import quote
 from flask import Flask
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
-from api.hot import Hot
+from api.hot import Hot, Response
 from api.parts import IS_CONNECTED, Parts
 
 _SPOOLED_BYTES = 1 << 20

@@ -87,12 +87,6 @@ def predict(**changes: Any) -> bytes:
     return json.dumps({"service": "iris", "parameters": {}, "data": [ROW], **changes}).encode()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
-
-
 def telling(argv: tuple[str, ...]) -> tuple[str, ...]:
     """The command line of the API, for an application that tells the way."""
     assert argv[-1] == "api.serve:app"

@@ -20,7 +20,6 @@ from tests.integration.fronted import (
     Line,
     beside,
     create,
-    free_port,
     open_files,
     predict,
     processes,
@@ -30,7 +29,7 @@ from tests.integration.fronted import (
     train,
     until,
 )
-from tests.services import short_folder
+from tests.services import free_port, short_folder
 
 pytestmark = pytest.mark.servers
 

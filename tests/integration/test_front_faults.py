@@ -32,7 +32,6 @@ from tests.integration.fronted import (
     Line,
     beside,
     create,
-    free_port,
     predict,
     processes,
     put_iris,
@@ -41,7 +40,7 @@ from tests.integration.fronted import (
     train,
     until,
 )
-from tests.services import short_folder
+from tests.services import free_port, short_folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(200)]
 
