@@ -168,7 +168,7 @@ class Hot:
         question = None if known is None else predicting.kept_question(known, body.get("parameters"))
         if known is None or question is None or question.template is not None or question.network is not None:
             return None
-        if not isinstance(entries, list) or not entries or len(content) * 4 > predicting.INLINE_BYTES:
+        if not isinstance(entries, list) or not entries or len(content) > predicting.INLINE_BYTES:
             return None
         for each in entries:
             if not isinstance(each, str) or each.startswith(_PATHS):

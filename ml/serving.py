@@ -232,11 +232,15 @@ def classes(
     for position, name in enumerate(names or ()):
         labels[position] = name
     keep = count if best < 0 else min(best, count)
-    if keep == 1:
-        order = probabilities.argmax(axis=1)[:, None]
-    else:
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :keep]
-    values = probabilities[np.arange(len(order))[:, None], order].astype(np.float64)
+    if keep == 1:  # most predictions: one expression a row
+        first = probabilities.argmax(axis=1)
+        highest = probabilities[np.arange(len(first)), first].astype(np.float64)
+        return [
+            {"uri": uri, "classes": [{"prob": share, "cat": labels[place], "last": True}] if share >= threshold else []}
+            for uri, place, share in zip(uris, first.tolist(), highest.tolist(), strict=True)
+        ]
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :keep]
+    values = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
     made = []
     for uri, places, shares in zip(uris, order.tolist(), values.tolist(), strict=True):
         kept: list[dict[str, Any]] = [

@@ -38,7 +38,7 @@ def from_json(given: Mapping[str, Any]) -> Source:
     if "path" in given:
         return FileSource(Path(given["path"]), str(given.get("name") or given["path"]))
     if "lines" in given:
-        return LinesSource(tuple(str(line) for line in given["lines"]))
+        return LinesSource(tuple(map(str, given["lines"])))
     raise BadInput("missing data: an entry of data is neither a file nor lines")
 
 
