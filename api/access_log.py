@@ -59,8 +59,9 @@ class AccessLog:
                 atexit.register(self.flush)
 
     def _write(self) -> None:
+        over = threading.Event()
         while True:
-            time.sleep(_EVERY_S)
+            over.wait(_EVERY_S)
             try:
                 self.flush()
             except (OSError, ValueError):

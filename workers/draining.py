@@ -12,7 +12,7 @@ from functools import partial
 
 from storage.errors import LiveUnavailable
 from storage.live import Drain
-from workers.figures import PredictionFigures, process_name
+from workers.figures import PredictionFigures
 from workers.parts import Parts
 from workers.predicting import Predictor
 
@@ -32,6 +32,7 @@ class Draining:
 
     linger_s : how long it waits for more before it ends; while it waits, a request needs no message to wake a worker.
     turn_s : how long it works before it lets another lane of this worker have its turn; None when there is none.
+    figures : what it counts, by lane.
     """
 
     def __init__(
@@ -47,8 +48,7 @@ class Draining:
         self._predictor = predictor
         self._is_stopping = is_stopping
         self._linger_s, self._turn_s = linger_s, turn_s
-        self._figures = PredictionFigures()
-        parts.live.figures.keep_telling(process_name(), self._figures.told)
+        self.figures = PredictionFigures()
 
     @property
     def is_worn(self) -> bool:
@@ -60,7 +60,7 @@ class Draining:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         drain = self._parts.live.lane.drain(lane, name, lease_s=LEASE_S)
         self._predictor.forget = partial(_forget, drain)
-        self._predictor.figures = self._figures.of(lane)
+        self._predictor.figures = self.figures.of(lane)
         try:
             self._work(drain, wake)
         finally:

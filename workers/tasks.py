@@ -21,6 +21,7 @@ from workers.bulk import Prediction
 from workers.child import Standby
 from workers.clearing import clear_repository
 from workers.draining import Draining
+from workers.figures import process_name
 from workers.lifecycle import Doing, run_task
 from workers.origins import import_model
 from workers.parts import Parts
@@ -77,13 +78,15 @@ def _draining() -> Draining:
     lanes = [queue for queue in os.environ.get(QUEUES_VARIABLE, "").split(",") if queue.startswith("predict.")]
     # A worker of several lanes has one turn after the other; that of a single lane may stay in it.
     is_alone = len(lanes) < 2
-    return Draining(
+    draining = Draining(
         _parts(),
         Predictor(_parts()),
         _is_stopping,
         linger_s=_LINGER_S if is_alone else 0.0,
         turn_s=None if is_alone else 1.0,
     )
+    _parts().live.figures.keep_telling(process_name(), draining.figures.told)
+    return draining
 
 
 @cache

@@ -279,8 +279,10 @@ def test_redis_that_is_started_again_is_used_again(own_live: Live, own_redis: Re
 
 
 def every_call(live: Live) -> dict[str, Callable[[], object]]:
-    drain = live.lane.drain("predict.toy.cpu", "d", lease_s=60.0)
-    drain.close()
+    # One each, since a drain is used by one thread.
+    drain, waiting, leaving = (live.lane.drain("predict.toy.cpu", name, lease_s=60.0) for name in "dwl")
+    for each in (drain, waiting, leaving):
+        each.close()
     return {
         "check": live.check,
         "waiting_messages": lambda: live.waiting_messages("train.cpu"),
@@ -304,9 +306,9 @@ def every_call(live: Live) -> dict[str, Callable[[], object]]:
         "withdraw": lambda: live.lane.withdraw("predict.toy.cpu", "r"),
         "waiting": lambda: live.lane.waiting("predict.toy.cpu"),
         "turn": lambda: drain.turn([(b"r", b"{}")], most=1),
-        "turn that waits": lambda: drain.turn(most=1, wait_s=0.25),
+        "turn that waits": lambda: waiting.turn(most=1, wait_s=0.25),
         "forget": lambda: drain.forget("1.cpu"),
-        "leave": drain.leave,
+        "leave": leaving.leave,
     }
 
 
