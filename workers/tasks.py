@@ -78,15 +78,19 @@ def _draining() -> Draining:
     lanes = [queue for queue in os.environ.get(QUEUES_VARIABLE, "").split(",") if queue.startswith("predict.")]
     # A worker of several lanes has one turn after the other; that of a single lane may stay in it.
     is_alone = len(lanes) < 2
-    draining = Draining(
+    return Draining(
         _parts(),
         Predictor(_parts()),
         _is_stopping,
         linger_s=_LINGER_S if is_alone else 0.0,
         turn_s=None if is_alone else 1.0,
     )
-    _parts().live.figures.keep_telling(process_name(), draining.figures.told)
-    return draining
+
+
+@cache
+def _tell_figures() -> None:
+    """Tell what this process counts, from the first call on."""
+    _parts().live.figures.keep_telling(process_name(), _draining().figures.told)
 
 
 @cache
@@ -200,6 +204,7 @@ def predict(task_id: int) -> None:
 @app.task(name=DRAIN)
 def drain(lane: str, wake: str) -> None:
     """Queue predict.<engine>.<device>: the predictions that wait in that lane, until there are none."""
+    _tell_figures()
     draining = _draining()
     draining(lane, wake)
     if draining.is_worn:

@@ -73,6 +73,7 @@ class Drained:
 
 def test_process_ends_after_a_drain_that_wore_it(monkeypatch: pytest.MonkeyPatch) -> None:
     worn, fresh = Drained(is_worn=True), Drained(is_worn=False)
+    monkeypatch.setattr(tasks, "_tell_figures", lambda: None)
     monkeypatch.setattr(tasks, "_draining", lambda: fresh)
     tasks.drain("predict.xgboost.cpu", "wake-1")
     monkeypatch.setattr(tasks, "_draining", lambda: worn)
