@@ -156,13 +156,13 @@ def processes(stack: Stack, name: str = "api") -> list[psutil.Process]:
 
 
 def open_files(pids: list[psutil.Process]) -> list[str]:
-    """What some processes hold open on disk, temporary files included."""
-    return [
-        found
-        for each in pids
-        for path in Path(f"/proc/{each.pid}/fd").iterdir()
-        if (found := os.readlink(path)).startswith("/") and not found.startswith("/dev/")
-    ]
+    """What some processes hold open on disk, temporary files included (psutil leaves unnamed files out)."""
+    held = []
+    for each in pids:
+        for path in Path(f"/proc/{each.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed between the listing and this look
+                held.append(os.readlink(path))
+    return [each for each in held if each.startswith("/") and not each.startswith("/dev/")]
 
 
 def until(claim: Callable[[], Any], timeout_s: float = 20.0) -> Any:
