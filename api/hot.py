@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import orjson
 from flask import Flask
 
 from api import predicting
@@ -115,10 +116,10 @@ class Hot:
         found = None if account is None else await self._understood(account, content)
         if account is None or found is None:
             return None
-        known, question, entries = found
+        known, question, encoded = found
         span = None if self._traces is None else self._traces.request("POST /predict", headers)
         told = partial(self._told, scope, account, began, span)
-        asked = Asked(question.encoded, entries, "" if span is None else span.carried)
+        asked = Asked(question.encoded, encoded, "" if span is None else span.carried)
         try:
             raw = await self._asked(known, question, asked, proto)
         except Changed:
@@ -152,7 +153,7 @@ class Hot:
             return None  # Flask says why
         return found
 
-    async def _understood(self, account: Account, content: bytes) -> tuple[Known, Question, list[str]] | None:
+    async def _understood(self, account: Account, content: bytes) -> tuple[Known, Question, bytes] | None:
         """What a request asks for, if all of it is known already and it brings a few lines of data."""
         try:
             body = parse_object(content)
@@ -170,10 +171,12 @@ class Hot:
             return None
         if not isinstance(entries, list) or not entries or len(content) > predicting.INLINE_BYTES:
             return None
-        for each in entries:
-            if not isinstance(each, str) or each.startswith(_PATHS):
-                return None
-        return known, question, entries
+        if set(map(type, entries)) != {str}:
+            return None
+        encoded = orjson.dumps(entries)
+        if b"/" in encoded and any(each.startswith(_PATHS) for each in entries):
+            return None
+        return known, question, encoded
 
     async def _asked(self, known: Known, question: Question, asked: Asked, proto: Any) -> bytes:
         request_id = uuid.uuid4().hex

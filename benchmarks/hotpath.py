@@ -28,12 +28,11 @@ from api.parts import Parts as ApiParts
 from benchmarks import wrk
 from benchmarks.yard import Client, running_stack
 from cli.stack import Stack
-from ml.connectors import source
 from settings import Settings
 from storage.live import Request, Spread, Taken
 from storage.live.lane import replies_in, told_of
 from workers.asked import Answer, Asked, told
-from workers.data import sources
+from workers.data import inline
 from workers.figures import PredictionFigures
 from workers.parts import Parts
 from workers.predicting import Predictor
@@ -119,7 +118,7 @@ def _api_steps(settings: Settings, body: bytes) -> Iterator[tuple[str, Callable[
     known = parts.services.find(account.id, _SERVICE)
     question = predicting.kept_question(known, {})
     assert question is not None
-    entries = orjson.loads(body)["data"]
+    entries = orjson.dumps(orjson.loads(body)["data"])
     asked = Asked(question.encoded, entries)
     request = Request("0" * 32, question.batch, "replies:x", 20.0, asked.joined())
     command = ["EVALSHA", "0" * 40, 1, "lane:x", *told_of([request], Spread())]
@@ -165,14 +164,14 @@ def _worker_steps(settings: Settings, body: bytes) -> Iterator[tuple[str, Callab
     account = parts.access.account_of(SimpleNamespace(get={"host": "localhost"}.get))
     question = predicting.kept_question(parts.services.find(account.id, _SERVICE), {})
     assert question is not None
-    entries = orjson.loads(body)["data"]
+    entries = orjson.dumps(orjson.loads(body)["data"])
     content = Asked(question.encoded, entries).joined()
     predictor = Predictor(Parts.make(settings))
     predictor.figures = PredictionFigures().of(_LANE)
     assert predictor.answer([Taken(b"0", 0.0, content)])[0][1].startswith(b'{"name":"predictions"')
     request, options = predictor._loaded(question.encoded)
     model = predictor._model(request["version_id"], request["device"])
-    found = [source.from_json(each) for each in sources(entries, predictor._parts.data_roots)]
+    found = inline(entries, predictor._parts.data_roots)
     rows = model.read(found, options)
     outputs = model.compute([rows])
     made = model.answer(rows, outputs[0])
@@ -182,7 +181,7 @@ def _worker_steps(settings: Settings, body: bytes) -> Iterator[tuple[str, Callab
         "options and model",
         lambda: (predictor._loaded(question.encoded), predictor._model(request["version_id"], request["device"])),
     )
-    yield "lines or paths", lambda: [source.from_json(each) for each in sources(entries, predictor._parts.data_roots)]
+    yield "lines or paths", lambda: inline(entries, predictor._parts.data_roots)
     yield "rows of numbers", lambda: model.read(found, options)
     yield "the library computes", lambda: model.compute([rows])
     yield "shape the answer", lambda: model.answer(rows, outputs[0])

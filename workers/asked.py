@@ -24,17 +24,18 @@ Json = dict[str, Any]
 class Asked:
     """A prediction to be made.
 
-    head : JSON object that says with which model and options. data : entries; None when they lie in the object store.
+    head : JSON object that says with which model and options.
+    data : entries, as an array of JSON without blanks; empty when they lie in the object store.
     trace : what `workers.tracing` carries along; not in the head, which is the same for many requests.
     """
 
     head: bytes
-    data: list[str] | None
+    data: bytes
     trace: str = ""
 
     def joined(self) -> bytes:
         """What `split` reads."""
-        joined = self.head + b"\n" + (b"" if self.data is None else orjson.dumps(self.data))
+        joined = self.head + b"\n" + self.data
         return joined + b"\n" + self.trace.encode() if self.trace else joined
 
     @classmethod
@@ -42,7 +43,7 @@ class Asked:
         """What `joined` wrote."""
         head, _, rest = asked.partition(b"\n")
         data, _, trace = rest.partition(b"\n")
-        return cls(head, orjson.loads(data) if data else None, trace.decode())
+        return cls(head, data, trace.decode())
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Prediction:
     def ask(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Have a worker that holds the model answer; the lines wait as those of any other request."""
         carried = attempt.spec.get("trace", "")
-        asked = Asked(orjson.dumps(attempt.spec["head"]), entries(attempt.spec, self._parts.objects), carried)
+        asked = Asked(
+            orjson.dumps(attempt.spec["head"]), orjson.dumps(entries(attempt.spec, self._parts.objects)), carried
+        )
         try:
             answer = self._answer(attempt, lease, asked)
         except CallerGone:

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from ml.connectors.source import LinesSource, Source, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.objects.base import Objects
@@ -47,6 +50,16 @@ def sources(data: list[str], roots: DataRoots, *, with_folders: bool = False) ->
             raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
     found = [{"path": str(roots.resolve(entry)), "name": entry} for entry in data]
     return [each for one in found for each in _files(one)] if with_folders else found
+
+
+def inline(encoded: bytes, roots: DataRoots) -> list[Source]:
+    """The sources of entries that came with a request, as an array of JSON without blanks; raises as `sources` does."""
+    if encoded[:2] == b'["' and b"/" not in encoded and b"\\" not in encoded:
+        # No address, and no path but for the name of a file: whether the first is one decides about all.
+        first = encoded[2 : encoded.index(b'"', 2)].decode()
+        if not roots.looks_like_path(first):
+            return [LinesSource(encoded=encoded)]
+    return [from_json(each) for each in sources(orjson.loads(encoded), roots)]
 
 
 def _files(entry: Json) -> list[Json]:

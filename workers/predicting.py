@@ -11,14 +11,13 @@ from typing import Any
 import orjson
 
 from ml import serving
-from ml.connectors import source
 from ml.errors import MlError
 from ml.options import PredictionOptions, load_prediction
 from storage.errors import StorageError
 from storage.live import LOST, Taken
 from storage.records import Version
 from workers.asked import Asked, failed, told
-from workers.data import entries, sources
+from workers.data import entries, inline
 from workers.figures import PredictionFigures
 from workers.parts import Parts
 from workers.tracing import Stopwatch, traces
@@ -116,8 +115,8 @@ class Predictor:
         job.load_s = time.perf_counter() - began
         if job.stopwatch is not None:
             job.stopwatch.note("load", job.load_s)
-        data = asked.data if asked.data is not None else entries(request, self._parts.objects)
-        found = [source.from_json(each) for each in sources(data, self._parts.data_roots)]
+        data = asked.data or orjson.dumps(entries(request, self._parts.objects))
+        found = inline(data, self._parts.data_roots)
         fetched_s = time.perf_counter() - began - job.load_s
         job.question = job.model.read(found, options)
         job.question.seconds["input"] += fetched_s

@@ -92,9 +92,9 @@ def _asked(
     data.check_paths(parts, entries)
     key = data.store(parts, entries) if data.is_bulky(entries, INLINE_BYTES) else None
     asked = (
-        Asked(question.encoded, entries, trace_carried())
+        Asked(question.encoded, orjson.dumps(entries), trace_carried())
         if key is None
-        else Asked(orjson.dumps({**question.head, "data_key": key}), None, trace_carried())
+        else Asked(orjson.dumps({**question.head, "data_key": key}), b"", trace_carried())
     )
     try:
         # How long another host takes is not for us to say.

@@ -7,6 +7,7 @@ prediction. The C function is documented and stable; the way to it is the librar
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ class DensePredictor:
 
         self._core, self._booster = core, booster
         self._predict = core._LIB.XGBoosterPredictFromDense
+        # Where the library is told of rows; it would make one for each call, and look for the limits of its group then.
+        self._proxy = ctypes.c_void_p()
+        core._check_call(core._LIB.XGProxyDMatrixCreate(ctypes.byref(self._proxy)))
+        weakref.finalize(self, core._LIB.XGDMatrixFree, self._proxy)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """What `Booster.inplace_predict` returns for finite or missing (NaN) values.
@@ -36,7 +41,7 @@ class DensePredictor:
         values = ctypes.POINTER(ctypes.c_float)()
         told = _ROWS % (rows.ctypes.data, rows.shape[0], rows.shape[1])
         handle, refs = self._booster.handle, (ctypes.byref(shape), ctypes.byref(dimensions), ctypes.byref(values))
-        self._core._check_call(self._predict(handle, told, _ASKED, None, *refs))
+        self._core._check_call(self._predict(handle, told, _ASKED, self._proxy, *refs))
         sizes = shape[: dimensions.value]
         count = 1
         for size in sizes:

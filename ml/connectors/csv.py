@@ -117,7 +117,7 @@ def read_prediction(
     tables: list[DenseTable] = []
     warnings: list[Warning] = list(fitted.remarks) if isinstance(fitted, _Asked) else []
     if len(sources) == 1 and isinstance(sources[0], LinesSource) and not labelled:
-        plain = _plain_rows(fitted).read(sources[0].lines, sources[0].name)
+        plain = _plain_rows(fitted).read(sources[0].encoded, sources[0].name)
         if plain is not None:
             return plain, warnings
     for source in sources:

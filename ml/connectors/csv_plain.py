@@ -1,21 +1,24 @@
-"""A few rows of plain numbers, read without the parser: what most predictions bring, in a tenth of its time.
+"""Rows of plain numbers, read as the JSON that they came in: what most predictions bring, in a fraction of the time.
 
-Whatever is not plain (quotes, blanks, words, missing values, labels, ids) is left to `csv.py`, which also finds the
-words for what is wrong; here nothing is refused.
+Between its quotes, a line of numbers is what an array of JSON has between its brackets. So a reader of JSON makes one
+array of all lines at once, and no text is ever made of them. Whatever is not plain (quotes, blanks, words, missing
+values, labels, ids, numbers as JSON does not write them) is left to `csv.py`, which also finds the words for what is
+wrong; here nothing is refused.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
+import orjson
+import simdjson
 
 from ml.connectors.csv_columns import Fitted, Scaling
 from ml.tables import DenseTable
 
-ROWS_MOST = 128
-"""With more rows the parser is faster."""
+_BETWEEN = b'","'
+_COMMA, _CLOSED = ord(","), ord("]")
 
 
 class PlainRows:
@@ -23,8 +26,9 @@ class PlainRows:
 
     def __init__(self, fitted: Fitted, places: Sequence[Sequence[str]]) -> None:
         """places : the columns that rows may have, the likeliest first."""
-        self._separator = fitted.separator
-        self._names = [list(names) for names in places]
+        #: The separator as JSON writes it in a text.
+        self._separator = orjson.dumps(fitted.separator)[1:-1]
+        self._names = [[name.encode() for name in names] for names in places]
         #: By number of cells, where the features stand among them; None when they stand as they are needed.
         self._order: dict[int, list[int] | None] = {}
         if fitted.categories or fitted.unnamed or fitted.id:
@@ -39,31 +43,52 @@ class PlainRows:
                 continue
             order = [list(names).index(name) for name in fitted.features]
             self._order[len(names)] = None if order == list(range(len(names))) else order
-        # Signs are taken where a number may have them, and Python reads no such text otherwise than the parser does.
-        self._is_plain = re.compile(rf"(?:[0-9.{re.escape(self._separator)}]|[eE][+-]?|-)+").fullmatch
+        self._plain = b'0123456789.eE+-,"' + self._separator
 
-    def read(self, lines: Sequence[str], name: str) -> DenseTable | None:
-        """The table of some lines; None when they are not plain."""
-        if not self._order or not 0 < len(lines) <= ROWS_MOST:
+    def read(self, encoded: bytes, name: str) -> DenseTable | None:
+        """The table of some lines; None when they are not plain.
+
+        encoded : an array of JSON, without blanks between its texts. name : of the table.
+        """
+        lines = encoded[2:-2]
+        if not self._order or not lines or encoded[:2] != b'["' or lines.translate(None, self._plain):
             return None
-        rows = []
-        count = lines[0].count(self._separator) + 1
-        order = self._order.get(count, [])
-        if order == [] or lines[0].split(self._separator) in self._names:
+        rows = lines.count(_BETWEEN) + 1
+        values = self._numbers(lines, rows)
+        if values is None:
             return None
-        for line in lines:
-            cells = line.split(self._separator)
-            if len(cells) != count or not self._is_plain(line):
-                return None
-            try:
-                rows.append([float(cell) for cell in cells])
-            except ValueError:
-                return None
-        values = np.array(rows)
+        order = self._order.get(values.shape[1], [])
+        if order == [] or lines.partition(b'"')[0].split(self._separator) in self._names:
+            return None
         if order is not None:
             values = values[:, order]
         with np.errstate(over="ignore"):
             features = self._scaling(values).astype(np.float32)
         if not np.isfinite(features).all():
             return None
-        return DenseTable(features, None, [str(row) for row in range(1, len(rows) + 1)], name)
+        return DenseTable(features, None, [str(row) for row in range(1, rows + 1)], name)
+
+    def _numbers(self, lines: bytes, rows: int) -> np.ndarray | None:
+        """float64 of shape (rows, cells); None where there is anything else, or rows are not of one length."""
+        if self._separator != b",":
+            if lines.count(b",") != rows - 1:
+                return None
+            lines = lines.replace(_BETWEEN, b"\n").replace(self._separator, b",").replace(b"\n", _BETWEEN)
+        text = b"[[" + lines.replace(_BETWEEN, b"],[") + b"]]"
+        if b"-0," in text or b"-0]" in text:
+            return None  # JSON's zero has no sign
+        try:
+            found = simdjson.Parser().parse(text)
+            assert isinstance(found, simdjson.Array)
+            values = np.frombuffer(found.as_buffer(of_type="d"))
+        except (TypeError, ValueError, RuntimeError):
+            return None
+        width, more = divmod(len(values), rows)
+        if more:
+            return None
+        if rows > 1:
+            letters = np.frombuffer(text, np.uint8)
+            ends = letters[np.flatnonzero(letters == _COMMA) - 1] == _CLOSED
+            if not np.array_equal(np.flatnonzero(ends) + 1, np.arange(1, rows) * width):
+                return None
+        return values.reshape(rows, width)

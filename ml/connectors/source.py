@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from ml.errors import BadInput
 
@@ -18,11 +20,29 @@ class FileSource:
     name: str
 
 
-@dataclass(frozen=True)
 class LinesSource:
-    """Lines that came with the request, in order."""
+    """Lines that came with the request, in order: as texts, or `encoded` as an array of JSON without blanks."""
 
-    lines: tuple[str, ...]
+    def __init__(self, lines: Sequence[str] = (), *, encoded: bytes = b"") -> None:
+        self._lines, self._encoded = tuple(lines), encoded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinesSource) and self.lines == other.lines
+
+    def __hash__(self) -> int:
+        return hash(self.lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines as texts."""
+        if not self._lines and self._encoded:
+            self._lines = tuple(orjson.loads(self._encoded))
+        return self._lines
+
+    @property
+    def encoded(self) -> bytes:
+        """The lines as an array of JSON."""
+        return self._encoded or orjson.dumps(self._lines)
 
     @property
     def name(self) -> str:
@@ -38,7 +58,7 @@ def from_json(given: Mapping[str, Any]) -> Source:
     if "path" in given:
         return FileSource(Path(given["path"]), str(given.get("name") or given["path"]))
     if "lines" in given:
-        return LinesSource(tuple(map(str, given["lines"])))
+        return LinesSource([str(each) for each in given["lines"]])
     raise BadInput("missing data: an entry of data is neither a file nor lines")
 
 

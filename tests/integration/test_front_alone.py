@@ -110,7 +110,7 @@ def test_answer_that_overtakes_the_word_of_a_change_is_not_given(app: Flask, mar
     async def ask() -> bytes:
         hot = Front(app)._hot
         hot._loop, hot._tube = asyncio.get_running_loop(), cast(Any, tube)
-        return await hot._asked(cast(Any, known), cast(Any, question), workers.asked.Asked(b"{}", ["1,2"]), None)
+        return await hot._asked(cast(Any, known), cast(Any, question), workers.asked.Asked(b"{}", b'["1,2"]'), None)
 
     if mark == known.mark:
         assert asyncio.run(ask()) == b"the old version's answer"

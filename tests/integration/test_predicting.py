@@ -155,7 +155,8 @@ def question(version: Version, data: list[str] | None = None, **output: Any) -> 
 
 
 def as_asked(request: Json) -> Asked:
-    return Asked(orjson.dumps({name: value for name, value in request.items() if name != "data"}), request.get("data"))
+    head = orjson.dumps({name: value for name, value in request.items() if name != "data"})
+    return Asked(head, orjson.dumps(request["data"]) if "data" in request else b"")
 
 
 def ask_all(predictor: Predictor, requests: Sequence[Json]) -> list[Answer]:

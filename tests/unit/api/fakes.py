@@ -172,8 +172,8 @@ class FakeQueue:
         self._live.answer()
         asked = Asked.split(asked.joined())  # what travels
         request = orjson.loads(asked.head)
-        if asked.data is not None:
-            request["data"] = asked.data
+        if asked.data:
+            request["data"] = orjson.loads(asked.data)
         self.asked.append((request, lane))
         self.batches.append(batch)
         if mark is not None and mark != self._live.changes.mark:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from ml.connectors.source import from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.errors import OutsideDataRoots
-from workers.data import sources
+from workers.data import inline, sources
 
 
 @pytest.fixture
@@ -54,3 +59,38 @@ def test_a_million_lines_are_not_looked_up_one_by_one(roots: DataRoots) -> None:
     began = time.process_time()
     sources(["1,2,3"] * 1_000_000, roots)
     assert time.process_time() - began < 5
+
+
+@given(
+    data=st.lists(
+        st.sampled_from(
+            [
+                "1,2",
+                "x,y",
+                "a.csv",
+                "./a.csv",
+                "b.csv",
+                "/etc/passwd",
+                "s3://a/b",
+                "file://h/a",
+                '"a"',
+                "ä\\",
+                "",
+                "a\nb",
+            ]
+        ),
+        max_size=3,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_entries_that_were_not_read_yet_mean_the_same(roots: DataRoots, data: list[str]) -> None:
+    def came_to(work: Callable[[], object]) -> object:
+        try:
+            return work()
+        except (BadInput, OutsideDataRoots) as error:
+            return type(error), str(error)
+
+    encoded = orjson.dumps(data)
+    assert came_to(lambda: inline(encoded, roots)) == came_to(
+        lambda: [from_json(each) for each in sources(data, roots)]
+    )

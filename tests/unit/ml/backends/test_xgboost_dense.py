@@ -57,3 +57,17 @@ def test_rows_of_another_width_are_refused_by_the_library():
     booster = xgboost.train({"nthread": 1}, xgboost.DMatrix(features, np.arange(4)), 1)
     with pytest.raises(xgboost.core.XGBoostError):
         DensePredictor(booster)(np.zeros((1, 5), np.float32))
+
+
+def test_rows_of_one_call_are_not_seen_by_the_next():
+    source = np.random.default_rng(8)
+    features = source.normal(size=(200, 4)).astype(np.float32)
+    booster = xgboost.train({"nthread": 1}, xgboost.DMatrix(features, features @ [1, 2, 3, 4]), 5)
+    predict = DensePredictor(booster)
+    for rows in (1, 200, 3, 1, 64):
+        asked = source.normal(size=(rows, 4)).astype(np.float32)
+        expected = booster.inplace_predict(asked.copy())
+        np.testing.assert_array_equal(predict(asked), expected)
+    with pytest.raises(xgboost.core.XGBoostError):
+        predict(np.zeros((1, 3), np.float32))
+    np.testing.assert_array_equal(predict(asked), expected)
