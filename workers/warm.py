@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -75,6 +76,10 @@ class Warm(Generic[M]):
                 kept.bytes = max(model.bytes, after - before)
             if self._give_up_old():
                 after = self._measure()
+            else:
+                # What stays need not be looked through whenever garbage is looked for, which takes longer than to
+                # predict on a thousand rows.
+                gc.freeze()
             if is_here and after is not None:
                 self._new = kept, after
         self._kept.move_to_end(key)
@@ -97,6 +102,8 @@ class Warm(Generic[M]):
             key, _ = self._kept.popitem(last=False)
             self._gave_up = some = True
             self._forget(key)
+        if some:
+            gc.unfreeze()  # what is given up may hold itself
         return some
 
     @property

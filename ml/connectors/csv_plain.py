@@ -8,17 +8,22 @@ wrong; here nothing is refused.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import orjson
 import simdjson
 
-from ml.connectors.csv_columns import Fitted, Scaling
+from ml.connectors.csv_columns import Fitted, Scaling, with_names
+from ml.errors import BadInput
 from ml.tables import DenseTable
 
 _BETWEEN = b'","'
-_COMMA, _CLOSED = ord(","), ord("]")
+_OF_NUMBERS = b"0123456789.eE+-"
+_WITHOUT_QUOTES = bytes.maketrans(b'"', b" ")
+# A parser has memory for the longest text that it read: making one takes longer than reading a few rows.
+_kept = threading.local()
 
 
 class PlainRows:
@@ -31,8 +36,13 @@ class PlainRows:
         self._names = [[name.encode() for name in names] for names in places]
         #: By number of cells, where the features stand among them; None when they stand as they are needed.
         self._order: dict[int, list[int] | None] = {}
-        if fitted.categories or fitted.unnamed or fitted.id:
+        if fitted.categories or fitted.id:
             return
+        if fitted.unnamed:
+            try:
+                fitted = with_names(fitted, fitted.features, "")
+            except BadInput:  # of which the data has a part
+                return
         if {fitted.separator, fitted.quote} & set("0123456789+-.eE"):
             return
         self._scaling = Scaling(fitted, fitted.features)
@@ -43,7 +53,6 @@ class PlainRows:
                 continue
             order = [list(names).index(name) for name in fitted.features]
             self._order[len(names)] = None if order == list(range(len(names))) else order
-        self._plain = b'0123456789.eE+-,"' + self._separator
 
     def read(self, encoded: bytes, name: str) -> DenseTable | None:
         """The table of some lines; None when they are not plain.
@@ -51,14 +60,14 @@ class PlainRows:
         encoded : an array of JSON, without blanks between its texts. name : of the table.
         """
         lines = encoded[2:-2]
-        if not self._order or not lines or encoded[:2] != b'["' or lines.translate(None, self._plain):
+        if not self._order or not lines or encoded[:2] != b'["':
             return None
-        rows = lines.count(_BETWEEN) + 1
-        values = self._numbers(lines, rows)
+        first = lines.partition(b'"')[0].split(self._separator)
+        order = self._order.get(len(first), [])
+        if order == [] or first in self._names:
+            return None
+        values = self._numbers(lines, len(first))
         if values is None:
-            return None
-        order = self._order.get(values.shape[1], [])
-        if order == [] or lines.partition(b'"')[0].split(self._separator) in self._names:
             return None
         if order is not None:
             values = values[:, order]
@@ -66,29 +75,30 @@ class PlainRows:
             features = self._scaling(values).astype(np.float32)
         if not np.isfinite(features).all():
             return None
-        return DenseTable(features, None, [str(row) for row in range(1, rows + 1)], name)
+        return DenseTable(features, None, list(map(str, range(1, len(values) + 1))), name)
 
-    def _numbers(self, lines: bytes, rows: int) -> np.ndarray | None:
-        """float64 of shape (rows, cells); None where there is anything else, or rows are not of one length."""
+    def _numbers(self, lines: bytes, width: int) -> np.ndarray | None:
+        """float64 of shape (rows, width); None where there is anything else, or a row has another width."""
+        # Without its numbers, each row is the same.
+        row = self._separator * (width - 1)
+        left = lines.translate(None, _OF_NUMBERS)
+        rows = (len(left) + len(_BETWEEN)) // (len(row) + len(_BETWEEN))
+        if left != _BETWEEN.join([row] * rows):
+            return None
         if self._separator != b",":
-            if lines.count(b",") != rows - 1:
-                return None
-            lines = lines.replace(_BETWEEN, b"\n").replace(self._separator, b",").replace(b"\n", _BETWEEN)
-        text = b"[[" + lines.replace(_BETWEEN, b"],[") + b"]]"
-        if b"-0," in text or b"-0]" in text:
-            return None  # JSON's zero has no sign
+            lines = lines.replace(self._separator, b",")
+        text = b"[" + lines.translate(_WITHOUT_QUOTES) + b"]"
+        parser: simdjson.Parser | None = getattr(_kept, "parser", None)
+        if parser is None:
+            parser = _kept.parser = simdjson.Parser()
         try:
-            found = simdjson.Parser().parse(text)
+            found = parser.parse(text)
             assert isinstance(found, simdjson.Array)
             values = np.frombuffer(found.as_buffer(of_type="d"))
         except (TypeError, ValueError, RuntimeError):
             return None
-        width, more = divmod(len(values), rows)
-        if more:
+        if len(values) != rows * width:
             return None
-        if rows > 1:
-            letters = np.frombuffer(text, np.uint8)
-            ends = letters[np.flatnonzero(letters == _COMMA) - 1] == _CLOSED
-            if not np.array_equal(np.flatnonzero(ends) + 1, np.arange(1, rows) * width):
-                return None
+        if b"-" in text and not values.all() and any(zero in text for zero in (b"-0,", b"-0 ", b"-0]")):
+            return None  # a whole zero of JSON has no sign
         return values.reshape(rows, width)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +14,12 @@ from workers.warm import Warm
 
 MIB = 1 << 20
 LIMIT = 100 * MIB
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_frozen() -> Iterator[None]:
+    yield
+    gc.unfreeze()
 
 
 @dataclass(eq=False)
@@ -218,3 +225,17 @@ def test_memory_of_this_process_without_what_is_free() -> None:
     assert 60_000 * 1024 <= full <= 100_000 * 1024
     assert left < full / 10
     assert told[2] == "None"
+
+
+def test_garbage_is_not_looked_for_among_models_until_one_is_given_up():
+    process = Process()
+    process.ask("a", load=40)
+    frozen = gc.get_freeze_count()
+    assert frozen > 0
+    process.ask("a")
+    assert gc.get_freeze_count() == frozen
+    process.ask("b", load=80)
+    assert process.given_up == ["a"]
+    assert gc.get_freeze_count() == 0
+    process.ask("c", load=10)
+    assert gc.get_freeze_count() > 0

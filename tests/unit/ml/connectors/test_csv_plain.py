@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.connectors.csv import Fitted, read_prediction, read_training, resolve
+from ml.connectors.csv import Fitted, fitted_by_hand, read_prediction, read_training, resolve
 from ml.connectors.csv_plain import PlainRows
 from ml.connectors.source import LinesSource
 from ml.errors import BadInput
@@ -69,6 +71,11 @@ def is_plain(fitted: Fitted, *lines: str) -> bool:
     return seen is not None
 
 
+def by_hand(*inputs: str, **options: object) -> Fitted:
+    """The columns of a model file that somebody put into a folder, with nothing beside it."""
+    return fitted_by_hand(inputs, CsvOptions(label=("y",), **options), Path("/nowhere"))  # type: ignore[arg-type]
+
+
 ROWS = ("1,2,0", "3,5,1", "-4,2.5,0")
 FITTED = {
     "label last": fitted_on("a,b,y", *ROWS),
@@ -91,6 +98,12 @@ FITTED = {
     "by es": fitted_on("aebey", "1e2e0", "3e5e1", separator="e"),
     "quoted by sevens": fitted_on("a,b,y", *ROWS, quote="7"),
     "quoted by minus": fitted_on("a,b,y", "1,2,0", "3,5,1", quote="-"),
+    "by hand": by_hand("a", "b"),
+    "by hand and scaled": by_hand("a", "b", scale=True, min_vals=(0.0, 1.0), max_vals=(4.0, 1.0)),
+    "of nobody's names": by_hand("f0", "f1"),
+    "of nobody's names and scaled": by_hand("f0", "f1", scale=True, min_vals=(0.0, 1.0), max_vals=(4.0, 1.0)),
+    "of nobody's names and ignoring": by_hand("f0", "f1", ignore=("f0",)),
+    "of nobody's names by tabs": by_hand("f0", "f1", separator="\t"),
     "without quotes": fitted_on("a,b,y", *ROWS, quote=""),
 }
 NUMBERS = st.one_of(
@@ -151,6 +164,11 @@ def test_what_the_parser_reads_otherwise_or_refuses_is_left_to_it(table: tuple[s
         ("by blanks", "1 2"),
         ("by tabs", "1\t2"),
         ("without quotes", "1,2"),
+        ("by hand", "1,2"),
+        ("by hand and scaled", "1,2"),
+        ("of nobody's names", "1,2"),
+        ("of nobody's names and scaled", "1,2"),
+        ("of nobody's names by tabs", "1\t2"),
     ],
 )
 def test_rows_of_numbers_are_plain(name: str, line: str):
@@ -182,6 +200,9 @@ def test_rows_of_numbers_are_plain(name: str, line: str):
         ("numbers as names", ("1,2,0", "5,6,0")),
         ("numbers as names", ("1,2", "5,6")),
         ("with an id", ("1,2,0",)),
+        ("of nobody's names", ("f0,f1", "1,2")),
+        ("of nobody's names", ("1,2,3",)),
+        ("of nobody's names and ignoring", ("1,2",)),
         ("by dots", ("1.2",)),
         ("by minus", ("1-2",)),
         ("by es", ("1e2",)),
