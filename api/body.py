@@ -59,7 +59,9 @@ def parse_object(data: bytes) -> Json:
 
 
 def _parse(data: bytes) -> Any:
-    if _UNUSUAL not in data and data.count(b"[") + data.count(b"{") <= DEPTH_LIMIT:
+    # One letter is looked for ten times as fast as two.
+    has_escapes = b"\\" in data and _UNUSUAL in data
+    if not has_escapes and data.count(b"[") + data.count(b"{") <= DEPTH_LIMIT:
         # Most bodies: nothing that could be nested too deep, and no escape that could spell what cannot be kept.
         try:
             return orjson.loads(data)

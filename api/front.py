@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import logging
 import signal
@@ -68,6 +69,9 @@ class Front:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once in each process, with its event loop."""
+        # What is there now stays, and need not be looked through whenever garbage is looked for.
+        gc.collect()
+        gc.freeze()
         self._hot.start(loop)
         _tell_of_the_end(loop, self._hot.hurry)
         if self._parts.settings.api_workers > 1:  # else nobody but this process shows its figures
