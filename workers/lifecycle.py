@@ -13,7 +13,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from ml.errors import MlError
 from storage.errors import LiveUnavailable, RecordsUnavailable, StorageError, StoreUnavailable, Superseded
-from storage.records import Attempt, Ended, NewTask, NewVersion, State
+from storage.live import Counts
+from storage.records import Attempt, Ended, Kind, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
 from workers.tracing import traces
@@ -73,8 +74,26 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
     _log.info("%s is %s", attempt.name, ended.state)
     if done.after is not None:
         done.after(ended)
+    if attempt.task.kind is Kind.PREDICT:
+        _count(attempt, done, ended, parts)
     send_next(attempt, ended, parts)
     return ended
+
+
+def _count(attempt: Attempt, done: Work, ended: Ended, parts: Parts) -> None:
+    """Count a prediction task that is over among the predictions of its service."""
+    if attempt.task.service_id is None or ended.state not in (State.FINISHED, State.FAILED):
+        return
+    counts = Counts(predict_count=1, predict_failure=1)
+    if ended.state is State.FINISHED:
+        report = done.report or {}
+        timings: dict[str, float] = report.get("timings", {})
+        around = timings.get("input", 0.0) + timings.get("output", 0.0)
+        counts = Counts(1, 1, 0, report.get("rows", 0), timings.get("compute", 0.0), around)
+    try:
+        parts.live.statistics.add(attempt.task.service_id, counts)
+    except LiveUnavailable:
+        _log.info("%s was not counted", attempt.name)
 
 
 def _traced(attempt: Attempt) -> AbstractContextManager[None]:

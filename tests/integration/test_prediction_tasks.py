@@ -86,6 +86,16 @@ def test_one_row_becomes_a_task_with_the_answer_of_a_prediction(iris: Yard):
     assert told["body"] == at_once(iris, ["5.1,3.5,1.4,0.2"])
 
 
+def test_tasks_count_among_the_predictions_of_their_service(iris: Yard):
+    ask(iris, ["5.1,3.5,1.4,0.2", "6,3,5,2"])
+    ask(iris, [str(iris.data / "many.csv")])
+    ask(iris, ["no,number,at,all"])
+    counted = iris.call("GET", "/services/iris")["body"]["service_stats"]
+    assert [counted[name] for name in ("predict_count", "predict_success", "predict_failure")] == [3, 2, 1]
+    assert counted["inference_count"] == 2 + ROWS
+    assert counted["total_predict_duration_ms"] > 0
+
+
 def test_a_large_file_is_predicted_as_at_once_and_as_by_xgboost_itself(iris: Yard):
     path = str(iris.data / "many.csv")
     answer = ask(iris, [path], best=-1)
