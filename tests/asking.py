@@ -197,9 +197,23 @@ class Asking:
                 self.violations.append(f"a prediction took {took_s:.1f} s")
 
 
+def lines_of(asked: Sequence[Asked]) -> list[str]:
+    """What to send, names of columns first."""
+    return [",".join(_NAMES), *(line for each in asked for line in each.lines)]
+
+
+def is_right(asked: Sequence[Asked], rows: Sequence[Json]) -> bool:
+    """Whether predictions are those of these rows. Raises KeyError, IndexError, TypeError, ValueError."""
+    right = np.concatenate([each.right for each in asked])
+    found = np.full(right.shape, np.nan)
+    for row in rows:
+        for one in row["classes"]:
+            found[int(row["uri"]) - 1, int(one["cat"])] = one["prob"]
+    return len(rows) == len(right) and np.allclose(found, right, atol=1e-6)
+
+
 def _body(asked: Sequence[Asked]) -> str:
-    lines = [",".join(_NAMES), *(line for each in asked for line in each.lines)]
-    return json.dumps({"service": asked[0].service, "parameters": {"output": {"best": -1}}, "data": lines})
+    return json.dumps({"service": asked[0].service, "parameters": {"output": {"best": -1}}, "data": lines_of(asked)})
 
 
 def _wrong(asked: Sequence[Asked], answer: http.client.HTTPResponse, content: bytes) -> str | None:
@@ -210,16 +224,9 @@ def _wrong(asked: Sequence[Asked], answer: http.client.HTTPResponse, content: by
         return None
     if answer.status != 200:
         return f"a prediction was answered with {answer.status}: {content[:300]!r}"
-    right = np.concatenate([each.right for each in asked])
     try:
         told: Json = json.loads(content)
-        rows = told["body"]["predictions"]
-        found = np.full(right.shape, np.nan)
-        for row in rows:
-            for one in row["classes"]:
-                found[int(row["uri"]) - 1, int(one["cat"])] = one["prob"]
-        is_its_own = told["head"]["service"] == asked[0].service and len(rows) == len(right)
-        if is_its_own and np.allclose(found, right, atol=1e-6):
+        if told["head"]["service"] == asked[0].service and is_right(asked, told["body"]["predictions"]):
             return None
     except (ValueError, KeyError, IndexError, TypeError):
         pass

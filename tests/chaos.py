@@ -7,6 +7,7 @@ a superseded attempt, that resumed trainings end with the numbers and the model 
 cancelled ones are cancelled, that nothing accepted was forgotten, that no process is left over, and that everything
 went on within the limit. It prints what it did and ends with 1 at the first violation.
 
+Two of the tasks of a round are predictions, of some lines and of a file, whose results must be right to the row.
 Callers predict all the while (`tests.asking`): each answer must be that of its own request, each refusal a documented
 one, none may come later than the deadline, and after the last deed of a round the rate must be full again within the
 same limit. Of the deeds of a round one is done to a prediction worker.
@@ -45,13 +46,15 @@ from cli.stack import Backoff, Service, Stack
 from ml.options.catalog import engines, libraries
 from settings import Settings
 from storage.records import Records, State, Task
-from tests.asking import TIMEOUT_S, WINDOW_S, Asked, Asking, write_models
+from tests.asking import TIMEOUT_S, WINDOW_S, Asked, Asking, is_right, lines_of, write_models
 from tests.services import free_port
 
 RECOVERY_LIMIT_S = 30.0
 ROUND_LIMIT_S = 120.0
 PREDICTING = ("predict-xgboost", "predict-xgboost-2")
 FINAL = {"finished", "failed", "cancelled"}
+# How often a file to be predicted has each row that is known.
+_REPEATED = 100
 
 Json = dict[str, Any]
 
@@ -232,6 +235,7 @@ class Chaos:
         self.asking = Asking(settings.port, known, dice)
         self._known = known
         self._sent: dict[int, Workload] = {}
+        self._predicted: dict[int, list[Asked]] = {}
         self._last_deed = 0.0
         self._kills: list[Kill] = []
         self._held: list[tuple[int, float]] = []
@@ -393,6 +397,8 @@ class Chaos:
 
     def _prepare_asking(self) -> None:
         for name, known in self._known.items():
+            many = "\n".join(lines_of(known * _REPEATED)) + "\n"
+            (self.settings.data_roots[0] / f"{name}.csv").write_text(many, encoding="utf-8")
             status, answer = self.client.call(
                 "PUT",
                 f"/services/{name}",
@@ -440,6 +446,18 @@ class Chaos:
         task_id = int(answer["head"]["task_id"])
         self._sent[task_id] = workload
         return task_id
+
+    def submit_predictions(self) -> None:
+        """Send two prediction tasks until they are accepted: some lines, which wait as all others do, and a file."""
+        few, many = self.dice.sample(sorted(self._known), 2)
+        asked = self.dice.choices(self._known[few], k=self.dice.randint(1, 40))
+        path = str(self.settings.data_roots[0] / f"{many}.csv")
+        for name, rows, data in ((few, asked, lines_of(asked)), (many, self._known[many] * _REPEATED, [path])):
+            output = {"best": -1, "format": "json"}
+            body = {"service": name, "async": True, "parameters": {"output": output}, "data": data}
+            status, answer = self.client.call("POST", "/predict", body, uuid.uuid4().hex)
+            _require(status == 201, f"predict by {name} as a task: {status} {answer}")
+            self._predicted[int(answer["head"]["task_id"])] = rows
 
     def submit_while_the_api_dies(self, workload: Workload, key: str) -> int:
         """Send a training while its server is killed, then ask again with the same key, as a client would."""
@@ -510,6 +528,8 @@ class Chaos:
         for position, workload in enumerate(chosen):
             send = self.submit_while_the_api_dies if position == 0 and self.dice.random() < 0.2 else self.submit
             accepted[send(workload, keys[workload.name])] = workload
+        self._predicted = {}
+        self.submit_predictions()
         for _ in range(self.dice.randint(2, 4)):
             if self.dice.random() < 0.5:
                 self._until_a_checkpoint(set(accepted))
@@ -523,7 +543,7 @@ class Chaos:
             self.dice.choice(self.deeds())()
         self._sleep(self.dice.uniform(0.05, 1.0))
         self.disturb_predicting()
-        self.wait(set(accepted), time.monotonic() + ROUND_LIMIT_S)
+        self.wait({*accepted, *self._predicted}, time.monotonic() + ROUND_LIMIT_S)
         self._let_go(everything=True)
         self._check(accepted, cancelled, keys)
         self._check_asking()
@@ -553,6 +573,8 @@ class Chaos:
             self.totals.tasks += 1
             self.totals.states[str(task.state)] += 1
             self._check_task(task, workload, task_id in cancelled)
+        for task_id, asked in self._predicted.items():
+            self._check_predicted(self.records.tasks.get(task_id), asked)
         self._check_keys(set(accepted), set(keys.values()))
         self._check_recovery(accepted)
         self._check_leftovers()
@@ -587,6 +609,22 @@ class Chaos:
                 raise Violation(f"task {task.id} ({workload.name}) differs from the uninterrupted training: {attempts}")
         else:
             _require(version is None, f"task {task.id} is {task.state} and published")
+
+    def _check_predicted(self, task: Task, asked: Sequence[Asked]) -> None:
+        self.totals.tasks += 1
+        self.totals.states[str(task.state)] += 1
+        attempts = self.records.tasks.attempts(task.id)
+        self.totals.attempts.update(str(attempt.outcome) for attempt in attempts)
+        if task.state is State.FAILED:
+            deaths = sum(attempt.outcome in ("killed", "failed", "stranded") for attempt in attempts)
+            _require(deaths >= self.settings.deaths_max, f"prediction {task.id} failed: {task.failure}")
+            self.totals.given_up += 1
+            return
+        _require(task.state is State.FINISHED, f"prediction {task.id} is {task.state}")
+        status, told = self.client.call("GET", f"/tasks/{task.id}/result")
+        _require(status == 200, f"the result of prediction {task.id}: {status} {told}")
+        _require(told["head"]["service"] == asked[0].service, f"prediction {task.id} is that of {told['head']}")
+        _require(is_right(asked, told["body"]["predictions"]), f"prediction {task.id} has a wrong result: {attempts}")
 
     def _check_keys(self, task_ids: set[int], keys: set[str]) -> None:
         with self.records.database.read() as connection:
@@ -639,11 +677,14 @@ class Chaos:
         raise Violation(problem)
 
     def _left_process(self) -> str | None:
-        """A training process that no living pool process keeps waiting, if there is one."""
+        """A training process that no living pool process keeps waiting, or one that predicts, if there is one."""
         pools = {pool.pid for worker in self._workers() for pool in self._pools(worker)}
         keepers: collections.Counter[int] = collections.Counter()
         for process in psutil.process_iter(["cmdline", "ppid"]):
-            if "ml.training.run" in " ".join(process.info["cmdline"] or []) and self._is_ours(process):
+            command = " ".join(process.info["cmdline"] or [])
+            if "ml.bulk.run" in command and self._is_ours(process):
+                return f"process {process.pid} predicts for a task that is over"
+            if "ml.training.run" in command and self._is_ours(process):
                 if process.info["ppid"] not in pools:
                     return f"training process {process.pid} is an orphan"
                 keepers[process.info["ppid"]] += 1
@@ -660,7 +701,8 @@ class Chaos:
 
     def _left_folder(self) -> str | None:
         """Working folders of attempts that a living process keeps, if there are any."""
-        left = [path for path in self.settings.scratch.glob("*/train-*") if path.is_dir()]
+        kinds = ("train", "predict")
+        left = [path for kind in kinds for path in self.settings.scratch.glob(f"*/{kind}-*") if path.is_dir()]
         held = [path for path in left if not _is_left(path.parent)]
         return f"scratch folders of ended attempts: {held}" if held else None
 
