@@ -62,13 +62,11 @@ class _Waiting:
     lane: str
     request: Request
     future: asyncio.Future[bytes]
-    mark: str
     deadline: float
     proto: Any
     look_at: float
     step_s: float = _FIRST_NUDGE_S
     sends: int = 1
-    is_outdated: bool = False
     hang_up: asyncio.Task[None] | None = None
 
 
@@ -183,9 +181,8 @@ class Hot:
         now = time.monotonic()
         waiting = _Waiting(
             question.lane,
-            Request(request_id, question.batch, self._tube.replies, self._timeout_s, asked.joined()),
+            Request(request_id, question.batch, self._tube.replies, self._timeout_s, asked.joined(), known.mark),
             self._tube.expect(request_id),
-            known.mark,
             now + self._timeout_s,
             proto,
             now + _FIRST_NUDGE_S,
@@ -194,7 +191,7 @@ class Hot:
         self._post(waiting)
         try:
             answer = await waiting.future
-        except (NoAnswer, CallerGone, Changed, LiveUnavailable):
+        except (NoAnswer, CallerGone, LiveUnavailable):
             self._tube.withdraw(waiting.lane, request_id)
             raise
         finally:
@@ -202,8 +199,6 @@ class Hot:
             del self._waiting[request_id]
             if waiting.hang_up is not None:
                 waiting.hang_up.cancel()
-        if waiting.is_outdated:
-            raise Changed
         if answer == LOST:
             raise NoAnswer(waiting.lane, self._timeout_s, "two workers died of it or beside it")
         return answer
@@ -221,15 +216,14 @@ class Hot:
     def _send(self, lane: str) -> None:
         posted = self._posted.pop(lane)
 
-        def appended(sent: list[Sent], mark: str) -> None:
+        def appended(sent: list[Sent]) -> None:
             for each, became in zip(posted, sent, strict=True):
                 if became is Sent.REFUSED:
                     text = f"too many predictions wait for the workers of {lane}; try again in a second"
                     _fail(each, Overloaded(text))
                 elif became is Sent.WAKE:
                     self._wake(lane, each.request.wake)
-                if each.mark != mark and each.sends == 1:
-                    each.is_outdated = True  # also when the answer came over its own connection a moment before
+                elif became is Sent.CHANGED:
                     _fail(each, Changed())
 
         def failed(error: LiveUnavailable) -> None:
@@ -292,7 +286,7 @@ class Hot:
                     raise LiveUnavailable("Redis lost the request twice; try again later")
                 waiting.sends += 1
                 left_s = waiting.deadline - time.monotonic()
-                waiting.request = replace(waiting.request, patience_s=left_s)
+                waiting.request = replace(waiting.request, patience_s=left_s, mark=None)
                 self._post(waiting)
         except LiveUnavailable as error:
             _fail(waiting, error)

@@ -34,6 +34,7 @@ from workers.memory import anonymous_bytes
 
 MINUTES, SAMPLES, CONNECTIONS, CHUNK_S = 10.0, 120, 4, 10.0
 ITERATIONS = 150
+CLIENTS = 32
 WARM_UP, SHARE = 0.2, 0.03
 #: What may be added to each kind of series whatever its size.
 ALLOWED = {"memory": 2.0, "handles": 4.0, "threads": 2.0, "keys": 8.0}
@@ -111,6 +112,10 @@ class _Soak:
         row = lines[1].rpartition(",")[0]
         self._asked = {"parameters": {"input": {}, "mllib": {}, "output": {}}, "data": [row]}
         self._predict("asked")
+        # The API takes a thread, with connections of its own, when more come at once than ever before; on a machine
+        # that others use as well, that may be at any time.
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(lambda _: self._client.call("GET", "/services"), range(20 * CLIENTS)))
 
     def run(self, seconds: float) -> None:
         """Let it run, and sample it."""

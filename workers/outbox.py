@@ -16,11 +16,10 @@ _TRIPS = 4
 
 @dataclass(frozen=True)
 class Posted:
-    """A request, who waits for its answer, and the mark of changes that it was made up at, None for any."""
+    """A request, and who waits for its answer."""
 
     request: Request
     waiter: Waiter
-    mark: str | None
 
 
 class Outbox:
@@ -35,9 +34,9 @@ class Outbox:
         self._posted: deque[Posted] = deque()
         self._sending = threading.Lock()
 
-    def send(self, request: Request, waiter: Waiter, mark: str | None) -> None:
+    def send(self, request: Request, waiter: Waiter) -> None:
         """Send a request, now or together with others; errors come out of `waiter.wait`."""
-        self._posted.append(Posted(request, waiter, mark))
+        self._posted.append(Posted(request, waiter))
         trips = 0
         # After letting go, look again: who came in between found somebody sending, and waits.
         while self._posted and self._sending.acquire(blocking=False):

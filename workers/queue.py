@@ -158,10 +158,10 @@ class Queue:
         """
         request_id = uuid.uuid4().hex
         deadline = time.monotonic() + timeout_s
-        request = Request(request_id, batch, self._replies.name, timeout_s, asked.joined())
+        request = Request(request_id, batch, self._replies.name, timeout_s, asked.joined(), mark)
         waiter = self._replies.expect(request_id)
         try:
-            self._outbox(lane).send(request, waiter, mark)
+            self._outbox(lane).send(request, waiter)
             sends, step_s = 1, _FIRST_NUDGE_S
             while True:
                 answer = waiter.wait(min(step_s, deadline - time.monotonic()))
@@ -183,9 +183,9 @@ class Queue:
                     if sends == 2:
                         raise LiveUnavailable("Redis lost the request twice; try again later")
                     sends += 1
-                    left = replace(request, patience_s=deadline - time.monotonic())
-                    self._outbox(lane).send(left, waiter, None)
-        except (NoAnswer, CallerGone, Changed, LiveUnavailable):
+                    left = replace(request, patience_s=deadline - time.monotonic(), mark=None)
+                    self._outbox(lane).send(left, waiter)
+        except (NoAnswer, CallerGone, LiveUnavailable):
             with suppress(LiveUnavailable):
                 self._live.lane.withdraw(lane, request_id)
             raise
@@ -204,14 +204,14 @@ class Queue:
     def _append(self, lane: str, posted: Sequence[Posted]) -> None:
         """Append requests, and tell those who wait for the ones that cannot be answered."""
         spread = self._spread(lane)
-        sent, mark = self._live.lane.append(lane, [each.request for each in posted], spread)
+        sent = self._live.lane.append(lane, [each.request for each in posted], spread)
         for each, became in zip(posted, sent, strict=True):
             if became is Sent.REFUSED:
                 text = f"too many predictions wait for the workers of {lane}; try again in a second"
                 each.waiter.fail(Overloaded(text))
             elif became is Sent.WAKE and not self.wake(lane, each.request.wake):
                 each.waiter.fail(LiveUnavailable("Redis does not take messages now; try again later"))
-            elif each.mark is not None and each.mark != mark:
+            elif became is Sent.CHANGED:
                 each.waiter.fail(Changed())
 
     def _spread(self, lane: str) -> Spread:

@@ -215,21 +215,23 @@ local function drop_gone(list, most)
 end
 
 -- ARGV: lease of a wake-up, workers, spread_ms, most waiting, then for each request its id, list, replies, milliseconds
--- to live, wake-up, and what is asked.
--- Returns the mark of changes, then for each request 0, 1 when a worker must be woken, -1 when too many wait.
+-- to live, wake-up, '=' and the mark of changes at which it was made up or '', and what is asked.
+-- Returns for each request 0, 1 when a worker must be woken, -1 when too many wait, -2 when something changed since.
 local function append()
   local wake_ms, workers, spread_ms, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
   recover()
-  local sent, touched = {redis.call('GET', 'changes') or ''}, {}
-  for place = 5, #ARGV, 6 do
-    local id, list, replies = ARGV[place], ARGV[place + 1], ARGV[place + 2]
+  local current, sent, touched = '=' .. (redis.call('GET', 'changes') or ''), {}, {}
+  for place = 5, #ARGV, 7 do
+    local id, list, replies, mark = ARGV[place], ARGV[place + 1], ARGV[place + 2], ARGV[place + 5]
     local key = wait_key(list)
     if redis.call('LLEN', key) >= limit then drop_gone(list, 1000) end
     local length = redis.call('LLEN', key)
-    if length >= limit then
+    if mark ~= '' and mark ~= current then
+      sent[#sent + 1] = -2
+    elseif length >= limit then
       sent[#sent + 1] = -1
     else
-      local content = 'w\t' .. list .. '\t' .. replies .. '\n' .. ARGV[place + 5]
+      local content = 'w\t' .. list .. '\t' .. replies .. '\n' .. ARGV[place + 6]
       redis.call('SET', request_key(id), content, 'PX', ARGV[place + 3])
       redis.call('RPUSH', key, id .. '@' .. arrival)
       if length == 0 then note_oldest(list) end
@@ -288,8 +290,9 @@ local function answer(place)
 end
 
 -- ARGV: drain, its lease, most requests, most bytes, patience_ms, the wake-up it came for or '', then answers.
--- Returns how many requests are left in the list, its name, what closed the batch, then id, milliseconds waited and request of each that is
--- taken, and rings the bell with nothing; an empty array when nothing waits: the bell rings with what is given later.
+-- Returns how many requests are left in the list, its name, what closed the batch, then id, milliseconds waited and
+-- request of each that is taken, and rings the bell with nothing; an empty array when nothing waits: the bell rings with
+-- what is given later.
 local function turn()
   local drain, most, bytes = ARGV[1], math.max(1, tonumber(ARGV[3])), tonumber(ARGV[4])
   answer(7)

@@ -43,6 +43,8 @@ class Sent(Enum):
     """It waits, and a worker must be woken for it."""
     REFUSED = -1
     """Too many wait already; or, asked after, nobody knows it."""
+    CHANGED = -2
+    """It does not wait: something changed since it was made up."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Request:
 
     batch : name of the list that it waits in, "<model>:<what else must be equal to be computed together>".
     replies : name of the list of replies. patience_s : how long the caller waits.
+    mark : of `Changes`, at which it was made up; None when it is to wait whatever changed since.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Request:
     replies: str
     patience_s: float
     asked: bytes
+    mark: str | None = None
 
     @property
     def wake(self) -> str:
@@ -121,13 +125,10 @@ class Lane:
             self._redis.register_script(script(name)) for name in ("append", "nudge", "turn", "leave", "renew")
         )
 
-    def append(self, lane: str, requests: Sequence[Request], spread: Spread) -> tuple[list[Sent], str]:
-        """Let requests wait; what became of each, Sent.WAKE for those whose wake-up must be sent, and the mark of
-        `Changes`.
-        """
+    def append(self, lane: str, requests: Sequence[Request], spread: Spread) -> list[Sent]:
+        """Let requests wait; what became of each, Sent.WAKE for those whose wake-up must be sent."""
         with self._server.errors():
-            mark, *sent = cast("list[Any]", self._append([f"lane:{lane}"], told_of(requests, spread)))
-        return [Sent(each) for each in sent], mark.decode()
+            return [Sent(each) for each in cast("list[int]", self._append([f"lane:{lane}"], told_of(requests, spread)))]
 
     def nudge(self, lane: str, request_id: str, spread: Spread) -> tuple[Sent, str]:
         """Ask after a request that was not answered yet, and have another worker come if nobody does."""
@@ -387,7 +388,8 @@ def told_of(requests: Sequence[Request], spread: Spread) -> list[str | bytes | i
     told: list[str | bytes | int] = [*_milliseconds(spread), spread.waiting]
     for each in requests:
         left_ms = max(1, round(each.patience_s * 1000))
-        told += (each.id, each.batch, each.replies, left_ms, each.wake, each.asked)
+        mark = "" if each.mark is None else f"={each.mark}"
+        told += (each.id, each.batch, each.replies, left_ms, each.wake, mark, each.asked)
     return told
 
 

@@ -204,13 +204,13 @@ class Tube:
         lane: str,
         requests: Sequence[Request],
         spread: Spread,
-        then: Callable[[list[Sent], str], None],
+        then: Callable[[list[Sent]], None],
         failed: Callable[[LiveUnavailable], None],
     ) -> None:
         """As `Lane.append`; what it returns, or raises, goes to `then` or `failed`."""
 
         def appended(answer: Any) -> None:
-            then([Sent(each) for each in answer[1:]], answer[0].decode())
+            then([Sent(each) for each in answer])
 
         self._script("append", lane, told_of(requests, spread), appended, failed)
 

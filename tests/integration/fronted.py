@@ -155,14 +155,14 @@ def processes(stack: Stack, name: str = "api") -> list[psutil.Process]:
     return [first, *first.children(recursive=True)]
 
 
-def open_files(pids: list[psutil.Process]) -> list[str]:
-    """What some processes hold open on disk, temporary files included (psutil leaves unnamed files out)."""
+def unnamed_files(pids: list[psutil.Process]) -> list[str]:
+    """The temporary files without a name that some processes hold open; psutil leaves such files out."""
     held = []
     for each in pids:
         for path in Path(f"/proc/{each.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed between the listing and this look
                 held.append(os.readlink(path))
-    return [each for each in held if each.startswith("/") and not each.startswith("/dev/")]
+    return [each for each in held if each.startswith("/") and each.endswith(" (deleted)")]
 
 
 def until(claim: Callable[[], Any], timeout_s: float = 20.0) -> Any:

@@ -20,13 +20,13 @@ from tests.integration.fronted import (
     Line,
     beside,
     create,
-    open_files,
     predict,
     processes,
     put_iris,
     request,
     running,
     train,
+    unnamed_files,
     until,
 )
 from tests.services import free_port, short_folder
@@ -123,13 +123,13 @@ def test_body_over_the_limit_is_refused_as_a_route_that_is_not_there_first(line:
 @pytest.mark.parametrize("chunked", [False, True])
 def test_client_that_hangs_up_in_mid_body_leaves_nothing(stack: Stack, size: int, chunked: bool):
     log, pids = stack.log_of("api"), processes(stack)
-    written, files = log.stat().st_size, open_files(pids)
+    written, files = log.stat().st_size, unnamed_files(pids)
     for _ in range(20):
         with closing(Line(stack.settings.port)) as each:
             each.send(request("POST", "/predict", b" " * size, chunked=chunked)[: -size // 2])
     with closing(Line(stack.settings.port)) as line:
         assert line.ask("POST", "/predict", predict()).code == 200
-    until(lambda: len(open_files(pids)) <= len(files))
+    until(lambda: len(unnamed_files(pids)) <= len(files))
     with log.open("rb") as lines:
         lines.seek(written)
         told = lines.read().decode()

@@ -71,7 +71,7 @@ def append(
     spread: Spread = Spread(),  # noqa: B008  # it is frozen
 ) -> tuple[Sent, str]:
     wanted = Request(request_id, batch, to, patience_s, asked)
-    (sent,), _ = live.lane.append(LANE, [wanted], spread)
+    (sent,) = live.lane.append(LANE, [wanted], spread)
     return sent, wanted.wake
 
 
@@ -170,7 +170,7 @@ def test_requests_that_are_appended_together_keep_their_order_and_are_told_one_b
     live: Live, make_drain: MakeDrain
 ):
     wanted = [Request(f"r{number}", f"{number % 2}.cpu:x", REPLIES, 30.0, b"") for number in range(5)]
-    sent, _ = live.lane.append(LANE, wanted, Spread(workers=2, after_s=60.0, waiting=2))
+    sent = live.lane.append(LANE, wanted, Spread(workers=2, after_s=60.0, waiting=2))
     assert sent == [Sent.WAKE, Sent.WAKE, Sent.WAITS, Sent.WAITS, Sent.REFUSED]
     first = make_drain("first", lease_s=LEASE_S)
     assert ids(first.turn(most=9, wake=wanted[0].wake)) == ["r0", "r2"]
@@ -242,16 +242,18 @@ def test_list_that_is_full_of_requests_whose_callers_are_gone_takes_new_ones(liv
     assert ids(make_drain("a").turn(most=9)) == ["r"]
 
 
-def test_request_is_appended_with_the_mark_of_changes(live: Live):
-    def mark() -> str:
-        return live.lane.append(LANE, [Request(uuid.uuid4().hex, "1.cpu:x", REPLIES, 5.0, b"")], Spread())[1]
+def test_request_that_was_made_up_before_a_change_does_not_wait(live: Live, make_drain: MakeDrain):
+    def sent(*marks: str | None) -> list[Sent]:
+        wanted = [Request(f"r{place}", "1.cpu:x", REPLIES, 5.0, b"", mark) for place, mark in enumerate(marks)]
+        return live.lane.append(LANE, wanted, Spread(workers=0))
 
-    assert mark() == live.changes.current() == ""
+    assert sent(live.changes.current())[0] is not Sent.CHANGED
     live.changes.note()
-    first = mark()
-    assert first == live.changes.current() != ""
-    live.changes.note()
-    assert mark() == live.changes.current() != first
+    now = live.changes.current()
+    became = sent("", now, None, "another")
+    assert [each is Sent.CHANGED for each in became] == [True, False, False, True]
+    assert ids(make_drain("a").turn(most=9)) == ["r0", "r1", "r2"]
+    assert live.server.redis.exists(f"lane:{LANE}:request:r3") == 0
 
 
 # Wake-ups, bells and how work is spread

@@ -35,7 +35,7 @@ async def appended(tube: Tube, *request_ids: str) -> list[Sent]:
     """What became of requests. Raises LiveUnavailable."""
     future: asyncio.Future[list[Sent]] = asyncio.get_running_loop().create_future()
     wanted = [Request(each, "1.cpu:x", tube.replies, 30.0, b"?" + each.encode()) for each in request_ids]
-    tube.append(LANE, wanted, Spread(), lambda sent, mark: future.set_result(sent), future.set_exception)
+    tube.append(LANE, wanted, Spread(), future.set_result, future.set_exception)
     return await future
 
 

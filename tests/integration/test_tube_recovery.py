@@ -62,7 +62,7 @@ async def append(tube: Tube, request_id: str) -> list[Sent]:
     """Raises LiveUnavailable."""
     future: asyncio.Future[list[Sent]] = asyncio.get_running_loop().create_future()
     request = Request(request_id, "1.cpu:x", tube.replies, 30.0, b"asked")
-    tube.append(LANE, [request], Spread(), lambda sent, mark: future.set_result(sent), future.set_exception)
+    tube.append(LANE, [request], Spread(), future.set_result, future.set_exception)
     return await future
 
 
