@@ -115,7 +115,7 @@ class _Soak:
         # The API takes a thread, with connections of its own, when more come at once than ever before; on a machine
         # that others use as well, that may be at any time.
         with ThreadPoolExecutor(CLIENTS) as pool:
-            list(pool.map(lambda _: self._client.call("GET", "/services"), range(20 * CLIENTS)))
+            list(pool.map(lambda _: self._client.call("GET", "/info"), range(20 * CLIENTS)))
 
     def run(self, seconds: float) -> None:
         """Let it run, and sample it."""
