@@ -19,6 +19,9 @@ from ml.connectors.csv_columns import Fitted, Scaling, with_names
 from ml.errors import BadInput
 from ml.tables import DenseTable
 
+BYTES_MOST = 8 << 20
+"""Of longer texts the parser makes a table piece by piece, in less memory."""
+
 _BETWEEN = b'","'
 _OF_NUMBERS = b"0123456789.eE+-"
 _WITHOUT_QUOTES = bytes.maketrans(b'"', b" ")
@@ -60,7 +63,7 @@ class PlainRows:
         encoded : an array of JSON, without blanks between its texts. name : of the table.
         """
         lines = encoded[2:-2]
-        if not self._order or not lines or encoded[:2] != b'["':
+        if not self._order or not lines or encoded[:2] != b'["' or len(encoded) > BYTES_MOST:
             return None
         first = lines.partition(b'"')[0].split(self._separator)
         order = self._order.get(len(first), [])

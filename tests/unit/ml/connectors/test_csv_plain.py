@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.connectors.csv import Fitted, fitted_by_hand, read_prediction, read_training, resolve
-from ml.connectors.csv_plain import PlainRows
+from ml.connectors.csv_plain import BYTES_MOST, PlainRows
 from ml.connectors.source import LinesSource
 from ml.errors import BadInput
 from ml.options.csv import CsvOptions
@@ -224,6 +224,11 @@ def test_many_rows_are_plain_and_none_is_missing_data():
     fitted = FITTED["label last"]
     assert is_plain(fitted, *[f"{row},{-row / 7}" for row in range(5_000)])
     assert not is_plain(fitted)
+
+
+def test_rows_of_many_megabytes_are_left_to_the_parser():
+    line = "1.000000000000000,2.000000000000000"
+    assert not is_plain(FITTED["label last"], *[line] * (BYTES_MOST // len(line)))
 
 
 def test_bounds_and_separators_of_a_request_count():
