@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from settings import BadSetting, Settings
+from cli.doctor.command import doctor
+from cli.environment import settings_here as _settings
+from cli.remote.predict import predict
+from cli.remote.services import services
+from cli.remote.tasks import tasks
+from cli.remote.train import train
+from settings import Settings
 
 if TYPE_CHECKING:
     from cli.stack import Stack
     from storage.records import Records
 
 _TOLD_AFTER_S = 30.0
-
-
-def _settings() -> Settings:
-    try:
-        return Settings.from_env(os.environ)
-    except BadSetting as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _become(argv: list[str], environment: Mapping[str, str]) -> None:
@@ -43,7 +42,8 @@ def _become(argv: list[str], environment: Mapping[str, str]) -> None:
 def main() -> None:
     """Modelyard, a machine-learning server whose work is done by a fleet.
 
-    Settings come from the environment: MODELYARD_HOME, MODELYARD_HOST, MODELYARD_PORT, …
+    Settings come from the environment: MODELYARD_HOME, MODELYARD_HOST, MODELYARD_PORT, … The commands services,
+    train, predict and tasks speak with a server, here or elsewhere: MODELYARD_URL, MODELYARD_KEY.
     """
 
 
@@ -360,6 +360,10 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+for _command in (doctor, services, train, predict, tasks):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ def ready_table(settings: Settings) -> str:
         "Flower": f"http://127.0.0.1:{settings.flower_port}" if settings.flower_port else "left out",
         "data roots": os.pathsep.join(str(root) for root in settings.data_roots),
         "artifacts": settings.objects_url,
-        "records": _without_password(settings.database_url),
-        "Redis": _without_password(settings.live_url),
+        "records": without_password(settings.database_url),
+        "Redis": without_password(settings.live_url),
         "logs": str(settings.home / "logs"),
     }
     width = max(len(name) for name in rows)
@@ -24,7 +24,8 @@ def ready_table(settings: Settings) -> str:
     return "\n".join(["", "ready", *lines, "  Ctrl-C stops everything", ""])
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """An address fit to be shown."""
     scheme, mark, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{scheme}{mark}{user.partition(':')[0]}:…@{host}" if at and ":" in user else url

@@ -6,6 +6,8 @@ Redis 6.2 are used, which is what the embedded server speaks.
 
 from __future__ import annotations
 
+from typing import Any
+
 from storage.live.changes import Changes
 from storage.live.figures import Figures
 from storage.live.heartbeats import Heartbeat, Heartbeats
@@ -52,6 +54,13 @@ class Live:
         """Raises LiveUnavailable unless Redis answers within a second."""
         with self.server.errors():
             self.server.redis.ping()
+
+    def facts(self) -> dict[str, Any]:
+        """What the server tells of itself: the members of Redis' INFO, and `clock_s`, the seconds since the epoch."""
+        with self.server.errors():
+            facts = self.server.redis.info()
+            seconds, micros = self.server.redis.time()
+        return {**facts, "clock_s": seconds + micros / 1e6}
 
     def waiting_messages(self, queue: str) -> int:
         """Messages of a queue that no worker has taken yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DatabaseError
 
 from storage.errors import RecordsUnavailable
@@ -27,7 +27,7 @@ from storage.records.rows import (
     Task,
     Version,
 )
-from storage.records.schema import REVISION
+from storage.records.schema import REVISION, now
 from storage.records.services import Repositories, Services
 from storage.records.tasks import Ended, Tasks, Waiting
 from storage.records.versions import Versions
@@ -94,6 +94,11 @@ class Records:
             raise RecordsUnavailable(
                 f"the records have form {found}, this program needs {REVISION}; run `modelyard db upgrade`"
             )
+
+    def clock_s(self) -> float:
+        """Seconds since the epoch by the clock of the database."""
+        with self.database.read() as connection:
+            return float(connection.execute(select(now())).scalar_one())
 
     def close(self) -> None:
         """Give all connections back."""

@@ -686,6 +686,17 @@ class Tasks:
                 )
         return taken
 
+    def silent(self, for_s: float) -> list[Task]:
+        """Running tasks whose lease ran out more than `for_s` ago and was not taken back, oldest first; 100 at most."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS)
+                .where(_IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < now() - for_s)
+                .order_by(tasks.c.lease_until)
+                .limit(100)
+            ).all()
+        return [_task(row) for row in rows]
+
     def waiting(self, unsent_for_s: float) -> list[Waiting]:
         """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`."""
         startable = and_(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)

@@ -1,0 +1,1 @@
+"""The commands that speak HTTP with a server, here or elsewhere."""
