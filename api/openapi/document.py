@@ -89,13 +89,18 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
 
 def routes(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:
     """Every route and verb of an app, with what is said of it, in the order of the tags."""
+    tags = list(_TAGS)
     found = [
         (rule, verb, OPERATIONS[rule.endpoint][verb])
         for rule in app.url_map.iter_rules()
-        for verb in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}, reverse=True)
+        for verb in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     ]
-    tags = list(_TAGS)
-    return iter(sorted(found, key=lambda each: tags.index(each[2].tag)))
+    places = {(endpoint, verb): at for at, (endpoint, verb) in enumerate(_named())}
+    return iter(sorted(found, key=lambda each: (tags.index(each[2].tag), places[each[0].endpoint, each[1]])))
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    return ((endpoint, verb) for endpoint, verbs in OPERATIONS.items() for verb in verbs)
 
 
 def _operation(operation: Operation, path: str, always: tuple[str, ...]) -> Json:

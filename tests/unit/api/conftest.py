@@ -17,7 +17,7 @@ from storage.live import Live
 from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Artifact, NewVersion, Records, State
-from tests.unit.api.documented import watch
+from tests.documented import watch
 from tests.unit.api.fakes import FakeLive, FakeQueue
 
 Json = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -35,7 +36,9 @@ def validator(whole: Json, schema: Json) -> Draft202012Validator:
 def _absolute(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            key: _URI + value if key == "$ref" and isinstance(value, str) and value.startswith("#") else _absolute(value)
+            key: _URI + value
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else _absolute(value)
             for key, value in schema.items()
         }
     return [_absolute(each) for each in schema] if isinstance(schema, list) else schema
@@ -67,6 +70,15 @@ def faults(whole: Json, path: str, verb: str, status: int, content_type: str, bo
         return
     for error in validator(whole, schema).iter_errors(json.loads(body)):
         yield f"{where}: {error.json_path} {error.message[:300]}"
+
+
+def template_of(whole: Json, path: str) -> str:
+    """The path of the document that a request goes to; empty for none."""
+    plain = path.partition("?")[0]
+    for each in whole["paths"]:
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), plain):
+            return str(each)
+    return ""
 
 
 def watch(app: Flask, found: list[str]) -> None:
