@@ -54,6 +54,23 @@ def _hosts(value: str) -> tuple[str, ...]:
     return names
 
 
+def _origins(value: str) -> tuple[str, ...]:
+    names = _names(value)
+    if "*" in names and len(names) > 1:
+        raise ValueError("'*' admits every origin already; leave the others out")
+    return tuple(name if name == "*" else _origin(name) for name in names)
+
+
+def _origin(name: str) -> str:
+    """An origin as browsers write it: without a path, in lower case, and without the port that goes without saying."""
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", name.lower())
+    if found is None:
+        # Also `null`, which every page can make itself.
+        raise ValueError(f"{name!r} is no origin; write scheme, host and port only, as in https://app.example.org")
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" + ("" if port in (None, {"http": ":80", "https": ":443"}.get(scheme)) else port)
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(value: str) -> int:
         number = int(value)
@@ -162,6 +179,13 @@ class Settings:
         "Largest archive (`model.init`) in bytes that is unpacked, once it is unpacked.",
         _whole(1024, 2**50),
         20 * 2**30,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "MODELYARD_CORS_ORIGINS",
+        "Origins, separated by commas, whose pages may read answers in a browser, e.g. https://app.example.org; "
+        "* for every origin. Their requests need a key like all others, and browsers' own credentials are never used.",
+        _origins,
+        (),
     )
     push_timeout_s: float = _setting(
         "MODELYARD_PUSH_TIMEOUT_S",

@@ -17,6 +17,10 @@ DEEPDETECT = frozenset({"info", "services", "train", "predict", "chain", "resour
 """First parts of the paths that speak DeepDetect's envelope."""
 
 
+NOSNIFF = ("x-content-type-options", "nosniff")
+"""A header of every answer: what a client made of a template is no page because a browser thinks that it looks so."""
+
+
 def speaks_deepdetect(path: str) -> bool:
     """Whether answers on a path carry DeepDetect's envelope."""
     return path.lstrip("/").partition("/")[0] in DEEPDETECT

@@ -10,9 +10,10 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from api.access import Access, Headers
-from api.answers import failure, speaks_deepdetect
-from api.blueprints import health, info, metrics, predict, services, tasks, train
+from api.answers import NOSNIFF, failure, speaks_deepdetect
+from api.blueprints import docs, health, info, metrics, predict, services, tasks, train
 from api.compression import compress
+from api.cors import preflight
 from api.figures import NO_ROUTE
 from api.parts import Parts, Sender, parts
 from api.refusals import Refusal
@@ -27,6 +28,7 @@ from storage.records import Records
 from workers.queue import Queue
 from workers.tracing import RequestSpan, traces
 
+_OPEN = health.OPEN | docs.OPEN
 _log = logging.getLogger(__name__)
 
 
@@ -72,22 +74,26 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, metrics, health):
+    for each in (info, services, train, predict, tasks, metrics, health, docs):
         app.register_blueprint(each.blueprint)
     return app
 
 
-def _begin() -> None:
+def _begin() -> Response | None:
     g.began = time.perf_counter()
     found = traces()
     if found is not None:
         g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
-    if request.endpoint not in health.OPEN:
+    told = preflight(parts().cors)
+    if told is None and request.endpoint not in _OPEN:
         g.account = parts().access.account_of(cast(Headers, request.headers))
+    return told
 
 
 def _finish(response: Response) -> Response:
     compress(request, response)
+    for name, value in (NOSNIFF, *parts().cors.headers(request.headers.get("Origin"))):
+        response.headers.add(name, value)
     who = g.get("account")
     parts().note(
         request.method,

@@ -23,7 +23,7 @@ from flask import Flask
 
 from api import predicting
 from api.access import Headers
-from api.answers import dump
+from api.answers import NOSNIFF, dump
 from api.body import parse_object
 from api.compression import LEVEL, WORTH_BYTES, takes_gzip
 from api.errors import code_of, status_of
@@ -78,6 +78,7 @@ class Hot:
         self._threads = threads
         self._timeout_s = self._parts.settings.predict_timeout_s
         self._traces = traces()
+        self._cors = self._parts.cors or None
         self._waiting: dict[str, _Waiting] = {}
         self._posted: dict[str, list[_Waiting]] = {}
         self._looks: dict[Hashable, asyncio.Future[Any]] = {}
@@ -131,7 +132,7 @@ class Hot:
             error_ = answer.error
             return told(*_refused(error_["kind"], error_["message"], error_.get("section")))
         head = predicting.head_of(known.service.name, question, answer, question.warnings, began)
-        made, more = predicting.enveloped(head, answer), [_JSON]
+        made, more = predicting.enveloped(head, answer), [_JSON, NOSNIFF]
         if len(made) >= WORTH_BYTES:
             more.append(("vary", "Accept-Encoding"))
             if takes_gzip(",".join(scope.headers.get_all("accept-encoding"))):
@@ -310,6 +311,8 @@ class Hot:
         self._parts.note("POST", "/predict", _target(scope), status, took_s, account.name)
         if span is not None:
             span.end("POST", "/predict", status)
+        if self._cors is not None:
+            headers.extend(self._cors.headers(scope.headers.get("origin")))
         return status, headers, made
 
 
@@ -341,7 +344,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
 
 def _refused(kind: str, message: str, section: str | None = None) -> Response:
     code = code_of(kind, section)
-    headers = [_JSON]
+    headers = [_JSON, NOSNIFF]
     if code.retry_after_s is not None:
         headers.append(("retry-after", str(code.retry_after_s)))
     return code.http, headers, dump({"status": status_of(kind, message, section)})

@@ -11,6 +11,7 @@ from flask import current_app, g
 
 from api.access import Access
 from api.access_log import AccessLog
+from api.cors import Cors
 from api.figures import ApiFigures
 from api.known import KnownServices
 from api.tally import Tally
@@ -80,6 +81,11 @@ class Parts:
     def access_log(self) -> AccessLog:
         """Where every request leaves a line."""
         return AccessLog()
+
+    @cached_property
+    def cors(self) -> Cors:
+        """Which pages of other origins may read answers."""
+        return Cors(self.settings.cors_origins)
 
     @cached_property
     def figures(self) -> ApiFigures:

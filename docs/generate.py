@@ -6,11 +6,10 @@ import csv
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from marshmallow import ValidationError
 from marshmallow import fields as kinds
 
 from api.schemas.train import PredictRequest, TrainRequest
@@ -98,22 +97,8 @@ def _range(kind: kinds.Field[Any]) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    value = field.default
-    if value is dataclasses.MISSING or value is None or value in ("", ()):
-        return _NOTHING
-    if any(not _is_allowed(each, value) for each in field.metadata["kind"].validators):
-        return _NOTHING  # a value that nobody may give stands for none
-    if isinstance(value, tuple):
-        value = value[0] if len(value) == 1 else list(value)
-    return _code(json.dumps(value))
-
-
-def _is_allowed(validator: Callable[[Any], Any], value: Any) -> bool:
-    try:
-        validator(value)
-    except ValidationError:
-        return False
-    return True
+    value = loading.default_of(field)
+    return _NOTHING if value is None else _code(json.dumps(value))
 
 
 def _options(into: type, columns: Mapping[str, Mapping[str, str]] | None = None) -> str:

@@ -16,7 +16,8 @@ blueprint = Blueprint("info", __name__)
 
 
 @cache
-def _version() -> str:
+def version() -> str:
+    """Version of the server, as it was installed."""
     try:
         return metadata.version("modelyard")
     except metadata.PackageNotFoundError:  # run from a folder that nobody installed
@@ -31,7 +32,7 @@ def info() -> Response:
     head = {
         "method": "/info",
         "build-type": "release",
-        "version": _version(),
+        "version": version(),
         "branch": "main",
         "commit": "unknown",
         "compile_flags": "",

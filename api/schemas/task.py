@@ -15,6 +15,7 @@ from marshmallow import Schema, fields
 
 from api.query import check_known
 from api.refusals import BadQuery
+from api.schemas.described import Always
 from storage.records import Kind, State
 
 IDS_MOST = 1000
@@ -39,59 +40,107 @@ def moment(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _told(text: str) -> Any:
-    return {"description": text}
+def _told(text: str, kind: str | None = None) -> Any:
+    """What a member is; `kind` of those that are written as they are."""
+    return {"description": text} if kind is None else {"description": text, "type": [kind, "null"]}
 
 
-class TaskSchema(Schema):
+class TaskSchema(Always):
     """A task in lists and polls of many."""
 
     task_id = fields.Integer(metadata=_told("Number of the task."))
     kind = fields.String(metadata=_told("What it does: train, predict, clear or import."))
     state = fields.String(metadata=_told("queued, running, finished, failed or cancelled; the last three are final."))
-    service = fields.String(metadata=_told("Name of its service."))
-    job = fields.Integer(metadata=_told("For trainings: number within the service, as /train knows it."))
-    percent = fields.Float(metadata=_told("How much is done, 0 to 100; null when that is not known."))
+    service = fields.String(allow_none=True, metadata=_told("Name of its service."))
+    job = fields.Integer(
+        allow_none=True, metadata=_told("For trainings: number within the service, as /train knows it.")
+    )
+    percent = fields.Float(allow_none=True, metadata=_told("How much is done, 0 to 100; null when that is not known."))
     progress = fields.Raw(
         metadata=_told(
-            "While it runs: phase, and iteration, iterations, measure, remain_s, or rows and total; else null."
+            "While it runs: phase, and iteration, iterations, measure, remain_s, or rows and total; else null.",
+            "object",
         )
     )
     attempt = fields.Integer(metadata=_told("How often a worker began it."))
     cancel_requested = fields.Boolean(metadata=_told("Whether somebody asked for its end."))
     created_at = Moment(metadata=_told("When it was accepted."))
-    started_at = Moment(metadata=_told("When its first attempt began."))
-    finished_at = Moment(metadata=_told("When it ended."))
-    warnings = fields.Raw(metadata=_told("What in the request had no effect, or another one than asked."))
+    started_at = Moment(allow_none=True, metadata=_told("When its first attempt began."))
+    finished_at = Moment(allow_none=True, metadata=_told("When it ended."))
+    warnings = fields.Raw(metadata=_told("What in the request had no effect, or another one than asked.", "array"))
     failure = fields.Raw(
-        metadata=_told("Why it failed: kind, message, phase, exit code or signal, last log lines, advice.")
+        metadata=_told("Why it failed: kind, message, phase, exit code or signal, last log lines, advice.", "object")
     )
 
 
-class AttemptSchema(Schema):
+class AttemptSchema(Always):
     """One try at a task."""
 
     attempt = fields.Integer(attribute="number", metadata=_told("1 for the first."))
     worker = fields.String(attribute="owner", metadata=_told("Who tried: host and process."))
-    started_at = Moment(metadata=_told("When it began."))
-    ended_at = Moment(metadata=_told("When it ended; null while it runs."))
-    outcome = fields.String(metadata=_told("finished, failed, cancelled, paused, killed or lost; null while it runs."))
-    resumed_iteration = fields.Integer(metadata=_told("The iteration of the checkpoint it went on from, or null."))
-    phases = fields.Raw(metadata=_told("Seconds spent in each phase."))
-    failure = fields.Raw(metadata=_told("Why it failed, or null."))
+    started_at = Moment(allow_none=True, metadata=_told("When it began."))
+    ended_at = Moment(allow_none=True, metadata=_told("When it ended; null while it runs."))
+    outcome = fields.String(
+        allow_none=True, metadata=_told("finished, failed, cancelled, paused, killed or lost; null while it runs.")
+    )
+    resumed_iteration = fields.Integer(
+        allow_none=True, metadata=_told("The iteration of the checkpoint it went on from, or null.")
+    )
+    phases = fields.Raw(metadata=_told("Seconds spent in each phase.", "object"))
+    failure = fields.Raw(metadata=_told("Why it failed, or null.", "object"))
 
 
 class OneTaskSchema(TaskSchema):
     """A task with all that is known of it."""
 
     queue = fields.String(metadata=_told("The queue it waits or waited in."))
-    queue_position = fields.Integer(metadata=_told("How many of its queue come before it; null when it does not wait."))
-    phases = fields.Raw(metadata=_told("Seconds in each phase: queued, then those of the newest attempt."))
+    queue_position = fields.Integer(
+        allow_none=True, metadata=_told("How many of its queue come before it; null when it does not wait.")
+    )
+    phases = fields.Raw(metadata=_told("Seconds in each phase: queued, then those of the newest attempt.", "object"))
     attempts = fields.List(fields.Nested(AttemptSchema), metadata=_told("Every try, first one first."))
-    measure = fields.Raw(metadata=_told("The newest measures, or null."))
-    report = fields.String(metadata=_told("Where measures and histories can be read at the end, or null."))
-    result = fields.String(metadata=_told("For predictions: where the result can be read at the end, or null."))
-    version = fields.Integer(metadata=_told("Number of the version it published in its repository, or null."))
+    measure = fields.Raw(metadata=_told("The newest measures, or null.", "object"))
+    report = fields.String(
+        allow_none=True, metadata=_told("Where measures and histories can be read at the end, or null.")
+    )
+    result = fields.String(
+        allow_none=True, metadata=_told("For predictions: where the result can be read at the end, or null.")
+    )
+    version = fields.Integer(
+        allow_none=True, metadata=_told("Number of the version it published in its repository, or null.")
+    )
+
+
+class PollSchema(Always):
+    """GET /tasks?ids=…"""
+
+    tasks = fields.List(fields.Nested(TaskSchema), metadata=_told("Those that there are, by number."))
+    missing = fields.List(fields.Integer(), metadata=_told("Numbers that the account has no task of."))
+
+
+class PageSchema(Always):
+    """GET /tasks with filters."""
+
+    tasks = fields.List(fields.Nested(TaskSchema), metadata=_told("Newest first."))
+    next_cursor = fields.String(
+        allow_none=True, metadata=_told("Goes into `cursor` for the next page; null on the last.")
+    )
+
+
+class ReportSchema(Schema):
+    """What an ended task found; which members it has depends on its kind."""
+
+    measure = fields.Dict(metadata=_told("The last measures."))
+    measures = fields.List(fields.Dict(), metadata=_told("The measures of each test set."))
+    measure_hist = fields.Dict(metadata=_told("Histories of the measures, an array for each."))
+    parameters = fields.Dict(metadata=_told("What of the parameters is told at the end."))
+    mltype = fields.String(metadata=_told("What the service predicts."))
+    iteration = fields.Integer(allow_none=True, metadata=_told("The last iteration."))
+    peak_bytes = fields.Integer(allow_none=True, metadata=_told("Most memory that the training process held."))
+    warnings = fields.Raw(metadata=_told("What had no effect.", "array"))
+    rows = fields.Integer(metadata=_told("Of a prediction: how many rows it predicted."))
+    timings = fields.Dict(metadata=_told("Of a prediction: milliseconds of each part."))
+    result = fields.Dict(metadata=_told("Of a prediction: form, bytes and SHA-256 of its result."))
 
 
 @dataclass(frozen=True)

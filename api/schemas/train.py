@@ -11,7 +11,9 @@ from ml.options.loading import Flag, Json, Text, option
 class TrainRequest:
     """The top level of POST /train."""
 
-    service: str = option(Text(), "Name of the service to train; upper and lower case are the same.", default="")
+    service: str = option(
+        Text(required=True), "Name of the service to train; upper and lower case are the same.", default=""
+    )
     is_async: bool = option(
         Flag(), "Whether to answer at once with a job to poll, rather than at the end.", default=True, key="async"
     )
@@ -27,11 +29,13 @@ class TrainRequest:
 class PredictRequest:
     """The top level of POST /predict."""
 
-    service: str = option(Text(), "Name of the service to ask; upper and lower case are the same.", default="")
+    service: str = option(
+        Text(required=True), "Name of the service to ask; upper and lower case are the same.", default=""
+    )
     parameters: object = option(
         Json(), "`input`, `mllib` and `output`; each option given here counts instead of the service's."
     )
-    data: object = option(Json(), "A path in a data root, or the lines of a table.")
+    data: object = option(Json(required=True), "A path in a data root, or the lines of a table.")
     is_async: bool = option(
         Flag(),
         "Whether to answer at once with a task to poll, whose result is kept, rather than with the predictions.",

@@ -232,12 +232,28 @@ def schema_of(into: type) -> Schema:
         kind.metadata = {
             "description": each.metadata["text"],
             "unit": each.metadata["unit"],
-            "default": None if each.default is dataclasses.MISSING else each.default,
+            "default": default_of(each),
             "allowed": allowed_by(kind),
+            "other_keys": each.metadata["other_keys"],
         }
         kind.data_key = each.metadata["key"] or each.name
         made[each.name] = kind
     return Schema.from_dict(made, name=into.__name__ + "Schema")(unknown=EXCLUDE)
+
+
+def default_of(declared: dataclasses.Field[Any]) -> Any:
+    """What an absent option counts as, as JSON; None when there is nothing to say."""
+    value = declared.default
+    if value is dataclasses.MISSING or value is None or value in ("", ()):
+        return None
+    try:
+        for validator in declared.metadata["kind"].validators:
+            validator(value)
+    except ValidationError:
+        return None  # a value that nobody may give stands for none
+    if isinstance(value, tuple):
+        return value[0] if len(value) == 1 else list(value)
+    return value
 
 
 def allowed_by(kind: fields.Field[Any]) -> str:

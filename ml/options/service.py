@@ -19,7 +19,7 @@ class ModelOptions:
     """Where the model of a service lives, and where it comes from."""
 
     repository: str = option(
-        Text(),
+        Text(required=True),
         "Folder inside a data root, or name of a place in the object store, that holds the model.",
         default="",
     )
@@ -93,11 +93,11 @@ def check(model: ModelOptions, from_repository: str, library: LibraryOptions) ->
 class ServiceHead:
     """The top level of a creation request."""
 
-    mllib: str = option(Text(), "Name of the machine-learning library.", default="")
+    mllib: str = option(Text(required=True), "Name of the machine-learning library.", default="")
     description: str = option(Text(), "Free text shown in lists.", default="")
     type: str = option(Text(), "Kind of learning: supervised or unsupervised.", default="supervised")
-    model: object = option(Json(), "Where the model lives.")
-    parameters: object = option(Json(), "Defaults of `input`, `mllib` and `output` for every call.")
+    model: object = option(Json(required=True), "Where the model lives.")
+    parameters: object = option(Json(required=True), "Defaults of `input`, `mllib` and `output` for every call.")
 
 
 def without_db(parameters: Mapping[str, Any]) -> dict[str, Any]:

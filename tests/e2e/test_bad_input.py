@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.documented import faults, template_of
 from tests.e2e.bad_requests import CASES, NET_TRAINED, SERVICE, SVM_TRAINED, TRAINED, prepare
 from tests.e2e.conftest import Answer, Client
 
@@ -35,10 +37,23 @@ Jobs = dict[str, tuple[str, int]]
 """Service and number of each training of the table."""
 
 
+class Noted(Client):
+    """A client that keeps what it was answered."""
+
+    def send(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+        answer = super().send(method, path, body, headers)
+        ANSWERS.append((method, path, answer))
+        return answer
+
+
+ANSWERS: list[tuple[str, str, Answer]] = []
+
+
 @pytest.fixture(scope="module")
 def stage(client: Client) -> Client:
-    prepare(client)
-    return client
+    noted = Noted(client.port, client.data)
+    prepare(noted)
+    return noted
 
 
 def check(name: str, http: int, answer: dict[str, Any]) -> None:
@@ -107,6 +122,24 @@ def test_blocking_training_answers_with_the_same_error(stage: Client, jobs: Jobs
     answer = stage.call("POST", "/train", {**CASES.trainings[name](stage), "async": False})
     assert answer.json["status"] == job.json["body"]["Error"]
     check(name, answer.code, answer.json["status"])
+
+
+def test_every_answer_is_one_that_the_openapi_document_knows(stage: Client):
+    whole = stage.call("GET", "/openapi.json").json
+    found = {
+        fault
+        for method, path, answer in ANSWERS
+        for fault in faults(
+            whole,
+            template_of(whole, path),
+            method,
+            answer.code,
+            answer.headers["content-type"],
+            json.dumps(answer.json, separators=(",", ":")).encode(),
+        )
+    }
+    assert found == set()
+    assert len(ANSWERS) > len(CASES.requests)
 
 
 def test_server_works_as_before_after_all_of_it(stage: Client):

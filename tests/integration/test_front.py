@@ -244,6 +244,31 @@ def test_service_on_an_address_of_the_new_protocol_is_asked_on_both_ways(stack: 
         assert line.ask("POST", "/predict", predict(), "Host: [::2]").code == 403
 
 
+def test_pages_of_other_origins_are_told_the_same_on_both_ways(stack: Stack):
+    page = "http://localhost:3000"
+    settings = dataclasses.replace(stack.settings, port=free_port(), cors_origins=(page,))
+    with beside(stack, settings), closing(Line(settings.port)) as line:
+        for headers, code, allowed in (
+            ((), 200, None),
+            ((f"Origin: {page}",), 200, page),
+            (("Origin: http://localhost:3001",), 200, None),
+            # Without keys a page of another host stays refused, which no list changes.
+            (("Origin: https://app.example.org",), 403, None),
+            ((f"Origin: {page}", f"Origin: {page}"), 403, None),
+        ):
+            line.ask("POST", "/predict", predict(), *headers)
+            answers = [line.ask("POST", "/predict", predict(), *headers, chunked=chunked) for chunked in (True, False)]
+            assert [each.code for each in answers] == [code, code], headers
+            assert [each.headers.get("access-control-allow-origin") for each in answers] == [allowed] * 2, headers
+            assert [each.headers["vary"] for each in answers] == ["Origin"] * 2
+            assert [each.headers[WAY] for each in answers] == ["flask", "loop" if code == 200 else "flask"]
+            assert answers[0].headers.keys() == answers[1].headers.keys()
+            assert not any("credentials" in name for each in answers for name in each.headers)
+        asked = line.ask("OPTIONS", "/predict", None, f"Origin: {page}", "Access-Control-Request-Method: POST")
+        assert (asked.code, asked.headers["access-control-allow-origin"]) == (204, page)
+        assert line.ask("POST", "/predict", predict(), f"Origin: {page}").code == 200
+
+
 def without_time(content: bytes) -> bytes:
     content = re.sub(rb'"(time|queued|load|input|compute|output)":[0-9.e-]+', rb'"\1":0', content)
     return re.sub(rb"0x[0-9a-f]+", b"0x", content)

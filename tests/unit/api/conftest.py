@@ -17,6 +17,7 @@ from storage.live import Live
 from storage.objects import connect
 from storage.objects.base import Objects
 from storage.records import Artifact, NewVersion, Records, State
+from tests.documented import watch
 from tests.unit.api.fakes import FakeLive, FakeQueue
 
 Json = dict[str, Any]
@@ -56,8 +57,13 @@ def objects(settings: Settings) -> Objects:
 
 
 @pytest.fixture
-def app(settings: Settings, records: Records, live: FakeLive, queue: FakeQueue, objects: Objects) -> Flask:
-    return create_app(settings, records, cast(Live, live), queue, objects)
+def app(settings: Settings, records: Records, live: FakeLive, queue: FakeQueue, objects: Objects) -> Iterator[Flask]:
+    """All that it answers must be as its OpenAPI document says."""
+    made = create_app(settings, records, cast(Live, live), queue, objects)
+    undocumented: list[str] = []
+    watch(made, undocumented)
+    yield made
+    assert undocumented == []
 
 
 @pytest.fixture

@@ -1,0 +1,275 @@
+"""Puts the document together: the routes that Flask has, what is said of them, and what is known anyhow."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from apispec import APISpec
+from flask import Flask
+from werkzeug.routing import Rule
+
+from api import refusals
+from api.answers import Json, speaks_deepdetect
+from api.errors import CODES, PHRASES, code_of
+from api.openapi import deepdetect, native
+from api.openapi.converter import Plugin
+from api.openapi.operation import JSON, Answer, Operation, Parameter
+from api.schemas.deepdetect import ErrorAnswerSchema
+from api.schemas.health import NativeErrorSchema
+from api.schemas.train import PredictRequest, TrainRequest
+from ml import errors as ml_errors
+from ml.options import catalog
+from ml.options.loading import schema_of
+from ml.options.output import OutputOptions
+from ml.options.service import ModelOptions, OriginOptions, ServiceHead
+from storage import errors as storage_errors
+from workers import queue
+
+OPERATIONS: dict[str, dict[str, Operation]] = {**deepdetect.OPERATIONS, **native.OPERATIONS}
+"""By endpoint and verb."""
+
+_VERSION = "3.1.0"
+_ALWAYS = ("key_needed", "foreign_origin", "internal", "records_unavailable")
+"""What every route may answer that needs an account."""
+
+_SECTIONS = {"bad_parameter": ("input", "service", "mllib")}
+_ABOUT = (
+    "A machine-learning server whose work is done by a fleet. The routes of DeepDetect answer in its envelope, the "
+    "others with plain JSON. Examples run in this order on a server whose data root holds iris.csv of the example "
+    "data: create the service, train, poll, predict, delete. Numbers of jobs and tasks are those of a fresh server; "
+    "use those that the answers tell. Where a key is needed it comes in one of three ways."
+)
+_KEYS: dict[str, Json] = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "A key in a header of its own."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key as a bearer token."},
+    "basic": {"type": "http", "scheme": "basic", "description": "A key as the password, with any user."},
+}
+_TAGS = {
+    "Services": "Named configurations that clients train and ask.",
+    "Training": "Jobs of a service.",
+    "Prediction": "What a model says of data.",
+    "Tasks": "Every durable piece of work, by its number.",
+    "Server": "What the server is and how it is.",
+}
+
+
+def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
+    """The OpenAPI document of an app.
+
+    is_open : endpoints that need no key. Raises KeyError for a route that nothing is said of.
+    """
+    spec = APISpec(
+        "Modelyard",
+        version,
+        _VERSION,
+        plugins=[Plugin()],
+        info={"description": _ABOUT},
+        servers=[{"url": "/"}],
+        tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+        # The last one: a machine on which no key exists yet needs none.
+        security=[*({name: []} for name in _KEYS), {}],
+    )
+    for name, scheme in _KEYS.items():
+        spec.components.security_scheme(name, scheme)
+    _add_requests(spec)
+    open_ones = frozenset(is_open)
+    for rule, verb, operation in routes(app):
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        made = _operation(operation, path, _ALWAYS if rule.endpoint not in open_ones else ())
+        made["operationId"] = f"{rule.endpoint.replace('.', '_')}_{verb.lower()}"
+        if rule.endpoint in open_ones:
+            made["security"] = []
+        spec.path(path, operations={verb.lower(): made})
+    whole: Json = spec.to_dict()
+    return whole
+
+
+def routes(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:
+    """Every route and verb of an app, with what is said of it, in the order of the tags."""
+    tags = list(_TAGS)
+    found = [
+        (rule, verb, OPERATIONS[rule.endpoint][verb])
+        for rule in app.url_map.iter_rules()
+        for verb in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    ]
+    places = {(endpoint, verb): at for at, (endpoint, verb) in enumerate(_named())}
+    return iter(sorted(found, key=lambda each: (tags.index(each[2].tag), places[each[0].endpoint, each[1]])))
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    return ((endpoint, verb) for endpoint, verbs in OPERATIONS.items() for verb in verbs)
+
+
+def _operation(operation: Operation, path: str, always: tuple[str, ...]) -> Json:
+    answers = {str(status): _answer(each) for status, each in operation.answers.items()}
+    answers |= _failures((*operation.kinds, *always), speaks_deepdetect(path))
+    if operation.other is not None:
+        answers["default"] = {"description": operation.other, "content": {JSON: {"schema": {}}}}
+    made: Json = {
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.text,
+        "parameters": [_parameter(each) for each in operation.parameters],
+        "responses": answers,
+    }
+    if operation.body is not None:
+        examples = {name: {"summary": said, "value": value} for name, (said, value) in operation.examples.items()}
+        schema = {"$ref": f"#/components/schemas/{operation.body}"}
+        made["requestBody"] = {"required": True, "content": {JSON: {"schema": schema, "examples": examples}}}
+    return made
+
+
+def _parameter(parameter: Parameter) -> Json:
+    made: Json = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.text,
+        "required": parameter.is_required,
+        "schema": dict(parameter.schema),
+    }
+    return made if parameter.example is None else {**made, "example": parameter.example}
+
+
+def _answer(answer: Answer) -> Json:
+    made: Json = {"description": answer.text}
+    if answer.content:
+        made["content"] = {
+            kind: {} if schema is None else {"schema": schema} for kind, schema in answer.content.items()
+        }
+    if answer.headers:
+        made["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
+        }
+    return made
+
+
+# Errors
+
+
+def _failures(kinds: Iterable[str], deepdetect: bool) -> dict[str, Json]:
+    """The answers to requests that fail, one for each status."""
+    by_status: dict[int, list[str]] = {}
+    for kind in dict.fromkeys(kinds):
+        by_status.setdefault(CODES[kind].http, []).append(kind)
+    return {str(status): _failure(status, found, deepdetect) for status, found in sorted(by_status.items())}
+
+
+def _failure(status: int, kinds: list[str], deepdetect: bool) -> Json:
+    lines = [f"- `{kind}`: {_SAID.get(kind, 'A fault of the server; its log has it.')}" for kind in kinds]
+    made: Json = {
+        "description": "\n".join([PHRASES[status] + ":", "", *lines]),
+        "content": {JSON: {"schema": _failure_schema(status, kinds, deepdetect)}},
+    }
+    if all(CODES[kind].retry_after_s is not None for kind in kinds):
+        made["headers"] = {
+            "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
+        }
+    return made
+
+
+def _failure_schema(status: int, kinds: list[str], deepdetect: bool) -> Json:
+    """The schema of the error, narrowed down to the codes that there are."""
+    if not deepdetect:
+        narrow: Json = {"error": {"properties": {"kind": {"enum": sorted(kinds)}}}}
+        return {"allOf": [NativeErrorSchema, {"properties": narrow}]}
+    codes = {code_of(kind, section).dd_code for kind in kinds for section in ("", *_SECTIONS.get(kind, ()))}
+    of_status: Json = {"code": {"const": status}}
+    told = sorted(code for code in codes if code is not None)
+    if told:
+        of_status["dd_code"] = {"enum": told}
+    return {"allOf": [ErrorAnswerSchema, {"properties": {"status": {"properties": of_status}}}]}
+
+
+def _sentences() -> dict[str, str]:
+    """What each kind of error means, in the words of its class."""
+    found: dict[str, str] = {
+        "internal": "A fault of the server; its log has it.",
+        "killed": "A training process was killed too often without progress.",
+        "worker_lost": "Workers vanished too often without progress.",
+    }
+    for module in (refusals, storage_errors, ml_errors, queue):
+        for _, each in inspect.getmembers(module, inspect.isclass):
+            kind = getattr(each, "kind", None)
+            if isinstance(kind, str) and each.__module__ == module.__name__:
+                found.setdefault(kind, inspect.cleandoc(each.__doc__ or "").split("\n\n")[0].replace("\n", " "))
+    return found
+
+
+_SAID = _sentences()
+
+
+# Requests
+
+
+def _add_requests(spec: APISpec) -> None:
+    [plugin] = spec.plugins
+    assert isinstance(plugin, Plugin)
+    assert plugin.converter is not None
+
+    def shape(into: type) -> Json:
+        made: Json = plugin.converter.resolve_nested_schema(schema_of(into))
+        return made
+
+    def schema(into: type) -> Json:
+        made: Json = plugin.converter.schema2jsonschema(schema_of(into))
+        return made
+
+    inputs = {"anyOf": [*(shape(each.options) for each in catalog.connectors().values()), {"type": "null"}]}
+    libraries = {"anyOf": [*(shape(each.options) for each in catalog.libraries().values()), {"type": "null"}]}
+    sections: Mapping[str, Json] = {
+        "input": {"description": "Options of the input connector.", **inputs},
+        "mllib": {"description": "Options of the library.", **libraries},
+        "output": {"description": "Options of the output.", "anyOf": [shape(OutputOptions), {"type": "null"}]},
+    }
+    spec.components.schema("Parameters", {"type": "object", "properties": dict(sections)})
+    creating: Json = {
+        **sections,
+        "input": {
+            "description": "Options of the input connector, which has to be named.",
+            "type": "object",
+            "required": ["connector"],
+            "properties": {"connector": {"enum": list(catalog.connectors())}},
+            "anyOf": inputs["anyOf"][:-1],
+        },
+        "mllib": {
+            "description": "Options of the library, and where the model comes from.",
+            "anyOf": [{"allOf": [shape(OriginOptions), {"anyOf": libraries["anyOf"][:-1]}]}, {"type": "null"}],
+        },
+    }
+    _add(
+        spec,
+        "ServiceRequest",
+        schema(ServiceHead),
+        mllib={"enum": list(catalog.libraries())},
+        model=shape(ModelOptions),
+        parameters={"type": "object", "required": ["input"], "properties": creating},
+    )
+    parameters: Json = {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]}
+    data: Json = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    _add(
+        spec,
+        "TrainRequest",
+        schema(TrainRequest),
+        parameters=parameters,
+        data={**data, "type": ["array", "null"]},
+        service={"minLength": 1},
+    )
+    _add(
+        spec,
+        "PredictRequest",
+        schema(PredictRequest),
+        parameters=parameters,
+        data=data,
+        service={"minLength": 1},
+    )
+
+
+def _add(spec: APISpec, name: str, made: Json, **known: Json) -> None:
+    """Add the schema of a body; `known` says more of members that the options leave open."""
+    properties: dict[str, Any] = made["properties"]
+    for member, more in known.items():
+        properties[member] = {**properties[member], **more}
+    spec.components.schema(name, made)

@@ -1,0 +1,63 @@
+"""What the document says of a route beyond what the code knows of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from marshmallow import Schema
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the query, the path or the headers.
+
+    schema : JSON Schema of its value. example : a value that works in the order in which the examples are made to run.
+    """
+
+    name: str
+    text: str
+    schema: Mapping[str, Any]
+    place: str = "query"
+    is_required: bool = False
+    example: Any = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back when all goes well.
+
+    content : by content type, the schema, as a class or as JSON Schema that may hold classes; None where it is no JSON.
+    """
+
+    text: str
+    content: Mapping[str, type[Schema] | Mapping[str, Any] | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_answer(text: str, schema: type[Schema], **headers: str) -> Answer:
+    """An answer in JSON; headers by name, with `_` for the hyphen."""
+    return Answer(text, {JSON: schema}, {name.replace("_", "-"): said for name, said in headers.items()})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A route and what can be done with it.
+
+    kinds : errors it gives besides those of every route; names of `api.errors.CODES`.
+    body : name of the component that its body is. examples : bodies by name, each a summary and a value.
+    other : what answers of any other status are, if there are such.
+    """
+
+    tag: str
+    summary: str
+    text: str
+    answers: Mapping[int, Answer]
+    kinds: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    body: str | None = None
+    examples: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    other: str | None = None

@@ -1,0 +1,125 @@
+"""The examples of the OpenAPI document are sent to a fresh stack, one after the other, and answer as it says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+
+import settings as settings_module
+from cli.stack import Stack
+from settings import Settings
+from tests.documented import faults
+from tests.services import free_port, short_folder
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(300)]
+
+Json = dict[str, Any]
+
+DATA = Path(settings_module.__file__).parent / "examples" / "data"
+
+ORDER = (
+    ("get", "/healthz", 200),
+    ("get", "/readyz", 200),
+    ("get", "/openapi.json", 200),
+    ("get", "/docs", 200),
+    ("get", "/docs/{file}", 200),
+    ("put", "/services/{name}", 201),
+    ("get", "/services/{name}", 200),
+    ("get", "/info", 200),
+    ("post", "/train", 201),
+    ("get", "/train", 200),
+    ("get", "/tasks/{number}", 200),
+    ("get", "/tasks/{number}/report", 200),
+    ("post", "/predict", 200),
+    ("get", "/tasks/{number}/result", 200),
+    ("get", "/tasks", 200),
+    ("put", "/train", 201),
+    ("delete", "/tasks/{number}", 200),
+    ("delete", "/train", 200),
+    ("get", "/metrics", 200),
+    ("delete", "/services/{name}", 200),
+    ("post", "/services/{name}", 201),
+)
+"""Every operation, in an order that works, with the status of its examples; those of tasks are a 201."""
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A stack as a newcomer has it, with the example data in its data root."""
+    with short_folder() as home:
+        settings = Settings(home=home, port=free_port(), flower_port=0, threads=1)
+        data = home / "data"
+        data.mkdir()
+        shutil.copy(DATA / "iris.csv", data)
+        with Stack(settings) as stack:
+            stack.wait_ready(100)
+            yield settings.port
+
+
+def send(port: int, verb: str, path: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+    """Status, content type and body of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request(verb.upper(), path, body, {"Content-Type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("Content-Type", ""), answer.read()
+    finally:
+        connection.close()
+
+
+def address(path: str, operation: Json) -> str:
+    """The path and query of an operation's examples."""
+    query = {}
+    for parameter in operation["parameters"]:
+        if "example" not in parameter:
+            assert not parameter["required"], parameter
+        elif parameter["in"] == "path":
+            path = path.replace("{" + parameter["name"] + "}", quote(str(parameter["example"])))
+        elif parameter["in"] == "query":
+            query[parameter["name"]] = parameter["example"]
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def bodies(operation: Json) -> dict[str, bytes | None]:
+    """The bodies of an operation's examples; one that is empty where it takes none."""
+    content = operation.get("requestBody", {}).get("content", {})
+    found: dict[str, bytes | None] = {
+        name: json.dumps(example["value"]).encode()
+        for each in content.values()
+        for name, example in each["examples"].items()
+    }
+    return found or {"": None}
+
+
+def wait(port: int, number: int) -> None:
+    """Until a task is over."""
+    deadline = time.monotonic() + 100
+    while (task := json.loads(send(port, "get", f"/tasks/{number}")[2]))["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline, task
+        time.sleep(0.05)
+    assert task["state"] == "finished", task["failure"]
+
+
+def test_every_example_runs_and_answers_as_documented(port: int):
+    whole = json.loads(send(port, "get", "/openapi.json")[2])
+    everything = {(verb, path) for path, verbs in whole["paths"].items() for verb in verbs}
+    assert {(verb, path) for verb, path, _ in ORDER} == everything
+    for verb, path, wanted in ORDER:
+        operation = whole["paths"][path][verb]
+        for name, body in bodies(operation).items():
+            status, content_type, content = send(port, verb, address(path, operation), body)
+            is_task = body is not None and path == "/predict" and json.loads(body).get("async")
+            assert status == (201 if is_task else wanted), (verb, path, name, content[:500])
+            assert list(faults(whole, path, verb, status, content_type, content)) == []
+            told = json.loads(content) if content_type == "application/json" else {}
+            assert "warnings" not in told.get("head", {}), (verb, path, name)
+            if "task_id" in told.get("head", {}) and verb in ("post", "put"):
+                wait(port, told["head"]["task_id"])
