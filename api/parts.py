@@ -11,6 +11,7 @@ from flask import current_app, g
 
 from api.access import Access
 from api.access_log import AccessLog
+from api.estimates import Estimates
 from api.figures import ApiFigures
 from api.known import KnownServices
 from api.tally import Tally
@@ -95,6 +96,11 @@ class Parts:
     def services(self) -> KnownServices:
         """What is known of the services that are asked for predictions."""
         return KnownServices(self.records, self.live)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """When tasks will start and end."""
+        return Estimates(self.records, self.live)
 
     @cached_property
     def tally(self) -> Tally:

@@ -82,7 +82,9 @@ def _whole(task: Task) -> Json:
     facts["phases"] = {**_queued(task), **(attempts[-1].phases if attempts else {})}
     facts["attempts"] = attempts
     facts["queue"] = task.queue
-    facts["queue_position"] = records.tasks.queue_position(task)
+    before = records.queues.before(task) if task.state is State.QUEUED else []
+    facts["queue_position"] = sum(each.count for each in before) if task.state is State.QUEUED else None
+    facts["estimate"] = parts().estimates.of(task, before, progress)
     facts["measure"] = (report or progress or {}).get("measure")
     facts["report"] = None if report is None else f"/tasks/{task.id}/report"
     facts["result"] = f"/tasks/{task.id}/result" if results.has_result(task, report) else None

@@ -86,6 +86,11 @@ class OneTaskSchema(TaskSchema):
 
     queue = fields.String(metadata=_told("The queue it waits or waited in."))
     queue_position = fields.Integer(metadata=_told("How many of its queue come before it; null when it does not wait."))
+    estimate = fields.Raw(
+        metadata=_told(
+            "seconds_to_start, seconds_to_end and what they rest_on, each null when it is not known; null at the end."
+        )
+    )
     phases = fields.Raw(metadata=_told("Seconds in each phase: queued, then those of the newest attempt."))
     attempts = fields.List(fields.Nested(AttemptSchema), metadata=_told("Every try, first one first."))
     measure = fields.Raw(metadata=_told("The newest measures, or null."))
