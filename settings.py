@@ -257,6 +257,12 @@ class Settings:
         factory=_cores,
     )
     api_workers: int = _setting("MODELYARD_API_WORKERS", "API processes that `modelyard up` starts.", _whole(1, 64), 1)
+    event_streams: int = _setting(
+        "MODELYARD_EVENT_STREAMS",
+        "Event streams that may be open in each API process, if it may open twice as many files.",
+        _whole(1, 30_000),
+        4000,
+    )
     api_threads: int = _setting(
         "MODELYARD_API_THREADS",
         "Threads of each API process for all but plain predictions, which need none; seven eighths of them may wait "

@@ -119,6 +119,7 @@ OWN: dict[str, Code] = {
     "result_pending": Code(409, retry_after_s=1),
     "result_not_found": Code(404),
     "busy": Code(503, retry_after_s=1),
+    "too_many_streams": Code(429, retry_after_s=5),
     "goes_on": Code(503, retry_after_s=5),
     "push_target_missing": Code(400),
     "push_failed": Code(404, 1009, "Output Connector Network Error"),

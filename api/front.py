@@ -24,6 +24,7 @@ from urllib.parse import quote
 from flask import Flask
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
+from api.events import EVENTS, WATCH, Events, Watch
 from api.hot import Hot, Response
 from api.parts import IS_CONNECTED, Parts
 
@@ -66,6 +67,7 @@ class Front:
         self._limit_bytes = parts.settings.request_limit_bytes
         self._threads = ThreadPoolExecutor(parts.settings.api_threads, thread_name_prefix="flask")
         self._hot = Hot(app, self._threads)
+        self._events = Events(parts)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once in each process, with its event loop."""
@@ -73,14 +75,20 @@ class Front:
         gc.collect()
         gc.freeze()
         self._hot.start(loop)
-        _tell_of_the_end(loop, self._hot.hurry)
+        self._events.start(loop)
+        _tell_of_the_end(loop, self._hurry)
         if self._parts.settings.api_workers > 1:  # else nobody but this process shows its figures
             self._parts.figures.keep_telling()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when the process ends."""
         self._hot.stop()
+        self._events.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _hurry(self) -> None:
+        self._hot.hurry()
+        self._events.hurry()
 
     async def __rsgi__(self, scope: Scope, proto: Any) -> None:
         """Answer a request."""
@@ -117,6 +125,10 @@ class Front:
         gone = loop.create_task(_hung_up(proto))
         try:
             status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body, gone)
+            if isinstance(content, Watch):
+                with contextlib.suppress(ProtocolClosed):
+                    await self._events.follow(content, scope, proto.response_stream(status, headers), gone)
+                return
         finally:
             gone.cancel()
         if isinstance(content, bytes):
@@ -164,10 +176,11 @@ class Front:
 
     def _by_flask(
         self, scope: Scope, body: bytes | IO[bytes], gone: asyncio.Task[None]
-    ) -> tuple[int, list[tuple[str, str]], bytes | Iterable[bytes]]:
+    ) -> tuple[int, list[tuple[str, str]], bytes | Iterable[bytes] | Watch]:
         """Status, headers and content; of one that is long, its pieces, to be closed in the end."""
         environ = environ_of(scope, body)
         environ[IS_CONNECTED] = lambda: not gone.done()
+        environ[EVENTS] = self._events
         told: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -179,6 +192,9 @@ class Front:
         finally:
             environ["wsgi.input"].close()
         status, headers = told
+        if WATCH in environ:
+            _close(found)
+            return status, headers, cast(Watch, environ[WATCH])
         if int(dict(headers).get("content-length", 0)) > _STREAMED_BYTES:
             return status, headers, found
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from api.answers import Json, with_warnings
 from api.errors import status_of
+from api.facts import current
 from api.parts import Parts
 from ml.options.output import OutputOptions, of_parameters
 from storage.errors import LiveUnavailable
@@ -39,10 +40,9 @@ def elapsed_s(task: Task) -> float:
 def progress_of(parts: Parts, task: Task) -> Json:
     """What the worker told last; empty when it told nothing yet or Redis is down."""
     try:
-        found = parts.live.progress.get_many([task.id]).get(task.id, {})
+        return current(task, parts.live.progress.get_many([task.id]).get(task.id)) or {}
     except LiveUnavailable:
         return {}
-    return found if found.get("attempt", task.attempt) == task.attempt else {}
 
 
 def output_of(parts: Parts, task: Task) -> OutputOptions:

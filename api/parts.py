@@ -12,6 +12,7 @@ from flask import current_app, g
 from api.access import Access
 from api.access_log import AccessLog
 from api.cors import Cors
+from api.estimates import Estimates
 from api.figures import ApiFigures
 from api.known import KnownServices
 from api.tally import Tally
@@ -101,6 +102,11 @@ class Parts:
     def services(self) -> KnownServices:
         """What is known of the services that are asked for predictions."""
         return KnownServices(self.records, self.live)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """When tasks will start and end."""
+        return Estimates(self.records, self.live)
 
     @cached_property
     def tally(self) -> Tally:

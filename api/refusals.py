@@ -113,6 +113,12 @@ class Busy(Refusal):
     kind = "busy"
 
 
+class TooManyStreams(Refusal):
+    """As many event streams are open in this process as may be."""
+
+    kind = "too_many_streams"
+
+
 class GoesOn(Refusal):
     """Something that the call waited for takes longer than the call may."""
 

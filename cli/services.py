@@ -25,6 +25,7 @@ QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
 
 _SOCKET_LIMIT = 107  # bytes of a path that the kernel takes for a unix socket
 _ANSWER_S = 2.0
+_CONNECTIONS = 1024  # of a process of the API, besides event streams
 # Of a control worker: what it does beside the sweep is bounded in `workers.tasks`, so that one is always free.
 _THREADS = 8
 
@@ -179,6 +180,8 @@ def api_argv(settings: Settings) -> list[str]:
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
         *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
+        # Connections; by default 1024, which as many streams would fill, so that nobody else came in.
+        *("--backpressure", str(settings.event_streams + _CONNECTIONS)),
         "api.serve:app",
     ]
 

@@ -9,12 +9,15 @@ from flask import Blueprint, Response, request
 
 from api import results, services
 from api.answers import Json, plain
+from api.event_stream import CONTENT_TYPE, read_place
+from api.events import EVENTS, WATCH, Events, Watch
+from api.facts import current, facts_of, written
 from api.jobs import note_ends, progress_of
 from api.parts import account, parts
 from api.query import check_known
-from api.refusals import NotReported
+from api.refusals import NotReported, RouteNotFound
 from api.schemas.reading import fold
-from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, cursor_before, moment, read_query
+from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, cursor_before, read_query
 from storage.errors import LiveUnavailable, TaskNotFound
 from storage.records import State, Task
 
@@ -65,40 +68,7 @@ def _told(tasks: Sequence[Task]) -> Any:
         progress = parts().live.progress.get_many([task.id for task in tasks if task.state is State.RUNNING])
     except LiveUnavailable:
         progress = {}
-    return [_written(_facts(task, _current(task, progress.get(task.id)))) for task in tasks]
-
-
-def _written(facts: Json) -> Json:
-    """What TaskSchema would dump, for a fraction of its time: a poll may ask for a thousand tasks."""
-    for name in ("created_at", "started_at", "finished_at"):
-        facts[name] = moment(facts[name])
-    return facts
-
-
-def _current(task: Task, progress: Json | None) -> Json | None:
-    return progress if progress and progress.get("attempt", task.attempt) == task.attempt else None
-
-
-def _facts(task: Task, progress: Json | None) -> Json:
-    percent = 100.0 if task.state is State.FINISHED else 0.0 if task.attempt == 0 else None
-    if progress is not None:
-        percent = progress.get("percent", percent)
-    return {
-        "task_id": task.id,
-        "kind": str(task.kind),
-        "state": str(task.state),
-        "service": None if task.service_id is None else parts().service_name(task.service_id),
-        "job": task.job,
-        "percent": percent,
-        "progress": progress,
-        "attempt": task.attempt,
-        "cancel_requested": task.cancel_requested_at is not None,
-        "created_at": task.created_at,
-        "started_at": task.started_at,
-        "finished_at": task.finished_at,
-        "warnings": task.warnings,
-        "failure": task.failure,
-    }
+    return [written(facts_of(parts(), task, current(task, progress.get(task.id)))) for task in tasks]
 
 
 def _whole(task: Task) -> Json:
@@ -108,11 +78,13 @@ def _whole(task: Task) -> Json:
     report = records.tasks.report(task.id) if task.state.is_final else None
     version = records.versions.of_task(task.id) if task.state.is_final else None
     attempts = records.tasks.attempts(task.id)
-    facts = _facts(task, progress)
+    facts = facts_of(parts(), task, progress)
     facts["phases"] = {**_queued(task), **(attempts[-1].phases if attempts else {})}
     facts["attempts"] = attempts
     facts["queue"] = task.queue
-    facts["queue_position"] = records.tasks.queue_position(task)
+    before = records.queues.before(task) if task.state is State.QUEUED else []
+    facts["queue_position"] = sum(each.count for each in before) if task.state is State.QUEUED else None
+    facts["estimate"] = parts().estimates.of(task, before, progress)
     facts["measure"] = (report or progress or {}).get("measure")
     facts["report"] = None if report is None else f"/tasks/{task.id}/report"
     facts["result"] = f"/tasks/{task.id}/result" if results.has_result(task, report) else None
@@ -158,6 +130,24 @@ def result(number: str) -> Response:
     """What a prediction task answers: the answer of /predict, JSON lines or Parquet."""
     check_known(request.args, ())
     return results.answer(parts(), _find(number))
+
+
+@blueprint.get("/tasks/<number>/events")
+def events(number: str) -> Response:
+    """What happens to a task, as server-sent events until its end; the event loop in front of Flask sends them."""
+    check_known(request.args, ())
+    task = _find(number)
+    last = read_place(request.headers.get("Last-Event-ID"))
+    streams: Events | None = request.environ.get(EVENTS)
+    if streams is None:
+        raise RouteNotFound("events are sent by the event loop in front of Flask only; start it with `modelyard api`")
+    if last is not None and last.is_end:
+        return Response(status=204)  # so that a browser does not come again
+    streams.check_room()
+    if request.method != "HEAD":
+        request.environ[WATCH] = Watch(task.id, account().id, last)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(iter(()), mimetype=CONTENT_TYPE, headers=headers)
 
 
 @blueprint.delete("/tasks/<number>")

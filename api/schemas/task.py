@@ -97,6 +97,13 @@ class OneTaskSchema(TaskSchema):
     queue_position = fields.Integer(
         allow_none=True, metadata=_told("How many of its queue come before it; null when it does not wait.")
     )
+    estimate = fields.Raw(
+        allow_none=True,
+        metadata=_told(
+            "seconds_to_start, seconds_to_end and what they rest_on, each null when it is not known; null at the end.",
+            "object",
+        ),
+    )
     phases = fields.Raw(metadata=_told("Seconds in each phase: queued, then those of the newest attempt.", "object"))
     attempts = fields.List(fields.Nested(AttemptSchema), metadata=_told("Every try, first one first."))
     measure = fields.Raw(metadata=_told("The newest measures, or null.", "object"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from storage.live.server import LiveServer
@@ -59,6 +59,28 @@ class Progress:
         with self._server.errors():
             values = cast("list[str]", self._server.redis.lrange(f"history:{task_id}:{attempt}", 0, -1))
         return [json.loads(value) for value in values]
+
+    def news(
+        self, seen: Mapping[int, tuple[int, int]]
+    ) -> dict[int, tuple[dict[str, Any] | None, list[dict[str, Any]]]]:
+        """The progress of tasks, and the points of their histories that are new, in one call.
+
+        seen : by task, the attempt and how many points of it are known.
+        """
+        task_ids = list(seen)
+        if not task_ids:
+            return {}
+        with self._server.errors():
+            pipe = self._server.redis.pipeline(transaction=False)
+            pipe.mget([f"progress:{task_id}" for task_id in task_ids])
+            for task_id in task_ids:
+                attempt, count = seen[task_id]
+                pipe.lrange(f"history:{task_id}:{attempt}", count, -1)
+            told, *points = pipe.execute()
+        return {
+            task_id: (None if progress is None else json.loads(progress), [json.loads(each) for each in new])
+            for task_id, progress, new in zip(task_ids, told, points, strict=True)
+        }
 
     def put_steps(self, task_id: int, attempt: int, steps: dict[str, Any]) -> None:
         """Replace the values of every iteration of an attempt: `series` by name, and the `stride` between two."""

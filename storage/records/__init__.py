@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from storage.errors import RecordsUnavailable
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.database import Database
+from storage.records.queues import Before, Queues, Running, Took
 from storage.records.rows import (
     MOVES,
     Account,
@@ -39,6 +40,7 @@ __all__ = [
     "Artifact",
     "Attempt",
     "AttemptRow",
+    "Before",
     "Ended",
     "Key",
     "Kind",
@@ -47,9 +49,11 @@ __all__ = [
     "NewVersion",
     "Records",
     "Repository",
+    "Running",
     "Service",
     "State",
     "Task",
+    "Took",
     "Version",
     "Waiting",
 ]
@@ -65,6 +69,7 @@ class Records:
         self.services = Services(database)
         self.repositories = Repositories(database)
         self.tasks = Tasks(database)
+        self.queues = Queues(database)
         self.versions = Versions(database)
 
     @classmethod

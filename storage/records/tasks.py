@@ -335,17 +335,6 @@ class Tasks:
             ).all()
         return {row.task_id: row.phases for row in rows}
 
-    def queue_position(self, task: Task) -> int | None:
-        """How many queued tasks of its queue come before a queued task; None when it is not queued."""
-        if task.state is not State.QUEUED:
-            return None
-        with self._database.read() as connection:
-            return connection.execute(
-                select(func.count()).where(
-                    _IS_OPEN, tasks.c.queue == task.queue, tasks.c.state == State.QUEUED, tasks.c.id < task.id
-                )
-            ).scalar_one()
-
     def mark_sent(self, task_ids: Collection[int]) -> None:
         """Note that messages were sent."""
         with self._database.write() as connection:

@@ -26,7 +26,19 @@ from storage.errors import (
     TaskNotFound,
     VersionNotFound,
 )
-from storage.records import Artifact, Attempt, Kind, ModelSize, NewTask, NewVersion, Records, Service, State, Task
+from storage.records import (
+    Artifact,
+    Attempt,
+    Before,
+    Kind,
+    ModelSize,
+    NewTask,
+    NewVersion,
+    Records,
+    Service,
+    State,
+    Task,
+)
 from storage.records.migration import newest
 from storage.records.schema import REVISION, metadata
 
@@ -389,7 +401,32 @@ def test_queue_positions_count_those_before(records: Records, service: Service) 
     tasks = [add_training(records, service) for _ in range(3)]
     claim(records, tasks[0])
     now = records.tasks.get_many([task.id for task in tasks])
-    assert [records.tasks.queue_position(task) for task in now] == [None, 0, 1]
+    other = make_service(records, "other", "objects:1/other")
+    last = add_training(records, other)
+    assert records.queues.before(now[1]) == []
+    assert records.queues.before(now[2]) == [Before(service.id, Kind.TRAIN, True, 1)]
+    assert records.queues.before(last) == [Before(service.id, Kind.TRAIN, False, 2)]
+    [running] = records.queues.running("train.cpu")
+    assert (running.id, running.service_id, running.attempt) == (tasks[0].id, service.id, 1)
+    assert running.started_at == now[0].started_at
+    assert records.queues.running("train.gpu") == []
+
+
+def test_durations_are_those_of_finished_tasks_newest_first(records: Records, service: Service) -> None:
+    other = make_service(records, "other", "objects:1/other")
+    for each, state in ((service, State.FINISHED), (other, State.FINISHED), (other, State.FAILED)):
+        attempt = claim(records, add_training(records, each))
+        records.tasks.end(attempt, state, phases={}, version=NewVersion("p", {}, []) if each is service else None)
+    add_training(records, service)
+    ended = [records.tasks.get(task_id) for task_id in (2, 1)]
+    assert [(each.service_id, each.kind) for each in records.queues.took("train.cpu")] == [
+        (other.id, Kind.TRAIN),
+        (service.id, Kind.TRAIN),
+    ]
+    assert [each.seconds for each in records.queues.took("train.cpu")] == [
+        pytest.approx((each.finished_at or 0) - (each.started_at or 0), abs=1e-3) for each in ended
+    ]
+    assert records.queues.took("train.gpu") == []
 
 
 def test_same_idempotency_key_gives_the_same_task(records: Records, service: Service) -> None:
@@ -754,7 +791,9 @@ def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
     attempt = claim(records, tasks[0])
     records.tasks.renew(attempt, LEASE_S)
     records.tasks.checkpoint(attempt, {"iteration": 1, "prefix": "p"})
-    records.tasks.queue_position(tasks[1])
+    records.queues.before(tasks[1])
+    records.queues.running("train.cpu")
+    records.queues.took("train.cpu")
     records.tasks.waiting(0.0)
     records.tasks.is_startable(tasks[1])
     records.tasks.open_jobs([service.id])

@@ -34,6 +34,7 @@ def test_queued_task_tells_its_place(yard: Yard, client: FlaskClient):
         "progress": None,
         "queue": "train.cpu",
         "queue_position": 1,
+        "estimate": {"seconds_to_start": None, "seconds_to_end": None, "rests_on": None},
         "attempt": 0,
         "attempts": [],
         "cancel_requested": False,
