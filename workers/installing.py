@@ -15,7 +15,7 @@ from ml.options.requests import SECTIONS
 from ml.registry import find
 from ml.repository_files import CONFIG, METRICS, is_model
 from storage.errors import StorageFull, StoreUnavailable
-from storage.fetch import fetch_file
+from storage.fetch import fetch_file, shown
 from storage.objects.manifest import upload_folder
 from storage.records import Attempt, State
 from workers import unpack
@@ -122,11 +122,7 @@ def _refused(init: str, reason: str) -> BadParameter:
 
 def _told(init: str) -> str:
     """The archive in messages: without what a URL may carry of credentials."""
-    if "://" in init:
-        scheme, _, rest = init.partition("://")
-        host, slash, path = rest.partition("/")
-        init = f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
-    return f"the archive {init[:200]}"
+    return f"the archive {shown(init) if '://' in init else init[:200]}"
 
 
 def _configuration(copy: Path, spec: Json) -> Json:
