@@ -119,6 +119,8 @@ class RemoteFiles:
             self._cleaned_at = began
             self.clean()
         with self._held(origin, left_s, limits) as file:
+            with local_errors(f"{target.name} cannot be removed"):
+                target.unlink(missing_ok=True)  # of a try that failed
             record = _read(file)
             is_here = record is not None and self._cache.take(record.sha256, record.size, target)
             if record is not None and is_here:

@@ -14,6 +14,7 @@ from ml.options import ServiceOptions, load_service
 from ml.options.requests import SECTIONS
 from ml.registry import find
 from ml.repository_files import CONFIG, METRICS, is_model
+from settings import Settings
 from storage.errors import StorageFull, StoreUnavailable
 from storage.fetch import fetch_file, shown
 from storage.objects.manifest import upload_folder
@@ -73,13 +74,7 @@ def _unpacked(parts: Parts, init: str, folder: Path, copy: Path) -> list[Json]:
     limit_bytes = settings.archive_limit_bytes
     if init.startswith(("http://", "https://")):
         archive = folder / "archive"
-        fetch_file(
-            init,
-            archive,
-            allow=settings.fetch_allow,
-            limit_bytes=settings.fetch_limit_bytes,
-            timeout_s=settings.fetch_timeout_s,
-        )
+        fetch_archive(init, archive, settings)
     else:
         archive = parts.data_roots.resolve(init)
     made = _run(init, archive, copy, limit_bytes)
@@ -90,6 +85,17 @@ def _unpacked(parts: Parts, init: str, folder: Path, copy: Path) -> list[Json]:
         f"{len(made['skipped'])} members of {_told(init)} were left out, as only files side by side are taken: {names}"
     )
     return [{"parameter": "model.init", "message": text}]
+
+
+def fetch_archive(url: str, path: Path, settings: Settings) -> None:
+    """Fetch an archive from another host. Raises what `fetch_file` raises."""
+    fetch_file(
+        url,
+        path,
+        allow=settings.fetch_allow,
+        limit_bytes=settings.fetch_limit_bytes,
+        timeout_s=settings.fetch_timeout_s,
+    )
 
 
 def _run(init: str, archive: Path, copy: Path, limit_bytes: int) -> Json:
