@@ -157,14 +157,15 @@ class Settings:
     )
     fetch_allow: tuple[str, ...] = _setting(
         "MODELYARD_FETCH_ALLOW",
-        "Hosts, addresses or networks, separated by commas, that archives may be fetched from and predictions sent to "
-        "although they are not public, e.g. files.local,10.0.0.0/8. What a name listed here leads to is not looked at.",
+        "Hosts, addresses or networks, separated by commas, that data and archives may be fetched from and predictions "
+        "sent to although they are not public, e.g. files.local,10.0.0.0/8. What a name listed here leads to is not "
+        "looked at.",
         _hosts,
         (),
     )
     fetch_limit_bytes: int = _setting(
         "MODELYARD_FETCH_LIMIT_BYTES",
-        "Largest file in bytes that is fetched from another host.",
+        "Largest file in bytes that is fetched from another host; also what one call may fetch of data in all.",
         _whole(1024, 2**50),
         10 * 2**30,
     )
@@ -173,6 +174,24 @@ class Settings:
         "Seconds that fetching a file from another host may take.",
         _seconds(0.1),
         600.0,
+    )
+    data_s3_buckets: tuple[str, ...] = _setting(
+        "MODELYARD_DATA_S3_BUCKETS",
+        "Buckets, separated by commas, that any request may read data from as s3://bucket/key. Default: none. "
+        "The one of MODELYARD_OBJECTS_URL is refused.",
+        _names,
+        (),
+    )
+    data_s3_endpoint_url: str | None = _setting(
+        "MODELYARD_DATA_S3_ENDPOINT_URL",
+        "Address of the S3-compatible server with these buckets. Default: MODELYARD_S3_ENDPOINT_URL.",
+        _text,
+    )
+    data_s3_profile: str | None = _setting(
+        "MODELYARD_DATA_S3_PROFILE",
+        "Profile of the AWS files on the workers whose credentials read these buckets; give it the right to read them "
+        "and nothing else. Default: the credentials of the object store.",
+        _text,
     )
     archive_limit_bytes: int = _setting(
         "MODELYARD_ARCHIVE_LIMIT_BYTES",
@@ -300,6 +319,13 @@ class Settings:
         }
         for name, value in chosen.items():
             object.__setattr__(self, name, value)
+        kept_in = self.objects_url.removeprefix("s3://").partition("/")[0]
+        if self.objects_url.startswith("s3://") and kept_in in self.data_s3_buckets:
+            # Whatever the server: two names of one may look different.
+            raise BadSetting(
+                f"MODELYARD_DATA_S3_BUCKETS names {kept_in}, where MODELYARD_OBJECTS_URL keeps models and results of "
+                "all accounts; put data into a bucket of their own"
+            )
         if self.renew_s * 2 > self.lease_s:
             raise BadSetting("MODELYARD_RENEW_S must be at most half of MODELYARD_LEASE_S, or leases run out in use")
 
@@ -364,6 +390,11 @@ class Settings:
     def cache(self) -> Path:
         """Folder of the local copy of artifacts."""
         return self.home / "cache"
+
+    @property
+    def data_endpoint_url(self) -> str | None:
+        """Address of the server whose buckets requests may read; None for AWS."""
+        return self.data_s3_endpoint_url or self.s3_endpoint_url
 
     @property
     def is_loopback(self) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 
 from api.parts import Parts
 from ml.errors import BadInput
+from storage import remote_address
+from storage.errors import FetchForbidden
+from storage.remote_address import REMOTE
 
 _PATHS = ("/", "./", "../", "file://")
 _LOOKED_AT = 1000
@@ -24,14 +27,28 @@ def entries_of(given: Any) -> list[str]:
 
 
 def check_paths(parts: Parts, entries: list[str]) -> None:
-    """Raises OutsideDataRoots for a path that leads out of the data roots.
+    """Raises OutsideDataRoots for a path that leads out of the data roots, BadInput for an address that is none to use.
 
     Looks at what can only be a path, and at no more than a request with files has: every entry is looked at by the
     worker, which need not answer a client in milliseconds.
     """
     for each in entries[:_LOOKED_AT]:
-        if each.startswith(_PATHS) and parts.data_roots.looks_like_path(each):
+        if each.startswith(REMOTE) and entries[0].startswith(REMOTE):
+            _check_address(parts, each)
+        elif each.startswith(_PATHS) and parts.data_roots.looks_like_path(each):
             parts.data_roots.resolve(each)
+
+
+def _check_address(parts: Parts, entry: str) -> None:
+    try:
+        remote_address.check(entry, parts.settings.data_s3_buckets)
+    except FetchForbidden as error:
+        raise BadInput(f"data cannot be read from {remote_address.shown(entry)!r}: {error}") from None
+
+
+def are_remote(entries: list[str]) -> bool:
+    """Whether entries are files of which a worker may have to fetch some from other hosts."""
+    return any(each.startswith(REMOTE) for each in entries[:_LOOKED_AT])
 
 
 def is_bulky(entries: list[str], limit_bytes: int) -> bool:

@@ -37,6 +37,7 @@ from storage.live import LOST, Request, Sent, Spread
 from storage.live.lane import WAKE_UP_S
 from storage.live.tube import Tube
 from storage.records import Account
+from storage.remote_address import REMOTE
 from workers.asked import Answer, Asked
 from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
 from workers.tracing import RequestSpan, traces
@@ -46,7 +47,7 @@ _WAITING_MOST = 4096
 # How long predictions may wait once the process is told to end: less than granian's --workers-kill-timeout.
 _ENDING_S = 5.0
 _DECIDING = ("x-api-key", "authorization", "host", "origin")
-_PATHS = ("/", "./", "../", "file://")
+_PATHS = ("/", "./", "../", "file://", *REMOTE)
 _JSON = ("content-type", "application/json")
 
 _log = logging.getLogger(__name__)

@@ -58,6 +58,7 @@ class Sender(Protocol):
         timeout_s: float,
         mark: str | None = None,
         is_connected: Callable[[], bool] = ...,
+        request_id: str = "",
     ) -> Answer:
         """Have a worker answer a prediction; raises NoAnswer, Overloaded, CallerGone, Changed, LiveUnavailable."""
 

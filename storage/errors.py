@@ -141,9 +141,20 @@ class RepositoryUnusable(StorageError):
 
 
 class FetchFailed(StorageError):
-    """Another host could not be reached, did not answer in time, or not with what was wanted."""
+    """Another host could not be reached, did not answer in time, or not with what was wanted.
+
+    is_transient : whether the same may go well a moment later.
+    """
 
     kind = "fetch_failed"
+
+    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+        super().__init__(message)
+        self.is_transient = is_transient
+
+
+class FetchAbandoned(FetchFailed):
+    """Whoever wanted the file does not want it any more."""
 
 
 class FetchForbidden(FetchFailed):

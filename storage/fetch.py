@@ -9,13 +9,17 @@ Proxies of the environment are not used, as they would resolve the name themselv
 from __future__ import annotations
 
 import contextlib
+import email.utils
+import hashlib
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +30,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.response import HTTPResponse
 from urllib3.util import Url, connection, make_headers, parse_url
 
-from storage.errors import FetchFailed, FetchForbidden
+from storage.errors import FetchAbandoned, FetchFailed, FetchForbidden
 from storage.landing import landing, local_errors
 
 REDIRECTS_MAX = 5
@@ -36,6 +40,11 @@ _CHUNK = 1 << 16
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _ALLOW = "MODELYARD_FETCH_ALLOW"
+_CONNECT_S = 20.0
+_LOOK_S = 0.25
+_AGAIN_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+# What a host may call a content, RFC 9110; anything else would be sent back to it with every later request.
+_ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,512}"')
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -57,9 +66,47 @@ class Answer:
     content_type: str
 
 
+@dataclass(frozen=True)
+class Known:
+    """What tells whether a file is still the one that was fetched before.
+
+    place : the address that it came from in the end, without query and credentials. etag, modified : what its host
+    said of it, as it came; one of them may be empty.
+    """
+
+    place: str
+    etag: str
+    modified: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that has come.
+
+    size : bytes, unpacked. sha256 : in hexadecimal. known : None where its host says nothing to know it by.
+    """
+
+    size: int
+    sha256: str
+    known: Known | None
+
+
 def check_url(url: str) -> None:
     """Refuse what can be refused without asking anybody: no http(s), no host, unreadable. Raises FetchForbidden."""
     _parsed(url)
+
+
+def shown(url: str) -> str:
+    """An address as messages and logs may tell it: without credentials, which the query of a signed one is too."""
+    try:
+        parsed = parse_url(url)
+    except LocationParseError:
+        parsed = Url()
+    if not parsed.host or not parsed.scheme:
+        return f"{url.partition(':')[0][:20]}://…"
+    port = "" if parsed.port is None else f":{parsed.port}"
+    query = "" if parsed.query is None else "?…"
+    return f"{parsed.scheme}://{parsed.host}{port}{parsed.path or ''}"[:200] + query
 
 
 def fetch_file(
@@ -81,23 +128,45 @@ def fetch_file(
     Raises FetchForbidden, FetchFailed (also for any status but 200), StorageFull, StoreUnavailable (`path` cannot be
     written).
     """
-    clock = _Clock(timeout_s)
-    for _ in range(redirects + 1):
-        with _exchange("GET", url, None, {}, allow, clock) as exchange:
-            response = exchange.response
-            where = response.headers.get("Location")
-            if response.status in _REDIRECTS and where is not None:
-                url = _joined(url, where)
-                continue
-            if response.status != 200:
-                raise FetchFailed(f"{exchange.host} answered with status {response.status}, not with the file")
-            size = 0
-            with local_errors(f"{path.name} cannot be written"), landing(path, durable=False) as file:
-                for chunk in exchange.content(limit_bytes):
-                    file.write(chunk)
-                    size += len(chunk)
-            return size
-    raise FetchFailed(f"{exchange.host} redirects once more after {redirects} redirects; give the final address")
+    with _file_of(url, allow, _Clock(timeout_s), redirects) as (exchange, _):
+        _check_whole(exchange)
+        size = 0
+        with local_errors(f"{path.name} cannot be written"), landing(path, durable=False) as file:
+            for chunk in exchange.content(limit_bytes):
+                file.write(chunk)
+                size += len(chunk)
+        return size
+
+
+def fetch_changed(
+    url: str,
+    path: Path,
+    known: Known | None,
+    *,
+    allow: Sequence[str] = (),
+    limit_bytes: int,
+    timeout_s: float,
+    is_wanted: Callable[[], bool] | None = None,
+    redirects: int = REDIRECTS_MAX,
+) -> Fetched | None:
+    """As `fetch_file`, unless the file is still the one that `known` tells of: then None, and `path` is not touched.
+
+    The content is unpacked when it is announced as packed with gzip, and refused when it is packed otherwise.
+    limit_bytes : most bytes of the file, packed and unpacked.
+    is_wanted : asked now and then whether to go on.
+    Raises what `fetch_file` raises, and FetchAbandoned when it is not wanted any more.
+    """
+    with _file_of(url, allow, _Clock(timeout_s, is_wanted), redirects, known) as (exchange, place):
+        if exchange.response.status == 304 and _conditions(place, known):
+            return None
+        _check_whole(exchange)
+        size, digest = 0, hashlib.sha256()
+        with local_errors(f"{path.name} cannot be written"), landing(path, durable=False) as file:
+            for chunk in _unpacked(exchange, limit_bytes):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        return Fetched(size, digest.hexdigest(), _known(exchange.response.headers, place))
 
 
 def send(
@@ -127,15 +196,121 @@ def send(
         return Answer(response.status, content, response.headers.get("Content-Type", ""))
 
 
+# A file, and how it is known again
+
+
+@contextlib.contextmanager
+def _file_of(
+    url: str, allow: Sequence[str], clock: _Clock, redirects: int, known: Known | None = None
+) -> Iterator[tuple[_Exchange, str]]:
+    """The answer behind all redirects, with its place."""
+    for _ in range(redirects + 1):
+        place = _place(url)
+        with _exchange("GET", url, None, _conditions(place, known), allow, clock) as exchange:
+            where = exchange.response.headers.get("Location")
+            if exchange.response.status in _REDIRECTS and where is not None:
+                url = _joined(url, where)
+                continue
+            yield exchange, place
+            return
+    raise FetchFailed(f"{exchange.host} redirects once more after {redirects} redirects; give the final address")
+
+
+def _check_whole(exchange: _Exchange) -> None:
+    status = exchange.response.status
+    if status != 200:
+        text = f"{exchange.host} answered with status {status}, not with the file"
+        raise FetchFailed(text, is_transient=status in _AGAIN_LATER)
+
+
+def _place(url: str) -> str:
+    target = _parsed(url)
+    return f"{target.scheme}://{target.host}:{_port(target)}{target.path or '/'}"
+
+
+def _conditions(place: str, known: Known | None) -> dict[str, str]:
+    """Headers that ask for the file only if it is another one than is known."""
+    # A host knows its own names only: two files of one age are no reason to take one for the other.
+    if known is None or known.place != place:
+        return {}
+    return {"If-None-Match": known.etag} if known.etag else {"If-Modified-Since": known.modified}
+
+
+def _known(headers: Mapping[str, str], place: str) -> Known | None:
+    etag = headers.get("ETag", "").strip()
+    if _ETAG.fullmatch(etag):
+        return Known(place, etag, "")
+    modified, date = (_date(headers.get(name, "")) for name in ("Last-Modified", "Date"))
+    # The time has whole seconds: a file that changed just now may change again without getting another one.
+    if modified is None or date is None or date - modified < 2.0:
+        return None
+    return Known(place, "", email.utils.formatdate(modified, usegmt=True))
+
+
+def _date(header: str) -> float | None:
+    """Seconds since 1970."""
+    try:
+        return email.utils.parsedate_to_datetime(header).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _unpacked(exchange: _Exchange, limit_bytes: int) -> Iterator[bytes]:
+    """The content in pieces, unpacked if need be; a few bytes can be packed so that they fill any disk."""
+    coding = exchange.response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        yield from exchange.content(limit_bytes)
+        return
+    if coding not in ("gzip", "x-gzip"):
+        raise FetchFailed(f"{exchange.host} answered with content packed as {coding[:40]!r}; only gzip is unpacked")
+    size, unpacking = 0, _gzip()
+    try:
+        for packed in exchange.content(limit_bytes):
+            rest = packed
+            while rest:
+                if unpacking.eof:  # files that were packed one by one may follow each other
+                    unpacking = _gzip()
+                piece = unpacking.decompress(rest, _CHUNK)
+                rest = unpacking.unconsumed_tail or unpacking.unused_data
+                size = _grown(size, piece, exchange, limit_bytes)
+                yield piece
+        while not unpacking.eof and (piece := unpacking.decompress(b"", _CHUNK)):
+            size = _grown(size, piece, exchange, limit_bytes)
+            yield piece
+    except zlib.error:
+        raise FetchFailed(f"{exchange.host} announced content packed with gzip, and sent something else") from None
+    if not unpacking.eof:
+        raise FetchFailed(f"{exchange.host} sent packed content that ends too early")
+
+
+def _gzip() -> zlib._Decompress:
+    return zlib.decompressobj(wbits=31)
+
+
+def _grown(size: int, piece: bytes, exchange: _Exchange, limit_bytes: int) -> int:
+    exchange.clock.check(exchange.host)
+    if size + len(piece) > limit_bytes:
+        raise FetchFailed(f"the answer of {exchange.host} is larger than {limit_bytes} bytes when it is unpacked")
+    return size + len(piece)
+
+
 # One request and its answer
 
 
 class _Clock:
-    """How long all that belongs to one call may take."""
+    """How long all that belongs to one call may take, and whether anybody still waits for it."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, is_wanted: Callable[[], bool] | None = None) -> None:
         self.timeout_s = timeout_s
+        self.is_wanted = is_wanted
         self._deadline = time.monotonic() + timeout_s
+
+    def check(self, host: str) -> None:
+        """Raises FetchFailed when the time is over, FetchAbandoned when nobody waits."""
+        if self.is_wanted is not None and not self.is_wanted():
+            raise FetchAbandoned(f"what {host} sends is not wanted any more")
+        if self.is_over:
+            raise FetchFailed(f"{host} did not answer in full within {self.timeout_s:g} seconds")
 
     @property
     def left_s(self) -> float:
@@ -204,14 +379,19 @@ def _exchange(
 @contextlib.contextmanager
 def _told(host: str, clock: _Clock) -> Iterator[None]:
     """Turn what goes wrong on the way to `host`, and time that is over, into FetchFailed."""
-    late = f"{host} did not answer in full within {clock.timeout_s:g} seconds"
     try:
         yield
     except (HTTPError, http.client.HTTPException, OSError, UnicodeError) as error:
-        is_late = clock.is_over or isinstance(error, TimeoutError)
-        raise FetchFailed(late if is_late else f"{host} {_reason(error)}") from error
-    if clock.is_over:  # an answer without announced length looks whole when it is cut
-        raise FetchFailed(late)
+        clock.check(host)
+        raise FetchFailed(f"{host} {_reason(error)}", is_transient=_may_pass(error)) from error
+    clock.check(host)  # an answer without announced length looks whole when it is cut
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same may go well a moment later."""
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    return not isinstance(error, ssl.SSLError | UnicodeError | http.client.InvalidURL)
 
 
 def _reason(error: Exception) -> str:
@@ -221,6 +401,8 @@ def _reason(error: Exception) -> str:
         return f"has a certificate that cannot be trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"does not speak TLS as it should: {error.reason or error}"
+    if isinstance(error, TimeoutError):
+        return "takes no connection, or falls silent while it is made"
     if isinstance(error, ConnectionRefusedError):
         return "refuses the connection"
     if isinstance(error, OSError) and error.errno is not None:
@@ -230,20 +412,27 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _cut(held: socket.socket, clock: _Clock) -> Iterator[None]:
-    """End a connection when the time is over: a timeout of the socket begins anew with every byte that comes."""
+    """End a connection when the time is over, since a timeout of the socket begins anew with every byte that comes; or
+    when nobody waits any more.
+    """
+    done = threading.Event()
 
-    def cut() -> None:
-        with contextlib.suppress(OSError):
-            # Past TLS, whose own shutdown must not run beside a read of another thread.
-            socket.socket.shutdown(held, socket.SHUT_RDWR)
+    def watch() -> None:
+        is_wanted = clock.is_wanted
+        while not done.wait(clock.left_s if is_wanted is None else min(clock.left_s, _LOOK_S)):
+            if clock.is_over or not (is_wanted is None or is_wanted()):
+                with contextlib.suppress(OSError):
+                    # Past TLS, whose own shutdown must not run beside a read of another thread.
+                    socket.socket.shutdown(held, socket.SHUT_RDWR)
+                return
 
-    timer = threading.Timer(clock.left_s, cut)
-    timer.daemon = True
-    timer.start()
+    watching = threading.Thread(target=watch, name="fetch", daemon=True)
+    watching.start()
     try:
+        held.settimeout(clock.left_s)
         yield
     finally:
-        timer.cancel()
+        done.set()
 
 
 # Addresses
@@ -310,7 +499,8 @@ class _Guard:
         for tried, address in enumerate(permitted):
             if self.clock.is_over:
                 break
-            share_s = self.clock.left_s / (len(permitted) - tried)  # one that is silent leaves time for the next
+            # One that is silent leaves time for the next.
+            share_s = min(_CONNECT_S, self.clock.left_s / (len(permitted) - tried))
             try:
                 opened = connection.create_connection(
                     (address, port), share_s, socket_options=HTTPConnection.default_socket_options
@@ -318,7 +508,7 @@ class _Guard:
             except OSError as error:
                 problem = error
                 continue
-            opened.settimeout(self.clock.left_s)  # TLS has yet to be agreed on
+            opened.settimeout(min(_CONNECT_S, self.clock.left_s))  # TLS has yet to be agreed on
             return opened
         raise problem
 
@@ -363,7 +553,7 @@ def _parsed(url: str) -> Url:
     except LocationParseError:
         parsed = Url()
     if parsed.scheme not in _PORTS or not parsed.host:
-        raise FetchForbidden(f"{url[:80]!r} is no URL to use; it must begin with http:// or https:// and a host")
+        raise FetchForbidden(f"{shown(url)!r} is no URL to use; it must begin with http:// or https:// and a host")
     return parsed
 
 
@@ -372,7 +562,7 @@ def _joined(url: str, where: str) -> str:
     try:
         return urljoin(url, where)
     except ValueError:
-        raise FetchForbidden(f"{where[:80]!r}, where a redirect leads, cannot be read as a URL") from None
+        raise FetchForbidden(f"{shown(where)!r}, where a redirect leads, cannot be read as a URL") from None
 
 
 def _port(target: Url) -> int:

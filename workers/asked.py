@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+DATA_COMING = "data_coming"
+"""The kind of the answer that the data of a request are still being fetched: to be asked again, under its number."""
+
 
 @dataclass(frozen=True)
 class Asked:

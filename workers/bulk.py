@@ -18,6 +18,7 @@ from workers.asked import Answer, Asked
 from workers.child import Child, Event
 from workers.data import entries, sources
 from workers.deaths import after_death
+from workers.fetching import Fetch, fetching
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work, failure_of
 from workers.parts import Parts
@@ -80,7 +81,7 @@ class Prediction:
         deadline = time.monotonic() + _PATIENCE_S
 
         def is_wanted() -> bool:
-            return not (lease.is_lost or lease.is_cancel_requested or self._is_stopping())
+            return not self._is_pointless(lease)
 
         while True:
             try:
@@ -112,27 +113,29 @@ class Prediction:
     def compute(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Read and predict in a process of its own, piece by piece; its files are gone afterwards."""
         folder = self._scratch.attempt(attempt.name)
+        parts = self._parts
         try:
-            return self._computed(attempt, lease, folder)
+            with fetching(parts.settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)) as fetch:
+                return self._computed(attempt, lease, folder, fetch)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
+    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, fetch: Fetch) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         head = spec["head"]
         given = self._patiently(lambda: entries(spec, parts.objects), lease)
-        data = sources(given, parts.data_roots, with_folders=True)
+        data = sources(given, parts.data_roots, fetch=fetch, with_folders=True)
         version = parts.records.versions.get(head["version_id"])
         result = folder / "result"
         # Fetched patiently first, and held for as long as the process may read it.
         manifest = manifest_of(version)
 
-        def fetch() -> None:
+        def fetch_model() -> None:
             with parts.cache.folder(parts.objects, manifest):
                 pass
 
-        self._patiently(fetch, lease)
+        self._patiently(fetch_model, lease)
         with parts.cache.folder(parts.objects, manifest) as model:
             specification: Json = {
                 "task": attempt.name,
@@ -203,10 +206,10 @@ class Prediction:
         return report | {"result": _stored(form, stored)}
 
     def _patiently(self, do: Callable[[], Any], lease: LeaseKeeper) -> Any:
-        def is_pointless() -> bool:
-            return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
+        return patiently(do, lambda: self._is_pointless(lease))
 
-        return patiently(do, is_pointless)
+    def _is_pointless(self, lease: LeaseKeeper) -> bool:
+        return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
 
 
 class RowsTelling(Telling):

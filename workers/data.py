@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from ml.connectors.source import LinesSource, Source, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.objects.base import Objects
+from storage.remote_address import REMOTE
+from workers.fetching import Fetch
 
-_REMOTE = ("s3://", "http://", "https://", "dataset://")
+# Also what no data begins with, so that a wrong address is not taken for a line.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s,;]*")
 _LISTED_BYTES = 2**30
 
 Json = dict[str, Any]
@@ -27,39 +31,54 @@ def entries(spec: Json, objects: Objects) -> list[str]:
     return list(spec["data"])
 
 
-def sources(data: list[str], roots: DataRoots, *, with_folders: bool = False) -> list[Json]:
+def sources(data: list[str], roots: DataRoots, *, fetch: Fetch | None = None, with_folders: bool = False) -> list[Json]:
     """Each file entry as {"path", "name"}; lines in memory together as one {"lines"}. The first entry says which it is.
 
+    fetch : what brings the files of other hosts here; None to refuse them.
     with_folders : whether a folder stands for the files in it, by name, but for those whose names begin with a dot.
     Raises BadInput for entries that mix both or that name a place which cannot be read, OutsideDataRoots for paths that
-    lead out of the data roots.
+    lead out of the data roots, and what `fetch` raises.
     """
-    for entry in data:
-        if entry.startswith(_REMOTE):
-            raise BadInput(
-                f"data cannot be read from {entry[:200]!r}; "
-                "give the path of a file in a data root or the lines themselves"
-            )
     if not data:
         return []
     # Only the first line is looked up in the data roots: there may be millions.
-    if not roots.looks_like_path(data[0]):
+    if not data[0].startswith(REMOTE) and not roots.looks_like_path(data[0]):
+        _check_no_address(data[0])
         return [{"lines": data}]
+    remote = list(dict.fromkeys(entry for entry in data if entry.startswith(REMOTE)))
     for entry in data:
-        if not roots.looks_like_path(entry):
+        if not entry.startswith(REMOTE) and not roots.looks_like_path(entry):
             raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
-    found = [{"path": str(roots.resolve(entry)), "name": entry} for entry in data]
-    return [each for one in found for each in _files(one)] if with_folders else found
+    # Paths first: whoever names one that may not be read need not have anything fetched.
+    found = {entry: _local(entry, roots, with_folders) for entry in data if not entry.startswith(REMOTE)}
+    if remote:
+        if fetch is None:
+            raise BadInput("data cannot be read from other hosts here")
+        found |= dict(zip(remote, fetch(remote, with_folders), strict=True))
+    return [each for entry in data for each in found[entry]]
 
 
-def inline(encoded: bytes, roots: DataRoots) -> list[Source]:
+def _local(entry: str, roots: DataRoots, with_folders: bool) -> list[Json]:
+    found = {"path": str(roots.resolve(entry)), "name": entry}
+    return _files(found) if with_folders else [found]
+
+
+def _check_no_address(line: str) -> None:
+    if _ADDRESS.fullmatch(line):
+        raise BadInput(
+            f"data cannot be read from {line[:200]!r}; give the path of a file in a data root, an address that begins "
+            f"with {', '.join(REMOTE)}, or the lines themselves"
+        )
+
+
+def inline(encoded: bytes, roots: DataRoots, fetch: Fetch | None = None) -> list[Source]:
     """The sources of entries that came with a request, as an array of JSON without blanks; raises as `sources` does."""
     if encoded[:2] == b'["' and b"/" not in encoded and b"\\" not in encoded:
         # No address, and no path but for the name of a file: whether the first is one decides about all.
         first = encoded[2 : encoded.index(b'"', 2)].decode()
         if not roots.looks_like_path(first):
             return [LinesSource(encoded=encoded)]
-    return [from_json(each) for each in sources(orjson.loads(encoded), roots)]
+    return [from_json(each) for each in sources(orjson.loads(encoded), roots, fetch=fetch)]
 
 
 def _files(entry: Json) -> list[Json]:

@@ -14,8 +14,9 @@ from ml.options import ServiceOptions, load_service
 from ml.options.requests import SECTIONS
 from ml.registry import find
 from ml.repository_files import CONFIG, METRICS, is_model
+from settings import Settings
 from storage.errors import StorageFull, StoreUnavailable
-from storage.fetch import fetch_file
+from storage.fetch import fetch_file, shown
 from storage.objects.manifest import upload_folder
 from storage.records import Attempt, State
 from workers import unpack
@@ -73,13 +74,7 @@ def _unpacked(parts: Parts, init: str, folder: Path, copy: Path) -> list[Json]:
     limit_bytes = settings.archive_limit_bytes
     if init.startswith(("http://", "https://")):
         archive = folder / "archive"
-        fetch_file(
-            init,
-            archive,
-            allow=settings.fetch_allow,
-            limit_bytes=settings.fetch_limit_bytes,
-            timeout_s=settings.fetch_timeout_s,
-        )
+        fetch_archive(init, archive, settings)
     else:
         archive = parts.data_roots.resolve(init)
     made = _run(init, archive, copy, limit_bytes)
@@ -90,6 +85,17 @@ def _unpacked(parts: Parts, init: str, folder: Path, copy: Path) -> list[Json]:
         f"{len(made['skipped'])} members of {_told(init)} were left out, as only files side by side are taken: {names}"
     )
     return [{"parameter": "model.init", "message": text}]
+
+
+def fetch_archive(url: str, path: Path, settings: Settings) -> None:
+    """Fetch an archive from another host. Raises what `fetch_file` raises."""
+    fetch_file(
+        url,
+        path,
+        allow=settings.fetch_allow,
+        limit_bytes=settings.fetch_limit_bytes,
+        timeout_s=settings.fetch_timeout_s,
+    )
 
 
 def _run(init: str, archive: Path, copy: Path, limit_bytes: int) -> Json:
@@ -122,11 +128,7 @@ def _refused(init: str, reason: str) -> BadParameter:
 
 def _told(init: str) -> str:
     """The archive in messages: without what a URL may carry of credentials."""
-    if "://" in init:
-        scheme, _, rest = init.partition("://")
-        host, slash, path = rest.partition("/")
-        init = f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
-    return f"the archive {init[:200]}"
+    return f"the archive {shown(init) if '://' in init else init[:200]}"
 
 
 def _configuration(copy: Path, spec: Json) -> Json:

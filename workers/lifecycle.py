@@ -12,7 +12,14 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from ml.errors import MlError
-from storage.errors import LiveUnavailable, RecordsUnavailable, StorageError, StoreUnavailable, Superseded
+from storage.errors import (
+    FetchAbandoned,
+    LiveUnavailable,
+    RecordsUnavailable,
+    StorageError,
+    StoreUnavailable,
+    Superseded,
+)
 from storage.live import Counts
 from storage.records import Attempt, Ended, Kind, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
@@ -110,6 +117,9 @@ def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, tries_max: int) -> Wo
         return work(attempt, lease)
     except Superseded:
         raise
+    except FetchAbandoned:
+        lease.check()
+        return Work(State.CANCELLED) if lease.is_cancel_requested else Work(State.QUEUED, "paused")
     except StoreUnavailable as error:
         # Not the task's fault, and it was waited for: another attempt, maybe elsewhere, goes on from the checkpoint.
         _log.warning("%s met a store that does not answer: %s", attempt.name, error)

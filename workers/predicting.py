@@ -17,9 +17,11 @@ from storage.errors import StorageError
 from storage.live import LOST, Taken
 from storage.records import Version
 from workers.asked import Asked, failed, told
+from workers.beside import DataComing, Errands
 from workers.data import entries, inline
 from workers.figures import PredictionFigures
 from workers.parts import Parts
+from workers.queue import Overloaded
 from workers.tracing import Stopwatch, traces
 from workers.version_files import manifest_of
 from workers.warm import Warm
@@ -54,6 +56,7 @@ class Predictor:
         self._parts = parts
         self._warm: Warm[serving.Model] = Warm(parts.settings.models_limit_bytes, self._given_up)
         self._options: dict[bytes, tuple[Json, PredictionOptions]] = {}
+        self._errands = Errands(parts)
         self.forget = forget
         self.figures = PredictionFigures().of("")
         self._traces = traces()
@@ -81,13 +84,17 @@ class Predictor:
         if self._traces is not None:
             for job in jobs:
                 self._trace(job, len(jobs))
+        for job in jobs:
+            self._errands.end(job.taken.id)
         return [(job.taken.id, job.answer or LOST) for job in jobs]
 
     def _guarded(self, job: _Job, work: Callable[[_Job], None]) -> None:
         """Do a part of a job; what it raises becomes its answer."""
         try:
             work(job)
-        except (MlError, StorageError) as error:
+        except DataComing as error:
+            job.answer, job.question = failed(error.kind, ""), None
+        except (MlError, StorageError, Overloaded) as error:
             job.answer, job.question = failed(error.kind, str(error), getattr(error, "section", None)), None
             self._note_failure(job, error.kind)
         except Exception:
@@ -116,7 +123,7 @@ class Predictor:
         if job.stopwatch is not None:
             job.stopwatch.note("load", job.load_s)
         data = asked.data or orjson.dumps(entries(request, self._parts.objects))
-        found = inline(data, self._parts.data_roots)
+        found = inline(data, self._parts.data_roots, self._errands.of(job.taken.id))
         fetched_s = time.perf_counter() - began - job.load_s
         job.question = job.model.read(found, options)
         job.question.seconds["input"] += fetched_s

@@ -148,15 +148,17 @@ class Queue:
         timeout_s: float,
         mark: str | None = None,
         is_connected: Callable[[], bool] = lambda: True,
+        request_id: str = "",
     ) -> Answer:
         """Have a worker answer a prediction.
 
         batch : name of the list of what may be computed together, "<model>:<digest>".
         mark : of changes, at which it was made up what is asked; None not to look at it.
         is_connected : whether the caller is still there; asked when the answer takes longer than usual.
+        request_id : its number; a new one when it is empty.
         Raises NoAnswer after `timeout_s`, Overloaded, CallerGone, Changed, LiveUnavailable when Redis is down.
         """
-        request_id = uuid.uuid4().hex
+        request_id = request_id or uuid.uuid4().hex
         deadline = time.monotonic() + timeout_s
         request = Request(request_id, batch, self._replies.name, timeout_s, asked.joined(), mark)
         waiter = self._replies.expect(request_id)

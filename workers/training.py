@@ -17,6 +17,7 @@ from workers.child import Standby
 from workers.data import entries, sources
 from workers.deaths import after_death
 from workers.export import export_newest
+from workers.fetching import Fetch, fetching
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
 from workers.metrics import TellingFolder, telling_of
@@ -45,8 +46,10 @@ class Training:
     def __call__(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """One attempt; its files live in a scratch folder that is gone afterwards."""
         folder = self._scratch.attempt(attempt.name)
+        parts = self._parts
         try:
-            return self._train(attempt, lease, folder)
+            with fetching(parts.settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)) as fetch:
+                return self._train(attempt, lease, folder, fetch)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -59,10 +62,11 @@ class Training:
         self._standby.close()
         self._scratch.close()
 
-    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
+    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, fetch: Fetch) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
-        data = sources(self._patiently(lambda: entries(spec, parts.objects), lease), parts.data_roots)
+        given = self._patiently(lambda: entries(spec, parts.objects), lease)
+        data = sources(given, parts.data_roots, fetch=fetch)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
         previous = self._patiently(
             lambda: previous_of(parts, attempt, folder, lease, self._is_stopping),
@@ -126,10 +130,10 @@ class Training:
         return str(target)
 
     def _patiently(self, do: Callable[[], _Found], lease: LeaseKeeper) -> _Found:
-        def is_pointless() -> bool:
-            return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
+        return patiently(do, lambda: self._is_pointless(lease))
 
-        return patiently(do, is_pointless)
+    def _is_pointless(self, lease: LeaseKeeper) -> bool:
+        return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
 
     def _work(self, attempt: Attempt, lease: LeaseKeeper, outcome: Outcome) -> Work:
         match outcome.ending:

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 
 from api import accepting, bulk, data, pushing
 from api.answers import Json, document, dump, envelope, failure, with_warnings, written
+from api.asking import answer_to
 from api.body import read_object
 from api.mustache import Template, TooMuch
 from api.parts import IS_CONNECTED, Parts, account, parts, trace_carried
@@ -98,7 +99,8 @@ def _asked(
     )
     try:
         # How long another host takes is not for us to say.
-        with parts.slots.held() if question.network else parts.predictions.held():
+        waits_for_hosts = question.network is not None or data.are_remote(entries)
+        with parts.slots.held() if waits_for_hosts else parts.predictions.held():
             return _answered(parts, service, question, asked, warnings, mark, began)
     finally:
         if key is not None:
@@ -115,14 +117,7 @@ def _answered(
     began: float,
 ) -> Response:
     try:
-        answer = parts.queue.predict(
-            asked,
-            question.lane,
-            question.batch,
-            parts.settings.predict_timeout_s,
-            mark,
-            request.environ.get(IS_CONNECTED, lambda: True),
-        )
+        answer = answer_to(parts, question, asked, mark, request.environ.get(IS_CONNECTED, lambda: True))
     except (NoAnswer, Overloaded, CallerGone) as error:
         count(parts, service.id, None)
         return failure(error.kind, str(error))

@@ -87,6 +87,36 @@ class Cache:
         with contextlib.suppress(StoreUnavailable, StorageFull):
             self.trim()
 
+    @contextlib.contextmanager
+    def room(self) -> Iterator[Path]:
+        """A folder of the caller's own, which is gone when the block ends; what it holds is safe from eviction.
+
+        Raises StoreUnavailable, StorageFull.
+        """
+        with self._use() as folder:
+            yield folder
+        with contextlib.suppress(StoreUnavailable, StorageFull):
+            self.trim()
+
+    def take(self, sha256: str, size: int, target: Path) -> bool:
+        """Give a sound entry the second name `target`, in a room; False when there is none.
+
+        Raises StoreUnavailable, StorageFull.
+        """
+        with self._errors():
+            return self._take(check_sha256(sha256), size, target)
+
+    def keep(self, sha256: str, size: int, path: Path) -> None:
+        """Make a file in a room an entry. sha256, size : of its content, which the caller has verified.
+
+        Raises StoreUnavailable, StorageFull.
+        """
+        check_sha256(sha256)
+        with contextlib.suppress(StorageFull):
+            self.trim(size)
+        with self._errors():
+            self._keep(sha256, path)
+
     def trim(self, room_bytes: int = 0) -> None:
         """Remove what dead processes left, then the entries longest unused until `room_bytes` would fit."""
         with self._errors():
@@ -101,11 +131,11 @@ class Cache:
     def _provide(self, objects: Objects, file: ManifestFile, target: Path) -> None:
         check_sha256(file.sha256)  # it becomes a file name
         with self._errors():
-            if self._take(file, target):
+            if self._take(file.sha256, file.size, target):
                 return
         with self._alone(file.sha256):
             with self._errors():
-                if self._take(file, target):  # fetched by another process meanwhile
+                if self._take(file.sha256, file.size, target):  # fetched by another process meanwhile
                     return
             self.trim(file.size)
             try:
@@ -117,18 +147,18 @@ class Cache:
             if stored.size != file.size:
                 raise ChecksumMismatch(f"{file.key!r} has {stored.size} bytes, its record says {file.size}")
             with self._errors():
-                self._keep(file, target)
+                self._keep(file.sha256, target)
 
-    def _take(self, file: ManifestFile, target: Path) -> bool:
+    def _take(self, sha256: str, size: int, target: Path) -> bool:
         """Give a sound entry the second name `target`; False when there is none. Removes a damaged one."""
-        entry = self._entries / file.sha256
+        entry = self._entries / sha256
         try:
             _link(entry, target)
         except FileNotFoundError:
             return False
         found = target.stat()
-        sound = found.st_size == file.size and found.st_mtime_ns == _MARK
-        if sound or (found.st_size == file.size and sha256_of(target) == file.sha256):
+        sound = found.st_size == size and found.st_mtime_ns == _MARK
+        if sound or (found.st_size == size and sha256_of(target) == sha256):
             _mark(target)
             return True
         with contextlib.suppress(FileNotFoundError):
@@ -137,7 +167,7 @@ class Cache:
         target.unlink()
         return False
 
-    def _keep(self, file: ManifestFile, target: Path) -> None:
+    def _keep(self, sha256: str, target: Path) -> None:
         """Make a verified file an entry; forced to the disk, so that the mark holds after a power cut."""
         descriptor = os.open(target, os.O_RDONLY)
         try:
@@ -147,7 +177,7 @@ class Cache:
             os.close(descriptor)
         _mark(target)
         with contextlib.suppress(FileExistsError):
-            _link(target, self._entries / file.sha256)
+            _link(target, self._entries / sha256)
 
     def _evict(self, limit_bytes: int) -> None:
         """Remove unused entries, the longest unused first, until at most `limit_bytes` are left."""

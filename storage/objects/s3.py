@@ -38,6 +38,7 @@ class S3Options:
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = None
+    profile: str | None = None
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 20.0
     attempts: int = 3
@@ -246,38 +247,10 @@ class S3Objects(Objects):
         place = (os.getpid(), hasty)
         if place not in self._clients:
             try:
-                self._clients[place] = self._connect(hasty)
+                self._clients[place] = client_of(self._options, hasty=hasty)
             except ValueError as error:  # what botocore says of an address that is none
                 raise StoreUnavailable(f"{self._place}: {error}") from error
         return self._clients[place]
-
-    def _connect(self, hasty: bool) -> Any:
-        options = self._options
-        session = boto3.session.Session(
-            aws_access_key_id=options.access_key_id,
-            aws_secret_access_key=options.secret_access_key,
-            region_name=options.region,
-        )
-        config = Config(
-            signature_version="s3v4",
-            connect_timeout=min(1.0, options.connect_timeout_s) if hasty else options.connect_timeout_s,
-            read_timeout=min(2.0, options.read_timeout_s) if hasty else options.read_timeout_s,
-            retries={"total_max_attempts": 1 if hasty else options.attempts, "mode": "standard"},
-            max_pool_connections=16,
-            # Servers differ in the newer checksums; the signature covers a digest of the content in any case.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={
-                "addressing_style": "path" if options.endpoint_url else "auto",
-                "payload_signing_enabled": True,
-            },
-        )
-        return session.client(
-            "s3",
-            endpoint_url=options.endpoint_url,
-            region_name=session.region_name or "us-east-1",
-            config=config,
-        )
 
     @contextlib.contextmanager
     def _errors(self, key: str | None = None, full: bool = False) -> Iterator[None]:
@@ -292,6 +265,36 @@ class S3Objects(Objects):
             raise (StorageFull(text) if full and code in _FULL else StoreUnavailable(text)) from error
         except BotoCoreError as error:
             raise StoreUnavailable(f"{self._place}: {error}") from error
+
+
+def client_of(options: S3Options, *, hasty: bool = False) -> Any:
+    """A client of boto3. hasty : whether it gives up at once, for checks. Raises BotoCoreError and ValueError."""
+    session = boto3.session.Session(
+        profile_name=options.profile,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        region_name=options.region,
+    )
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=min(1.0, options.connect_timeout_s) if hasty else options.connect_timeout_s,
+        read_timeout=min(2.0, options.read_timeout_s) if hasty else options.read_timeout_s,
+        retries={"total_max_attempts": 1 if hasty else options.attempts, "mode": "standard"},
+        max_pool_connections=16,
+        # Servers differ in the newer checksums; the signature covers a digest of the content in any case.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={
+            "addressing_style": "path" if options.endpoint_url else "auto",
+            "payload_signing_enabled": True,
+        },
+    )
+    return session.client(
+        "s3",
+        endpoint_url=options.endpoint_url,
+        region_name=session.region_name or "us-east-1",
+        config=config,
+    )
 
 
 class _Nowhere(io.BytesIO):

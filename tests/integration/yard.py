@@ -74,8 +74,10 @@ class Yard:
     def send_tasks(self, tasks: list[Task]) -> int:
         return sum(self.send_task(task) for task in tasks)
 
-    def predict(self, asked: Asked, lane: str, batch: str, timeout_s: float, *_: object) -> Answer:
-        [(_, answer)] = self._predictor.answer([Taken(b"1", 0.0, asked.joined())])
+    def predict(
+        self, asked: Asked, lane: str, batch: str, timeout_s: float, *_: object, request_id: str = "1"
+    ) -> Answer:
+        [(_, answer)] = self._predictor.answer([Taken(request_id.encode(), 0.0, asked.joined())])
         return Answer.split(answer)
 
     # What tests do

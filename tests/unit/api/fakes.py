@@ -142,6 +142,7 @@ class FakeQueue:
         #: What was asked, its data with it, and the lane.
         self.asked: list[tuple[Json, str]] = []
         self.batches: list[str] = []
+        self.numbers: list[str] = []
         self.on_send: Callable[[Task], None] = lambda task: None
         self.reply: Callable[[Json], Answer] | None = lambda request: predicted(
             [{"uri": "1", "classes": [{"prob": 0.9, "cat": "setosa", "last": True}]}],
@@ -168,6 +169,7 @@ class FakeQueue:
         timeout_s: float,
         mark: str | None = None,
         is_connected: Callable[[], bool] = lambda: True,
+        request_id: str = "",
     ) -> Answer:
         self._live.answer()
         asked = Asked.split(asked.joined())  # what travels
@@ -176,6 +178,7 @@ class FakeQueue:
             request["data"] = orjson.loads(asked.data)
         self.asked.append((request, lane))
         self.batches.append(batch)
+        self.numbers.append(request_id)
         if mark is not None and mark != self._live.changes.mark:
             raise Changed
         if self.reply is None:

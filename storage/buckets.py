@@ -1,0 +1,165 @@
+"""Files in buckets of S3 that requests may name. Needs boto3 (extra `s3`)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
+
+from storage.errors import FetchAbandoned, FetchFailed
+from storage.fetch import Fetched, Known
+from storage.landing import CHUNK, landing, local_errors
+from storage.objects.s3 import S3Options, client_of
+from storage.remote import Limits
+from storage.remote_address import Place
+
+FILES_MAX = 10_000
+_MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+_TRANSIENT = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"})
+
+
+class Buckets:
+    """A server of S3. Safe to share between threads, not with a process that is forked."""
+
+    def __init__(self, endpoint_url: str | None, profile: str | None) -> None:
+        """endpoint_url : None for AWS. profile : of the files with credentials; None to find them as boto3 does."""
+        self._options = S3Options(endpoint_url=endpoint_url, profile=profile)
+        self._making = threading.Lock()
+
+    def files_in(self, place: Place) -> list[Place]:
+        """The objects right in a folder, by name, but for those whose names begin with a dot. Raises FetchFailed."""
+        prefix = place.key if place.is_folder else f"{place.key}/"
+        found: list[str] = []
+        with _told():
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=place.bucket, Prefix=prefix, Delimiter="/"):
+                found += [each["Key"] for each in page.get("Contents", [])]
+                if len(found) > FILES_MAX:
+                    raise FetchFailed(f"it holds more than {FILES_MAX} objects")
+        # What some consoles put in place of a folder ends with a slash.
+        names = [key for key in found if not key.endswith("/") and not key.removeprefix(prefix).startswith(".")]
+        return [Place(place.bucket, key) for key in sorted(names)]
+
+    def holds(self, place: Place) -> bool:
+        """Whether there is an object of that name. Raises FetchFailed."""
+        try:
+            with _told():
+                self._client.head_object(Bucket=place.bucket, Key=place.key)
+        except FetchFailed as error:
+            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) in _MISSING:
+                return False
+            raise
+        return True
+
+    def fetch(self, place: Place, path: Path, known: Known | None, limits: Limits) -> Fetched | None:
+        """The object at `path`; None when it is still the one that `known` tells of. Raises FetchFailed."""
+        with _told():
+            condition = {} if known is None else {"IfNoneMatch": known.etag}
+            try:
+                answer = self._client.get_object(Bucket=place.bucket, Key=place.key, **condition)
+            except ClientError as error:
+                if known is not None and _status(error) == 304:
+                    return None
+                raise
+        with contextlib.closing(answer["Body"]) as body:
+            if answer["ContentLength"] > limits.bytes:
+                raise FetchFailed(f"it is larger than {limits.bytes} bytes")
+            size, digest = 0, hashlib.sha256()
+            with local_errors(f"{path.name} cannot be written"), landing(path, durable=False) as file:
+                for chunk in _chunks(body, limits):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+                if size != answer["ContentLength"]:
+                    raise FetchFailed(f"it broke off after {size} bytes", is_transient=True)
+        etag = str(answer.get("ETag", ""))
+        return Fetched(size, digest.hexdigest(), Known(str(place), etag, "") if etag else None)
+
+    @cached_property
+    def _made(self) -> Any:
+        return client_of(self._options)
+
+    @property
+    def _client(self) -> Any:
+        with self._making:  # clients may be shared between threads, but not made by two at once
+            return self._made
+
+
+@dataclass(frozen=True)
+class BucketOrigin:
+    """An object in a bucket, as `storage.remote.Origin` has it. server : its endpoint; empty for AWS."""
+
+    buckets: Buckets
+    place: Place
+    server: str
+
+    @property
+    def name(self) -> str:
+        """The address, with the server: buckets of two servers may have the same name."""
+        return f"{self.server} {self.place}"
+
+    @property
+    def shown(self) -> str:
+        """The address as it was written."""
+        return str(self.place)
+
+    def fetch(self, path: Path, known: Known | None, limits: Limits) -> Fetched | None:
+        """See `storage.remote.Origin`."""
+        return self.buckets.fetch(self.place, path, known, limits)
+
+
+def _chunks(body: Any, limits: Limits) -> Iterator[bytes]:
+    clock = limits.clock()
+    while True:
+        if not limits.is_wanted():
+            raise FetchAbandoned("it is not wanted any more")
+        if clock() <= 0:
+            raise FetchFailed(f"it did not come in full within {limits.timeout_s:g} seconds")
+        with _told():
+            chunk: bytes = body.read(CHUNK)
+        if not chunk:
+            return
+        yield chunk
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what boto3 raises into FetchFailed."""
+    try:
+        yield
+    except ClientError as error:
+        _fail(error)
+    except (NoCredentialsError, ProfileNotFound) as error:
+        raise FetchFailed("this server has no credentials for it") from error
+    except (BotoCoreError, OSError) as error:
+        raise FetchFailed("the S3 server does not answer, or broke off", is_transient=True) from error
+    except ValueError as error:  # what botocore says of an address that is none
+        raise FetchFailed("the address of the S3 server cannot be used") from error
+
+
+def _fail(error: ClientError) -> NoReturn:
+    code, status = _code(error), _status(error)
+    if code in _MISSING:
+        raise FetchFailed("there is no such object") from error
+    if code == "NoSuchBucket":
+        raise FetchFailed("there is no such bucket") from error
+    if status in (401, 403):
+        raise FetchFailed("the S3 server does not let this server read it") from error
+    raise FetchFailed(
+        f"the S3 server answered {code[:80] or status}", is_transient=status >= 500 or code in _TRANSIENT
+    ) from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
