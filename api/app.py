@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.access import Access, Headers
 from api.answers import failure, speaks_deepdetect
-from api.blueprints import health, info, metrics, predict, services, tasks, train
+from api.blueprints import datasets, health, info, metrics, predict, services, tasks, train
 from api.compression import compress
 from api.figures import NO_ROUTE
 from api.parts import Parts, Sender, parts
@@ -72,7 +72,7 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, metrics, health):
+    for each in (info, services, train, predict, tasks, datasets, metrics, health):
         app.register_blueprint(each.blueprint)
     return app
 

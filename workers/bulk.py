@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from storage.records import Attempt, State
 from workers.asked import Answer, Asked
 from workers.child import Child, Event
 from workers.data import entries, sources
+from workers.datasets import fetched
 from workers.deaths import after_death
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work, failure_of
@@ -113,16 +115,19 @@ class Prediction:
         """Read and predict in a process of its own, piece by piece; its files are gone afterwards."""
         folder = self._scratch.attempt(attempt.name)
         try:
-            return self._computed(attempt, lease, folder)
+            with ExitStack() as held:
+                return self._computed(attempt, lease, folder, held)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
+    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         head = spec["head"]
         given = self._patiently(lambda: entries(spec, parts.objects), lease)
-        data = sources(given, parts.data_roots, with_folders=True)
+        pins = spec.get("datasets", {})
+        files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
+        data = sources(given, parts.data_roots, with_folders=True, fetched=files)
         version = parts.records.versions.get(head["version_id"])
         result = folder / "result"
         # Fetched patiently first, and held for as long as the process may read it.

@@ -12,9 +12,11 @@ from ml.connectors.source import LinesSource, Source, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.objects.base import Objects
+from workers.datasets import Fetched
 
 _REMOTE = ("s3://", "http://", "https://", "dataset://")
 _LISTED_BYTES = 2**30
+_NOTHING: Fetched = {}
 
 Json = dict[str, Any]
 
@@ -27,15 +29,18 @@ def entries(spec: Json, objects: Objects) -> list[str]:
     return list(spec["data"])
 
 
-def sources(data: list[str], roots: DataRoots, *, with_folders: bool = False) -> list[Json]:
+def sources(
+    data: list[str], roots: DataRoots, *, with_folders: bool = False, fetched: Fetched = _NOTHING
+) -> list[Json]:
     """Each file entry as {"path", "name"}; lines in memory together as one {"lines"}. The first entry says which it is.
 
     with_folders : whether a folder stands for the files in it, by name, but for those whose names begin with a dot.
+    fetched : the local files of entries that name data sets.
     Raises BadInput for entries that mix both or that name a place which cannot be read, OutsideDataRoots for paths that
     lead out of the data roots.
     """
     for entry in data:
-        if entry.startswith(_REMOTE):
+        if entry.startswith(_REMOTE) and entry not in fetched:
             raise BadInput(
                 f"data cannot be read from {entry[:200]!r}; "
                 "give the path of a file in a data root or the lines themselves"
@@ -43,23 +48,28 @@ def sources(data: list[str], roots: DataRoots, *, with_folders: bool = False) ->
     if not data:
         return []
     # Only the first line is looked up in the data roots: there may be millions.
-    if not roots.looks_like_path(data[0]):
+    if data[0] not in fetched and not roots.looks_like_path(data[0]):
         return [{"lines": data}]
+    found = []
     for entry in data:
+        if entry in fetched:
+            found += fetched[entry]
+            continue
         if not roots.looks_like_path(entry):
             raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
-    found = [{"path": str(roots.resolve(entry)), "name": entry} for entry in data]
-    return [each for one in found for each in _files(one)] if with_folders else found
+        one = {"path": str(roots.resolve(entry)), "name": entry}
+        found += _files(one) if with_folders else [one]
+    return found
 
 
-def inline(encoded: bytes, roots: DataRoots) -> list[Source]:
+def inline(encoded: bytes, roots: DataRoots, fetched: Fetched = _NOTHING) -> list[Source]:
     """The sources of entries that came with a request, as an array of JSON without blanks; raises as `sources` does."""
     if encoded[:2] == b'["' and b"/" not in encoded and b"\\" not in encoded:
         # No address, and no path but for the name of a file: whether the first is one decides about all.
         first = encoded[2 : encoded.index(b'"', 2)].decode()
         if not roots.looks_like_path(first):
             return [LinesSource(encoded=encoded)]
-    return [from_json(each) for each in sources(orjson.loads(encoded), roots)]
+    return [from_json(each) for each in sources(orjson.loads(encoded), roots, fetched=fetched)]
 
 
 def _files(entry: Json) -> list[Json]:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from storage.objects.manifest import download_folder, read_manifest, upload_fold
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
 from workers.data import entries, sources
+from workers.datasets import fetched
 from workers.deaths import after_death
 from workers.export import export_newest
 from workers.lease import LeaseKeeper
@@ -46,7 +48,8 @@ class Training:
         """One attempt; its files live in a scratch folder that is gone afterwards."""
         folder = self._scratch.attempt(attempt.name)
         try:
-            return self._train(attempt, lease, folder)
+            with ExitStack() as held:
+                return self._train(attempt, lease, folder, held)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -59,10 +62,13 @@ class Training:
         self._standby.close()
         self._scratch.close()
 
-    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path) -> Work:
+    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
-        data = sources(self._patiently(lambda: entries(spec, parts.objects), lease), parts.data_roots)
+        given = self._patiently(lambda: entries(spec, parts.objects), lease)
+        pins = spec.get("datasets", {})
+        files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
+        data = sources(given, parts.data_roots, fetched=files)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
         previous = self._patiently(
             lambda: previous_of(parts, attempt, folder, lease, self._is_stopping),

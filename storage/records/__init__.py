@@ -10,26 +10,33 @@ from sqlalchemy.exc import DatabaseError
 from storage.errors import RecordsUnavailable
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.database import Database
+from storage.records.datasets import Datasets
 from storage.records.rows import (
     MOVES,
     Account,
     Artifact,
     Attempt,
     AttemptRow,
+    Dataset,
+    DatasetFile,
     Key,
     Kind,
     ModelSize,
+    NewFile,
     NewTask,
     NewVersion,
+    Part,
     Repository,
     Service,
     State,
     Task,
+    Upload,
     Version,
 )
 from storage.records.schema import REVISION
 from storage.records.services import Repositories, Services
 from storage.records.tasks import Ended, Tasks, Waiting
+from storage.records.uploads import Uploads
 from storage.records.versions import Versions
 
 __all__ = [
@@ -39,17 +46,22 @@ __all__ = [
     "Artifact",
     "Attempt",
     "AttemptRow",
+    "Dataset",
+    "DatasetFile",
     "Ended",
     "Key",
     "Kind",
     "ModelSize",
+    "NewFile",
     "NewTask",
     "NewVersion",
+    "Part",
     "Records",
     "Repository",
     "Service",
     "State",
     "Task",
+    "Upload",
     "Version",
     "Waiting",
 ]
@@ -66,6 +78,8 @@ class Records:
         self.repositories = Repositories(database)
         self.tasks = Tasks(database)
         self.versions = Versions(database)
+        self.datasets = Datasets(database)
+        self.uploads = Uploads(database)
 
     @classmethod
     def connect(cls, url: str) -> Records:
