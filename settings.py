@@ -195,7 +195,7 @@ class Settings:
     )
     archive_limit_bytes: int = _setting(
         "MODELYARD_ARCHIVE_LIMIT_BYTES",
-        "Largest archive (`model.init`) in bytes that is unpacked, once it is unpacked.",
+        "Largest archive (`model.init`, or uploaded to a data set) in bytes that is unpacked, once it is unpacked.",
         _whole(1024, 2**50),
         20 * 2**30,
     )
@@ -205,6 +205,12 @@ class Settings:
         "* for every origin. Their requests need a key like all others, and browsers' own credentials are never used.",
         _origins,
         (),
+    )
+    dataset_file_limit_bytes: int = _setting(
+        "MODELYARD_DATASET_FILE_LIMIT_BYTES",
+        "Largest file in bytes that may be uploaded into a data set, in parts.",
+        _whole(1024, 2**50),
+        100 * 2**30,
     )
     push_timeout_s: float = _setting(
         "MODELYARD_PUSH_TIMEOUT_S",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from api import data, origins, repositories
+from api import data, datasets, origins, repositories
 from api.answers import Json
 from api.devices import choose_training
 from api.parts import Parts, trace_carried
@@ -154,6 +154,9 @@ def _complete(
     loaded = load_training(service.mllib, spec["connector"], merged)
     entries = data.entries_of(request.data)
     data.check_paths(parts, entries)
+    pins = datasets.pinned(parts, account, entries, is_training=True)
+    if pins:
+        spec["datasets"] = pins
     folder = repositories.folder_of(parts, parts.repository(service))
     if folder is not None:
         repositories.check_folder(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api import accepting, data
+from api import accepting, data, datasets
 from api.accepting import RECORD_BYTES, Repeatable
 from api.answers import Json
 from api.known import Known
@@ -38,9 +38,10 @@ def accept(
     _check(question)
     entries = data.entries_of(body.get("data"))
     data.check_paths(parts, entries)
+    pins = datasets.pinned(parts, account, entries)
     service = known.service
     engine = libraries()[service.mllib].engine
-    way = "ask" if _can_be_asked(parts, question, entries) else "compute"
+    way = "ask" if not pins and _can_be_asked(parts, question, entries) else "compute"
     queue, head, warnings = _queue(parts, engine, question, way)
     spec: Json = {
         "service": service.name,
@@ -51,6 +52,8 @@ def accept(
         "lane": question.lane,
         "batch": question.batch,
     }
+    if pins:
+        spec["datasets"] = pins
     if carried := trace_carried():
         spec["trace"] = carried
     if data.is_bulky(entries, RECORD_BYTES):

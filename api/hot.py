@@ -47,7 +47,7 @@ _WAITING_MOST = 4096
 # How long predictions may wait once the process is told to end: less than granian's --workers-kill-timeout.
 _ENDING_S = 5.0
 _DECIDING = ("x-api-key", "authorization", "host", "origin")
-_PATHS = ("/", "./", "../", "file://", *REMOTE)
+_PATHS = ("/", "./", "../", "file://", "dataset://", *REMOTE)
 _JSON = ("content-type", "application/json")
 
 _log = logging.getLogger(__name__)

@@ -59,6 +59,24 @@ class BodyTooLarge(Refusal):
     kind = "body_too_large"
 
 
+class FileTooLarge(Refusal):
+    """A file is larger than one of a data set may be."""
+
+    kind = "file_too_large"
+
+
+class ChecksumWrong(Refusal):
+    """What came is not what its checksum says."""
+
+    kind = "checksum_wrong"
+
+
+class UploadCompleting(Refusal):
+    """The parts of an upload are being put together; nothing about it can be changed meanwhile."""
+
+    kind = "upload_completing"
+
+
 class KeyNeeded(Refusal):
     """The request brings no key that is in force, and one is needed."""
 

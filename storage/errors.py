@@ -59,6 +59,54 @@ class KeyNotFound(StorageError):
     kind = "key_not_found"
 
 
+class DatasetNotFound(StorageError):
+    """The account has no data set of that name."""
+
+    kind = "dataset_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"data set {name!r} does not exist")
+
+
+class DatasetFileNotFound(StorageError):
+    """The data set holds no file of that path."""
+
+    kind = "dataset_file_not_found"
+
+
+class DatasetConflict(StorageError):
+    """A file would lie below another file, or take the place of a folder."""
+
+    kind = "dataset_conflict"
+
+
+class BadDatasetName(StorageError):
+    """A name that no data set can have, or a path that no file of one can have."""
+
+    kind = "bad_dataset_name"
+
+
+class UploadRefused(StorageError):
+    """What was uploaded is not what was promised, or an archive that cannot be unpacked."""
+
+    kind = "upload_refused"
+
+
+class DatasetFull(StorageError):
+    """A data set would hold more files than one may."""
+
+    kind = "dataset_full"
+
+
+class UploadNotFound(StorageError):
+    """The data set has no upload of that number that still goes on."""
+
+    kind = "upload_not_found"
+
+    def __init__(self, upload_id: object) -> None:
+        super().__init__(f"upload {upload_id} does not exist, or is over")
+
+
 class IdempotencyConflict(StorageError):
     """An Idempotency-Key came again with another request."""
 

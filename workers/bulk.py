@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from storage.records import Attempt, State
 from workers.asked import Answer, Asked
 from workers.child import Child, Event
 from workers.data import entries, sources
+from workers.datasets import fetched
 from workers.deaths import after_death
-from workers.fetching import Fetch, fetching
+from workers.fetching import fetching
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work, failure_of
 from workers.parts import Parts
@@ -113,19 +115,21 @@ class Prediction:
     def compute(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Read and predict in a process of its own, piece by piece; its files are gone afterwards."""
         folder = self._scratch.attempt(attempt.name)
-        parts = self._parts
         try:
-            with fetching(parts.settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)) as fetch:
-                return self._computed(attempt, lease, folder, fetch)
+            with ExitStack() as held:
+                return self._computed(attempt, lease, folder, held)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, fetch: Fetch) -> Work:
+    def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         head = spec["head"]
         given = self._patiently(lambda: entries(spec, parts.objects), lease)
-        data = sources(given, parts.data_roots, fetch=fetch, with_folders=True)
+        fetch = held.enter_context(fetching(settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)))
+        pins = spec.get("datasets", {})
+        files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
+        data = sources(given, parts.data_roots, fetch=fetch, fetched=files, with_folders=True)
         version = parts.records.versions.get(head["version_id"])
         result = folder / "result"
         # Fetched patiently first, and held for as long as the process may read it.

@@ -13,6 +13,7 @@ _GRACE_S = 3600.0
 """Nothing younger is cleaned: a worker that was taken over may still be writing below its own attempt."""
 
 _INPUTS_S = 86400.0
+_UPLOADS_S = 7 * 86400.0
 _log = logging.getLogger(__name__)
 
 
@@ -26,6 +27,7 @@ def clean(parts: Parts, grace_s: float = _GRACE_S) -> None:
         for task in parts.records.tasks.ended_uncleaned(max(grace_s, parts.settings.attempts_kept_s)):
             _clean_task(parts, task)
         _clean_inputs(parts)
+        _clean_datasets(parts, grace_s)
         parts.objects.clean(older_than_s=grace_s)
     except StorageError as error:
         _log.warning("cleaning stopped early: %s", error)
@@ -56,3 +58,16 @@ def _clean_inputs(parts: Parts) -> None:
             left.append(listed.key)
     if left:
         parts.objects.delete(left)
+
+
+def _clean_datasets(parts: Parts, grace_s: float) -> None:
+    """Delete files that left their data sets and that no task needs any more, and what is left of uploads."""
+    # The grace covers requests that found a file and are not tasks yet, and predictions, which never are.
+    datasets, uploads = parts.records.datasets, parts.records.uploads
+    if left := datasets.left_files(parts.records.tasks.open_pins(), grace_s, max(grace_s, _INPUTS_S)):
+        parts.objects.delete([key for _, key in left])
+        datasets.forget_files([number for number, _ in left])
+    for upload in uploads.left(grace_s, max(grace_s, _UPLOADS_S)):
+        uploads.end(upload.id)  # whoever still sends parts is told that it is over
+        parts.objects.delete_prefix(upload.prefix)
+        uploads.forget([upload.id])

@@ -12,13 +12,16 @@ import orjson
 from ml.connectors.source import LinesSource, Source, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
+from storage.dataset_names import SCHEME
 from storage.objects.base import Objects
 from storage.remote_address import REMOTE
+from workers.datasets import Fetched
 from workers.fetching import Fetch
 
 # Also what no data begins with, so that a wrong address is not taken for a line.
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s,;]*")
 _LISTED_BYTES = 2**30
+_NOTHING: Fetched = {}
 
 Json = dict[str, Any]
 
@@ -31,26 +34,39 @@ def entries(spec: Json, objects: Objects) -> list[str]:
     return list(spec["data"])
 
 
-def sources(data: list[str], roots: DataRoots, *, fetch: Fetch | None = None, with_folders: bool = False) -> list[Json]:
+def sources(
+    data: list[str],
+    roots: DataRoots,
+    *,
+    fetch: Fetch | None = None,
+    fetched: Fetched = _NOTHING,
+    with_folders: bool = False,
+) -> list[Json]:
     """Each file entry as {"path", "name"}; lines in memory together as one {"lines"}. The first entry says which it is.
 
     fetch : what brings the files of other hosts here; None to refuse them.
     with_folders : whether a folder stands for the files in it, by name, but for those whose names begin with a dot.
+    fetched : the local files of entries that name data sets.
     Raises BadInput for entries that mix both or that name a place which cannot be read, OutsideDataRoots for paths that
     lead out of the data roots, and what `fetch` raises.
     """
     if not data:
         return []
+
+    def lies_elsewhere(entry: str) -> bool:
+        return entry in fetched or entry.startswith(REMOTE)
+
     # Only the first line is looked up in the data roots: there may be millions.
-    if not data[0].startswith(REMOTE) and not roots.looks_like_path(data[0]):
+    if not lies_elsewhere(data[0]) and not roots.looks_like_path(data[0]):
         _check_no_address(data[0])
         return [{"lines": data}]
     remote = list(dict.fromkeys(entry for entry in data if entry.startswith(REMOTE)))
     for entry in data:
-        if not entry.startswith(REMOTE) and not roots.looks_like_path(entry):
+        if not lies_elsewhere(entry) and not roots.looks_like_path(entry):
             raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
     # Paths first: whoever names one that may not be read need not have anything fetched.
-    found = {entry: _local(entry, roots, with_folders) for entry in data if not entry.startswith(REMOTE)}
+    found = {entry: _local(entry, roots, with_folders) for entry in data if not lies_elsewhere(entry)}
+    found |= {entry: fetched[entry] for entry in data if entry in fetched}
     if remote:
         if fetch is None:
             raise BadInput("data cannot be read from other hosts here")
@@ -67,18 +83,20 @@ def _check_no_address(line: str) -> None:
     if _ADDRESS.fullmatch(line):
         raise BadInput(
             f"data cannot be read from {line[:200]!r}; give the path of a file in a data root, an address that begins "
-            f"with {', '.join(REMOTE)}, or the lines themselves"
+            f"with {', '.join((*REMOTE, SCHEME))}, or the lines themselves"
         )
 
 
-def inline(encoded: bytes, roots: DataRoots, fetch: Fetch | None = None) -> list[Source]:
+def inline(
+    encoded: bytes, roots: DataRoots, *, fetch: Fetch | None = None, fetched: Fetched = _NOTHING
+) -> list[Source]:
     """The sources of entries that came with a request, as an array of JSON without blanks; raises as `sources` does."""
     if encoded[:2] == b'["' and b"/" not in encoded and b"\\" not in encoded:
         # No address, and no path but for the name of a file: whether the first is one decides about all.
         first = encoded[2 : encoded.index(b'"', 2)].decode()
         if not roots.looks_like_path(first):
             return [LinesSource(encoded=encoded)]
-    return [from_json(each) for each in sources(orjson.loads(encoded), roots, fetch=fetch)]
+    return [from_json(each) for each in sources(orjson.loads(encoded), roots, fetch=fetch, fetched=fetched)]
 
 
 def _files(entry: Json) -> list[Json]:

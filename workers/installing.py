@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,11 @@ from ml.options.requests import SECTIONS
 from ml.registry import find
 from ml.repository_files import CONFIG, METRICS, is_model
 from settings import Settings
-from storage.errors import StorageFull, StoreUnavailable
+from storage.errors import StorageFull
 from storage.fetch import fetch_file, shown
 from storage.objects.manifest import upload_folder
 from storage.records import Attempt, State
-from workers import unpack
+from workers.archives import Unpackable, unpacked
 from workers.importing import describe, published, read_text
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
@@ -28,9 +25,6 @@ from workers.scratch import Scratch
 
 Json = dict[str, Any]
 
-MEMBERS_MAX = 10_000
-_MEMORY_BYTES = 2 * 2**30
-_WAIT_S = 3600.0
 _CONFIG_BYTES = 2**20
 
 
@@ -101,25 +95,12 @@ def fetch_archive(url: str, path: Path, settings: Settings) -> None:
 def _run(init: str, archive: Path, copy: Path, limit_bytes: int) -> Json:
     if not archive.is_file():
         raise BadParameter(name="model.init", section="model", message=f"{_told(init)} is no file that lies there")
-    limits = (str(limit_bytes), str(MEMBERS_MAX), str(_MEMORY_BYTES))
-    command = [sys.executable, "-I", "-S", unpack.__file__, str(archive), str(copy), *limits]
     try:
-        done = subprocess.run(
-            command, env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_WAIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise _refused(init, f"unpacking it takes longer than {_WAIT_S:g} s") from None
-    except OSError as error:
-        raise StoreUnavailable(f"no process could be started to unpack an archive: {error.strerror}") from error
-    try:
-        made: Json = json.loads(done.stdout)
-    except ValueError:
-        raise _refused(init, "unpacking it ended the unpacking process") from None
-    if "error" in made:
-        if os.strerror(28) in made["error"]:
-            raise StorageFull(f"{_told(init)}: {made['error']}")
-        raise _refused(init, made["error"])
-    return made
+        return unpacked(archive, copy, limit_bytes)
+    except Unpackable as error:
+        raise _refused(init, str(error)) from None
+    except StorageFull as error:
+        raise StorageFull(f"{_told(init)}: {error}") from None
 
 
 def _refused(init: str, reason: str) -> BadParameter:

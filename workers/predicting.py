@@ -19,6 +19,7 @@ from storage.records import Version
 from workers.asked import Asked, failed, told
 from workers.beside import DataComing, Errands
 from workers.data import entries, inline
+from workers.datasets import fetched
 from workers.figures import PredictionFigures
 from workers.parts import Parts
 from workers.queue import Overloaded
@@ -27,6 +28,7 @@ from workers.version_files import manifest_of
 from workers.warm import Warm
 
 _KEPT = 4096
+_OF_ONE_REQUEST = {"data_key", "datasets"}
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
@@ -123,9 +125,12 @@ class Predictor:
         if job.stopwatch is not None:
             job.stopwatch.note("load", job.load_s)
         data = asked.data or orjson.dumps(entries(request, self._parts.objects))
-        found = inline(data, self._parts.data_roots, self._errands.of(job.taken.id))
-        fetched_s = time.perf_counter() - began - job.load_s
-        job.question = job.model.read(found, options)
+        fetch = self._errands.of(job.taken.id)
+        pins: Json = request.get("datasets", {})
+        with fetched(self._parts, pins, orjson.loads(data) if pins else ()) as files:
+            found = inline(data, self._parts.data_roots, fetch=fetch, fetched=files)
+            fetched_s = time.perf_counter() - began - job.load_s
+            job.question = job.model.read(found, options)
         job.question.seconds["input"] += fetched_s
         if job.stopwatch is not None:
             job.stopwatch.note("input", job.question.seconds["input"])
@@ -139,7 +144,7 @@ class Predictor:
                 request["mllib"], request["connector"], request["parameters"], type=request["type"]
             ).value
             kept = request, options
-            if "data_key" not in request:
+            if not request.keys() & _OF_ONE_REQUEST:
                 if len(self._options) >= _KEPT:
                     self._options.clear()
                 self._options[head] = kept

@@ -27,6 +27,7 @@ TASK_NAMES = {
     "clear": "modelyard.clear",
     "import": "modelyard.import",
     "predict": "modelyard.predict",
+    "upload": "modelyard.upload",
 }
 DRAIN = "modelyard.drain"
 SWEEP = "modelyard.sweep"

@@ -5,8 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from storage.landing import local_errors
 
 
 class Scratch:
@@ -26,6 +31,16 @@ class Scratch:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
+
+    @contextmanager
+    def own(self) -> Iterator[Path]:
+        """A folder that is gone when the block ends. Raises StorageFull, StoreUnavailable."""
+        with local_errors("no working folder can be made"):
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Delete the folder."""

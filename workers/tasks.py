@@ -30,6 +30,7 @@ from workers.queue import DRAIN, SWEEP, TASK_NAMES
 from workers.scratch import Scratch
 from workers.sweep import Sweep
 from workers.training import Training
+from workers.uploading import complete
 
 _log = logging.getLogger(__name__)
 QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
@@ -199,6 +200,16 @@ def predict(task_id: int) -> None:
         _ASKING.do(task_id, _prediction().ask)
     else:
         _COMPUTING.do(task_id, _prediction().compute)
+
+
+# Of the eight threads of a control worker as well.
+_UPLOADS = _Turns(2)
+
+
+@app.task(name=TASK_NAMES["upload"])
+def upload(task_id: int) -> None:
+    """Queue control: put the parts of an upload to a data set together."""
+    _UPLOADS.do(task_id, lambda attempt, lease: complete(_parts(), attempt, lease))
 
 
 @app.task(name=DRAIN)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ from storage.objects.manifest import download_folder, read_manifest, upload_fold
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
 from workers.data import entries, sources
+from workers.datasets import fetched
 from workers.deaths import after_death
 from workers.export import export_newest
-from workers.fetching import Fetch, fetching
+from workers.fetching import fetching
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
 from workers.metrics import TellingFolder, telling_of
@@ -46,10 +48,9 @@ class Training:
     def __call__(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """One attempt; its files live in a scratch folder that is gone afterwards."""
         folder = self._scratch.attempt(attempt.name)
-        parts = self._parts
         try:
-            with fetching(parts.settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)) as fetch:
-                return self._train(attempt, lease, folder, fetch)
+            with ExitStack() as held:
+                return self._train(attempt, lease, folder, held)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -62,11 +63,14 @@ class Training:
         self._standby.close()
         self._scratch.close()
 
-    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, fetch: Fetch) -> Work:
+    def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         given = self._patiently(lambda: entries(spec, parts.objects), lease)
-        data = sources(given, parts.data_roots, fetch=fetch)
+        fetch = held.enter_context(fetching(settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)))
+        pins = spec.get("datasets", {})
+        files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
+        data = sources(given, parts.data_roots, fetch=fetch, fetched=files)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
         previous = self._patiently(
             lambda: previous_of(parts, attempt, folder, lease, self._is_stopping),

@@ -1,8 +1,8 @@
 """Unpacks an archive, as a program of its own: what somebody else packed can ask for any amount of memory or time.
 
-`python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES` writes the plain files of a zip or tar
-archive side by side into FOLDER and prints a JSON object: `files`, `skipped`, or `error`. Nothing is imported but the
-standard library.
+`python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES [tree]` writes the plain files of a zip or
+tar archive into FOLDER, side by side or, with `tree`, in the folders that they have in the archive, and prints a JSON
+object: `files`, `skipped`, or `error`. Nothing is imported but the standard library.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class Refused(Exception):
 class Unpacking:
     """What was written so far, and what still may be."""
 
-    def __init__(self, folder: str, limit_bytes: int, members_max: int) -> None:
+    def __init__(self, folder: str, limit_bytes: int, members_max: int, is_tree: bool = False) -> None:
         self.folder = folder
+        self.is_tree = is_tree
         self.limit_bytes = limit_bytes
         self.members_max = members_max
         self.members = 0
@@ -81,7 +82,8 @@ class Unpacking:
         parts = tuple(self.check_path(path))
         if not parts:
             return
-        if parts[-1].startswith(".") or "__MACOSX" in parts:
+        is_hidden = any(part.startswith(".") for part in parts) if self.is_tree else parts[-1].startswith(".")
+        if is_hidden or "__MACOSX" in parts:
             self.skipped.append(path)
             return
         too_large = f"its content is larger than {self.limit_bytes} bytes"
@@ -100,6 +102,30 @@ class Unpacking:
             os.unlink(self.files[parts])
         self.files[parts] = target
 
+    def settle_tree(self) -> list[str]:
+        """Give the files their names, in their folders."""
+        if not self.files:
+            raise Refused("it holds no files")
+        names = []
+        for parts, path in self.files.items():
+            self.check_name(parts)
+            target = os.path.join(self.folder, *parts)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.rename(path, target)
+            names.append("/".join(parts))
+        return sorted(names)
+
+    @staticmethod
+    def check_name(parts: Sequence[str]) -> None:
+        """Refuse a name that a file cannot be kept under."""
+        for part in parts:
+            try:
+                is_fit = len(part.encode("utf-8")) <= NAME_BYTES and part.isprintable()
+            except UnicodeEncodeError:
+                is_fit = False
+            if not is_fit:
+                raise Refused(f"the name of its member {ascii(part)[:200]} cannot be used")
+
     def settle(self) -> list[str]:
         """Give the files their names; a folder around all of them is left out, and so are files in other folders."""
         if not self.files:
@@ -115,12 +141,7 @@ class Unpacking:
                 self.skipped.append("/".join(parts))
                 os.unlink(path)
                 continue
-            try:
-                is_fit = len(parts[-1].encode("utf-8")) <= NAME_BYTES and parts[-1].isprintable()
-            except UnicodeEncodeError:
-                is_fit = False
-            if not is_fit:
-                raise Refused(f"the name of its member {ascii(parts[-1])[:200]} cannot be used")
+            self.check_name(parts[-1:])
             os.rename(path, os.path.join(self.folder, parts[-1]))
             names.append(parts[-1])
         if not names:
@@ -193,14 +214,14 @@ def confine(limit_bytes: int, memory_bytes: int) -> None:
             system.unshare(_CLONE_NEWNET)
 
 
-def unpack(packed: IO[bytes], folder: str, limit_bytes: int, members_max: int) -> dict[str, Any]:
+def unpack(packed: IO[bytes], folder: str, limit_bytes: int, members_max: int, is_tree: bool = False) -> dict[str, Any]:
     """Unpack an archive into an empty folder; returns what `main` prints. After an error the folder is empty."""
-    made = Unpacking(folder, limit_bytes, members_max)
+    made = Unpacking(folder, limit_bytes, members_max, is_tree)
     try:
         is_zip = packed.read(4) in (b"PK\3\4", b"PK\5\6")
         packed.seek(0)
         (from_zip if is_zip else from_tar)(packed, made)
-        return {"files": made.settle(), "skipped": sorted(made.skipped)}
+        return {"files": made.settle_tree() if is_tree else made.settle(), "skipped": sorted(made.skipped)}
     except Refused as error:
         reason = str(error)
     except _BROKEN as error:
@@ -210,19 +231,22 @@ def unpack(packed: IO[bytes], folder: str, limit_bytes: int, members_max: int) -
         reason = "unpacking it takes too much memory"
     except OSError as error:
         reason = f"it cannot be unpacked: {error.strerror or error}"
-    for left in os.listdir(folder):
-        os.unlink(os.path.join(folder, left))
+    for place, folders, names in os.walk(folder, topdown=False):
+        for left in names:
+            os.unlink(os.path.join(place, left))
+        for left in folders:
+            os.rmdir(os.path.join(place, left))
     return {"error": reason}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print what came of it."""
     path, folder = arguments[:2]
-    limit_bytes, members_max, memory_bytes = map(int, arguments[2:])
+    limit_bytes, members_max, memory_bytes = map(int, arguments[2:5])
     # Before rights are given up; a pipe would block.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
         confine(limit_bytes, memory_bytes)
-        print(json.dumps(unpack(packed, folder, limit_bytes, members_max)))
+        print(json.dumps(unpack(packed, folder, limit_bytes, members_max, arguments[5:] == ["tree"])))
     return 0
 
 

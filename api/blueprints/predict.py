@@ -8,7 +8,7 @@ import time
 import orjson
 from flask import Blueprint, Response, request
 
-from api import accepting, bulk, data, pushing
+from api import accepting, bulk, data, datasets, pushing
 from api.answers import Json, document, dump, envelope, failure, with_warnings, written
 from api.asking import answer_to
 from api.body import read_object
@@ -91,12 +91,13 @@ def _asked(
     """The answer to a question about the data of a request. Raises Changed."""
     entries = data.entries_of(body.get("data"))
     data.check_paths(parts, entries)
+    pins = datasets.pinned(parts, account(), entries)
     key = data.store(parts, entries) if data.is_bulky(entries, INLINE_BYTES) else None
-    asked = (
-        Asked(question.encoded, orjson.dumps(entries), trace_carried())
-        if key is None
-        else Asked(orjson.dumps({**question.head, "data_key": key}), b"", trace_carried())
-    )
+    about: Json = {} if key is None else {"data_key": key}
+    if pins:
+        about["datasets"] = pins
+    head = orjson.dumps({**question.head, **about}) if about else question.encoded
+    asked = Asked(head, orjson.dumps(entries) if key is None else b"", trace_carried())
     try:
         # How long another host takes is not for us to say.
         waits_for_hosts = question.network is not None or data.are_remote(entries)

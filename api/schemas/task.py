@@ -49,7 +49,7 @@ class TaskSchema(Always):
     """A task in lists and polls of many."""
 
     task_id = fields.Integer(metadata=_told("Number of the task."))
-    kind = fields.String(metadata=_told("What it does: train, predict, clear or import."))
+    kind = fields.String(metadata=_told("What it does: train, predict, clear, import or upload."))
     state = fields.String(metadata=_told("queued, running, finished, failed or cancelled; the last three are final."))
     service = fields.String(allow_none=True, metadata=_told("Name of its service."))
     job = fields.Integer(
@@ -182,8 +182,8 @@ def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
         state=_choice(State, "state", arguments.get("state")),
         kind=_choice(Kind, "kind", arguments.get("kind")),
         service=service,
-        limit=_limit(arguments.get("limit")),
-        before_id=_cursor(arguments.get("cursor")),
+        limit=limit_of(arguments.get("limit")),
+        before_id=cursor_of(arguments.get("cursor")),
     )
 
 
@@ -218,7 +218,8 @@ def _choice(kinds: type[E], name: str, value: str | None) -> E | None:
         raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}") from None
 
 
-def _limit(value: str | None) -> int:
+def limit_of(value: str | None) -> int:
+    """How many a page holds at most. Raises BadQuery."""
     if value is None:
         return LIMIT
     number = _whole(value)
@@ -227,7 +228,8 @@ def _limit(value: str | None) -> int:
     return number
 
 
-def _cursor(value: str | None) -> int | None:
+def cursor_of(value: str | None) -> int | None:
+    """What `cursor_before` was given. Raises BadQuery."""
     if value is None:
         return None
     try:

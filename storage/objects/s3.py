@@ -123,6 +123,14 @@ class S3Objects(Objects):
         with self._errors():
             self._client(hasty=True).head_bucket(Bucket=self.bucket)
 
+    def upload_link(self, key: str, lifetime_s: int) -> str | None:
+        check_key(key)
+        with self._errors():
+            link: str = self._client().generate_presigned_url(
+                "put_object", Params=self._at(key), ExpiresIn=lifetime_s, HttpMethod="PUT"
+            )
+        return link
+
     def _read(self, key: str, target: BinaryIO, limit_bytes: int | None) -> Stored:
         for attempt in itertools.count(1):
             with self._errors(key):

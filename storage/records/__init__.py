@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from storage.errors import RecordsUnavailable
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.database import Database
+from storage.records.datasets import Datasets
 from storage.records.queues import Before, Queues, Running, Took
 from storage.records.rows import (
     MOVES,
@@ -17,20 +18,26 @@ from storage.records.rows import (
     Artifact,
     Attempt,
     AttemptRow,
+    Dataset,
+    DatasetFile,
     Key,
     Kind,
     ModelSize,
+    NewFile,
     NewTask,
     NewVersion,
+    Part,
     Repository,
     Service,
     State,
     Task,
+    Upload,
     Version,
 )
 from storage.records.schema import REVISION, now
 from storage.records.services import Repositories, Services
 from storage.records.tasks import Ended, Tasks, Waiting
+from storage.records.uploads import Uploads
 from storage.records.versions import Versions
 
 __all__ = [
@@ -41,12 +48,16 @@ __all__ = [
     "Attempt",
     "AttemptRow",
     "Before",
+    "Dataset",
+    "DatasetFile",
     "Ended",
     "Key",
     "Kind",
     "ModelSize",
+    "NewFile",
     "NewTask",
     "NewVersion",
+    "Part",
     "Records",
     "Repository",
     "Running",
@@ -54,6 +65,7 @@ __all__ = [
     "State",
     "Task",
     "Took",
+    "Upload",
     "Version",
     "Waiting",
 ]
@@ -71,6 +83,8 @@ class Records:
         self.tasks = Tasks(database)
         self.queues = Queues(database)
         self.versions = Versions(database)
+        self.datasets = Datasets(database)
+        self.uploads = Uploads(database)
 
     @classmethod
     def connect(cls, url: str) -> Records:

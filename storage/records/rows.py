@@ -37,6 +37,7 @@ class Kind(StrEnum):
     CLEAR = "clear"
     IMPORT = "import"
     PREDICT = "predict"
+    UPLOAD = "upload"
 
 
 @dataclass(frozen=True)
@@ -221,3 +222,90 @@ class Version:
     created_at: float
     pinned_at: float | None
     artifacts: list[Artifact] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Files that a user uploaded, under one name.
+
+    revision : 0 when it was made, one more with each change. file_count, size_bytes : of the files it holds now.
+    """
+
+    id: int
+    account_id: int
+    name: str
+    revision: int
+    created_at: float
+    changed_at: float
+    file_count: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file that is to be part of a data set: its path there, and where and what its content is."""
+
+    path: str
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """A file of a data set, with a content that never changes."""
+
+    id: int
+    path: str
+    key: str
+    size_bytes: int
+    sha256: str
+    facts: Json | None
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that comes in parts of `part_bytes`, the last one shorter.
+
+    sha256 : what the client says of the whole file. unpack : whether it is an archive whose members are wanted.
+    is_direct : whether its parts are written into the object store without us. task_id : the task that completes it.
+    """
+
+    id: int
+    dataset_id: int
+    path: str
+    size_bytes: int
+    sha256: str | None
+    part_bytes: int
+    unpack: bool
+    is_direct: bool
+    task_id: int | None
+    created_at: float
+    ended_at: float | None
+
+    @property
+    def part_count(self) -> int:
+        """How many parts it has; one even when it is empty."""
+        return max(1, -(-self.size_bytes // self.part_bytes))
+
+    def size_of(self, number: int) -> int:
+        """Bytes of the part `number`, counted from 1."""
+        return min(self.part_bytes, self.size_bytes - (number - 1) * self.part_bytes)
+
+    @property
+    def prefix(self) -> str:
+        """Where its parts lie in the object store."""
+        return f"uploads/{self.id}"
+
+    def part_key(self, number: int, sha256: str | None = None) -> str:
+        """The key of a part; without `sha256` that of one which came without us."""
+        return f"{self.prefix}/{number}" if sha256 is None else f"{self.prefix}/{number}-{sha256}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an upload that is there; its SHA-256 is not known when it came without us."""
+
+    number: int
+    size_bytes: int
+    sha256: str | None

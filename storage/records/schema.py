@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -40,7 +41,7 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
 
 
-REVISION = "0002"
+REVISION = "0003"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -237,4 +238,85 @@ artifacts = Table(
     Column("sha256", Text, nullable=False),
     UniqueConstraint("version_id", "name"),
     sqlite_autoincrement=True,
+)
+
+# What users upload. A data set has a number for each of its states: a file is in those from `added` up to, but without,
+# `removed`, and its row and content never change, so that a task which names data set and number knows all of it.
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("revision", Integer, nullable=False, default=0),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("changed_at", Double, nullable=False, default=now()),
+    Column("deleted_at", Double),
+    Index(
+        "uq_datasets_account_id_name",
+        "account_id",
+        "name",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+dataset_files = Table(
+    "dataset_files",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    # Rows, columns and classes, once a worker has read the file.
+    Column("facts", JSON(none_as_null=True)),
+    Column("created_at", Double, nullable=False, default=now()),
+    # Without `added` it is on its way: its row is there before its content, so that nothing can be forgotten.
+    Column("added", Integer),
+    Column("removed", Integer),
+    Column("removed_at", Double),
+    Index(
+        "uq_dataset_files_dataset_id_path",
+        "dataset_id",
+        "path",
+        unique=True,
+        sqlite_where=text("added IS NOT NULL AND removed IS NULL"),
+        postgresql_where=text("added IS NOT NULL AND removed IS NULL"),
+    ),
+    Index("ix_dataset_files_removed_at", "removed_at"),
+    sqlite_autoincrement=True,
+)
+
+# Files that come in parts, maybe over days.
+dataset_uploads = Table(
+    "dataset_uploads",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text),
+    Column("part_bytes", BigInteger, nullable=False),
+    # Whether the file is an archive, whose members are wanted.
+    Column("unpack", Boolean, nullable=False),
+    # Whether the client writes the parts into the object store itself.
+    Column("is_direct", Boolean, nullable=False),
+    Column("task_id", ForeignKey("tasks.id")),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("ended_at", Double),
+    Index("ix_dataset_uploads_dataset_id", "dataset_id"),
+    sqlite_autoincrement=True,
+)
+
+dataset_parts = Table(
+    "dataset_parts",
+    metadata,
+    Column("upload_id", ForeignKey("dataset_uploads.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
 )

@@ -743,6 +743,16 @@ class Tasks:
             rows = connection.execute(select(tasks.c.spec["data_key"].as_string()).where(_IS_OPEN)).scalars()
             return {key for key in rows if key is not None}
 
+    def open_pins(self) -> dict[int, int]:
+        """Of each data set that tasks which are not over still need: the oldest state (`revision`) of it they do."""
+        with self._database.read() as connection:
+            found = connection.execute(select(tasks.c.spec["datasets"]).where(_IS_OPEN)).scalars().all()
+        oldest: dict[int, int] = {}
+        for pins in found:
+            for dataset_id, revision in (pins or {}).values():
+                oldest[dataset_id] = min(revision, oldest.get(dataset_id, revision))
+        return oldest
+
     def mark_cleaned(self, task_id: int) -> None:
         """Note that the files of an ended task are gone."""
         with self._database.write() as connection:

@@ -20,6 +20,7 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+import requests
 
 from storage.errors import (
     ArtifactExists,
@@ -149,6 +150,20 @@ def test_a_file_of_several_parts_comes_back_as_it_was_put(store: Store, tmp_path
     assert store.objects.put_file("big", source) == stored
     with pytest.raises(ArtifactExists):
         store.objects.put_bytes("big", b"other")
+
+
+def test_link_takes_a_content_from_anybody(store: Store) -> None:
+    link = store.objects.upload_link("uploads/1/1", 60)
+    if store.kind == "folder":
+        assert link is None
+        return
+    assert link is not None
+    for content in (b"hello", b"hello again"):
+        assert requests.put(link, data=content, timeout=20).ok
+        assert store.objects.get_bytes("uploads/1/1") == content
+    assert [(each.key, each.size) for each in store.objects.list("uploads/1")] == [("uploads/1/1", 11)]
+    if store.kind == "rclone":  # the one that checks signatures
+        assert requests.put(link.replace("uploads/1/1", "uploads/1/2"), data=b"x", timeout=20).status_code == 403
 
 
 def test_nothing_is_a_content_too(store: Store, tmp_path: Path) -> None:

@@ -804,6 +804,7 @@ def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
     records.tasks.take_back_silent(3, LOST)
     records.tasks.ended_uncleaned(0.0)
     records.tasks.open_data_keys()
+    records.tasks.open_pins()
     records.tasks.request_cancel(tasks[1].id)
     finish(records, attempt)
     records.versions.of_task(tasks[0].id)

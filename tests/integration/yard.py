@@ -24,6 +24,7 @@ from workers.predicting import Predictor
 from workers.queue import Queue
 from workers.scratch import Scratch
 from workers.training import Training
+from workers.uploading import complete
 
 Json = dict[str, Any]
 
@@ -67,6 +68,8 @@ class Yard:
         elif task.kind is Kind.PREDICT:
             way = self.parts.records.tasks.spec(task.id)["way"]
             run_task(task.id, self.parts, self._asking.ask if way == "ask" else self._asking.compute)
+        elif task.kind is Kind.UPLOAD:
+            run_task(task.id, self.parts, lambda attempt, lease: complete(self.parts, attempt, lease))
         else:
             run_task(task.id, self.parts, lambda attempt, lease: import_model(self.parts, attempt, lease))
         return True

@@ -49,6 +49,18 @@ def test_places_that_cannot_be_read_are_named(roots: DataRoots, entry: str) -> N
         sources([entry], roots)
 
 
+def test_entries_of_data_sets_are_the_files_that_were_fetched(roots: DataRoots, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.csv")
+    both = [{"path": "/cache/0/a", "name": "dataset://d/a"}, {"path": "/cache/0/b", "name": "dataset://d/b"}]
+    fetched = {"dataset://d": both}
+    assert sources(["dataset://d", path], roots, fetched=fetched) == [*both, {"path": path, "name": path}]
+    assert inline(b'["dataset://d"]', roots, fetched) == [from_json(each) for each in both]
+    with pytest.raises(BadInput, match="both paths and lines"):
+        sources(["dataset://d", "1,2"], roots, fetched=fetched)
+    with pytest.raises(BadInput, match="cannot be read from"):
+        sources(["dataset://d", "dataset://other"], roots, fetched=fetched)
+
+
 @pytest.mark.parametrize("entry", ["/etc/passwd", "../../etc/passwd", "file:///etc/passwd"])
 def test_paths_outside_the_data_roots_are_refused(roots: DataRoots, entry: str) -> None:
     with pytest.raises(OutsideDataRoots):

@@ -213,3 +213,21 @@ def test_header_that_asks_for_all_memory_is_refused_by_the_program(folder: Path,
         for _ in range(400):
             file.write(bytes(2**20))
     assert "memory" in run(archive, folder, 200 * 2**20)["error"]
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_tree_keeps_its_folders(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    given = {"top/a.csv": b"a", "top/deep/b.csv": b"b", "top/.hidden/c.csv": b"c", "__MACOSX/d": b"d"}
+    made = unpack.unpack(io.BytesIO(PACKED[kind](given)), str(folder), LIMIT, 10, is_tree=True)
+    assert made == {"files": ["top/a.csv", "top/deep/b.csv"], "skipped": ["__MACOSX/d", "top/.hidden/c.csv"]}
+    assert (folder / "top" / "deep" / "b.csv").read_bytes() == b"b"
+
+
+def test_tree_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    packed = tarred({"a/b/c": b"x", "a/b": b"x"})
+    assert "error" in unpack.unpack(io.BytesIO(packed), str(folder), LIMIT, 10, is_tree=True)
+    assert list(folder.iterdir()) == []

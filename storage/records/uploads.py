@@ -1,0 +1,153 @@
+"""Uploads in parts: what was said of a file before it came, and which of its parts are there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, delete, insert, or_, select, update
+
+from storage.errors import UploadNotFound
+from storage.records.database import Database
+from storage.records.rows import Part, Upload
+from storage.records.schema import dataset_parts as parts
+from storage.records.schema import dataset_uploads as uploads
+from storage.records.schema import now
+
+_COLUMNS = (
+    uploads.c.id,
+    uploads.c.dataset_id,
+    uploads.c.path,
+    uploads.c.size_bytes,
+    uploads.c.sha256,
+    uploads.c.part_bytes,
+    uploads.c.unpack,
+    uploads.c.is_direct,
+    uploads.c.task_id,
+    uploads.c.created_at,
+    uploads.c.ended_at,
+)
+
+
+class Uploads:
+    """Files on their way into data sets."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(
+        self,
+        dataset_id: int,
+        path: str,
+        *,
+        size_bytes: int,
+        part_bytes: int,
+        sha256: str | None = None,
+        unpack: bool = False,
+        is_direct: bool = False,
+    ) -> Upload:
+        """Begin an upload."""
+        with self._database.write() as connection:
+            row = connection.execute(
+                insert(uploads)
+                .values(
+                    dataset_id=dataset_id,
+                    path=path,
+                    size_bytes=size_bytes,
+                    sha256=sha256,
+                    part_bytes=part_bytes,
+                    unpack=unpack,
+                    is_direct=is_direct,
+                )
+                .returning(*_COLUMNS)
+            ).one()
+        return Upload(**row._mapping)
+
+    def find(self, dataset_id: int, upload_id: int) -> Upload:
+        """An upload of a data set that is not over; raises UploadNotFound."""
+        upload = self.get(upload_id)
+        if upload.dataset_id != dataset_id or upload.ended_at is not None:
+            raise UploadNotFound(upload_id)
+        return upload
+
+    def get(self, upload_id: int) -> Upload:
+        """The upload of that number, over or not; raises UploadNotFound."""
+        with self._database.read() as connection:
+            row = connection.execute(select(*_COLUMNS).where(uploads.c.id == upload_id)).one_or_none()
+        if row is None:
+            raise UploadNotFound(upload_id)
+        return Upload(**row._mapping)
+
+    def parts(self, upload_id: int) -> list[Part]:
+        """The parts that are there, by number."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(parts.c.number, parts.c.size_bytes, parts.c.sha256)
+                .where(parts.c.upload_id == upload_id)
+                .order_by(parts.c.number)
+            ).all()
+        return [Part(**row._mapping) for row in rows]
+
+    def note_part(self, upload_id: int, part: Part) -> None:
+        """Note that a part is stored; of one that comes again the last content counts. Raises UploadNotFound."""
+        with self._database.write() as connection:
+            # Touched first: whoever ends the upload at this moment waits, or was faster.
+            is_open = connection.execute(
+                update(uploads)
+                .where(uploads.c.id == upload_id, uploads.c.ended_at.is_(None), uploads.c.task_id.is_(None))
+                .values(part_bytes=uploads.c.part_bytes)
+            ).rowcount
+            if not is_open:
+                raise UploadNotFound(upload_id)
+            connection.execute(delete(parts).where(parts.c.upload_id == upload_id, parts.c.number == part.number))
+            connection.execute(
+                insert(parts).values(
+                    upload_id=upload_id, number=part.number, size_bytes=part.size_bytes, sha256=part.sha256
+                )
+            )
+
+    def complete_by(self, upload_id: int, task_id: int | None, instead_of: int | None) -> bool:
+        """Have a task complete an upload, in place of another; False when somebody else was faster, or it is over."""
+        with self._database.write() as connection:
+            return bool(
+                connection.execute(
+                    update(uploads)
+                    .where(
+                        uploads.c.id == upload_id,
+                        uploads.c.ended_at.is_(None),
+                        uploads.c.task_id.is_not_distinct_from(instead_of),
+                    )
+                    .values(task_id=task_id)
+                ).rowcount
+            )
+
+    def end(self, upload_id: int) -> bool:
+        """End an upload; False when it was over. Its parts are cleaned."""
+        with self._database.write() as connection:
+            return end_upload(connection, upload_id)
+
+    def left(self, ended_older_than_s: float, begun_older_than_s: float, limit: int = 100) -> list[Upload]:
+        """Uploads that are over, or that nobody went on with for so long."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS)
+                .where(
+                    or_(
+                        uploads.c.ended_at < now() - ended_older_than_s,
+                        uploads.c.created_at < now() - begun_older_than_s,
+                    )
+                )
+                .limit(limit)
+            ).all()
+        return [Upload(**row._mapping) for row in rows]
+
+    def forget(self, upload_ids: Collection[int]) -> None:
+        """Drop uploads whose parts are gone."""
+        with self._database.write() as connection:
+            connection.execute(delete(parts).where(parts.c.upload_id.in_(list(upload_ids))))
+            connection.execute(delete(uploads).where(uploads.c.id.in_(list(upload_ids))))
+
+
+def end_upload(connection: Connection, upload_id: int) -> bool:
+    """End an upload within a transaction; False when it was over."""
+    ended = update(uploads).where(uploads.c.id == upload_id, uploads.c.ended_at.is_(None)).values(ended_at=now())
+    return bool(connection.execute(ended).rowcount)

@@ -1,0 +1,194 @@
+"""The records of data sets keep their promises on every database they run on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from storage.errors import (
+    DatasetConflict,
+    DatasetFileNotFound,
+    DatasetFull,
+    DatasetNotFound,
+    UploadNotFound,
+)
+from storage.records import Dataset, Kind, NewFile, Part, Records
+from storage.records import datasets as module
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    made = Records.connect(url if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    made.upgrade()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def dataset(records: Records) -> Dataset:
+    return make(records)
+
+
+def make(records: Records, name: str = "iris", account: str = "local") -> Dataset:
+    return records.datasets.create(records.accounts.ensure(account).id, name)[0]
+
+
+def new(path: str, content: str = "a") -> NewFile:
+    return NewFile(path, f"datasets/{path}/{content}/{threading.get_ident()}", len(content), f"{content}-digest")
+
+
+def add(records: Records, dataset: Dataset, *files: NewFile) -> int:
+    return records.datasets.commit(dataset.id, records.datasets.stage(dataset.id, files))
+
+
+def held(records: Records, dataset: Dataset, revision: int, path: str = "") -> dict[str, str]:
+    return {each.path: each.sha256 for each in records.datasets.files_at(dataset.id, revision, path)}
+
+
+def test_every_state_can_still_be_read(records: Records, dataset: Dataset) -> None:
+    assert add(records, dataset, new("a.csv"), new("b/c.csv")) == 1
+    assert add(records, dataset, new("a.csv", "b"), new("b/d.csv")) == 2
+    assert records.datasets.remove_file(dataset.id, "b/c.csv") == 3
+    assert held(records, dataset, 0) == {}
+    assert held(records, dataset, 1) == {"a.csv": "a-digest", "b/c.csv": "a-digest"}
+    assert held(records, dataset, 2) == {"a.csv": "b-digest", "b/c.csv": "a-digest", "b/d.csv": "a-digest"}
+    assert held(records, dataset, 3) == {"a.csv": "b-digest", "b/d.csv": "a-digest"}
+    assert list(held(records, dataset, 2, "b")) == ["b/c.csv", "b/d.csv"]
+    assert list(held(records, dataset, 2, "a.csv")) == ["a.csv"]
+    assert held(records, dataset, 2, "a") == {}
+    records.datasets.delete(dataset.id)
+    assert list(held(records, dataset, 3)) == ["a.csv", "b/d.csv"]
+    assert held(records, dataset, 4) == {}
+    for change in (
+        lambda: records.datasets.find(dataset.account_id, "iris"),
+        lambda: records.datasets.delete(dataset.id),
+        lambda: add(records, dataset, new("x.csv")),
+        lambda: records.datasets.remove_file(dataset.id, "a.csv"),
+    ):
+        with pytest.raises(DatasetNotFound, match="'iris' does not exist"):
+            change()
+
+
+def test_what_is_staged_is_not_seen_before_it_is_committed(records: Records, dataset: Dataset) -> None:
+    records.datasets.stage(dataset.id, [new("a.csv")])
+    found = records.datasets.find(dataset.account_id, "iris")
+    assert (found.revision, found.file_count, found.size_bytes) == (0, 0, 0)
+    assert records.datasets.files(dataset.id, limit=10) == []
+    assert [key for _, key in records.datasets.left_files({}, 0.0, -1.0)] == [new("a.csv").key]
+
+
+def test_file_cannot_lie_below_a_file(records: Records, dataset: Dataset) -> None:
+    add(records, dataset, new("a/b.csv"))
+    for wrong in ([new("a")], [new("a/b.csv/c")], [new("x"), new("x/y")]):
+        with pytest.raises(DatasetConflict):
+            add(records, dataset, *wrong)
+    with pytest.raises(DatasetFileNotFound):
+        records.datasets.remove_file(dataset.id, "a")
+    assert records.datasets.find(dataset.account_id, "iris").revision == 1
+
+
+def test_data_set_holds_only_so_many_files(records: Records, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILES_MOST", 3)
+    add(records, dataset, new("a"), new("b"))
+    add(records, dataset, new("a", "b"), new("c"))
+    with pytest.raises(DatasetFull, match="at most 3"):
+        add(records, dataset, new("d"))
+
+
+def test_many_files_come_at_once(records: Records, dataset: Dataset) -> None:
+    files = [new(f"{number:04}.csv") for number in range(1200)]
+    add(records, dataset, *files)
+    add(records, dataset, *(new(each.path, "bb") for each in files))
+    found = records.datasets.find(dataset.account_id, "iris")
+    assert (found.file_count, found.size_bytes) == (1200, 2400)
+    page = records.datasets.files(dataset.id, limit=2, after="0009.csv")
+    assert [each.path for each in page] == ["0010.csv", "0011.csv"]
+
+
+def test_changes_at_one_moment_each_make_a_state(records: Records, dataset: Dataset) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda each: add(records, dataset, new("a.csv", f"{each}")), range(8)))
+    assert sorted(numbers) == list(range(1, 9))
+    assert all(len(held(records, dataset, number)) == 1 for number in numbers)
+    assert records.datasets.find(dataset.account_id, "iris").file_count == 1
+
+
+def test_name_is_free_for_each_account_and_after_a_deletion(records: Records, dataset: Dataset) -> None:
+    again, is_new = records.datasets.create(dataset.account_id, "iris")
+    assert (again, is_new) == (dataset, False)
+    others = make(records, account="else")
+    assert others.id != dataset.id
+    records.datasets.delete(dataset.id)
+    assert make(records).id not in (dataset.id, others.id)
+    assert [each.name for each in records.datasets.page(others.account_id, limit=5)] == ["iris"]
+
+
+def test_files_are_left_when_no_task_needs_them(records: Records, dataset: Dataset) -> None:
+    add(records, dataset, new("a.csv"))
+    add(records, dataset, new("a.csv", "b"))
+    add(records, dataset, new("a.csv", "c"))
+
+    def left() -> list[str]:
+        return sorted(key.split("/")[2] for _, key in records.datasets.left_files(records.tasks.open_pins(), -1.0, 60))
+
+    assert left() == ["a", "b"]
+    spec = {"datasets": {"iris": [dataset.id, 2]}}
+    old, _ = records.tasks.add(dataset.account_id, Kind.TRAIN, "train.cpu", spec)
+    assert left() == ["a"]
+    records.tasks.add(dataset.account_id, Kind.TRAIN, "train.cpu", {"datasets": {"iris": [dataset.id, 3]}})
+    records.tasks.add(dataset.account_id, Kind.TRAIN, "train.cpu", {})
+    assert records.tasks.open_pins() == {dataset.id: 2}
+    records.datasets.delete(dataset.id)
+    assert left() == ["a"]
+    records.tasks.request_cancel(old.id)
+    assert left() == ["a", "b"]
+    records.datasets.forget_files([number for number, _ in records.datasets.left_files({}, -1.0, 60)])
+    assert left() == []
+
+
+def test_upload_counts_its_parts(records: Records, dataset: Dataset) -> None:
+    upload = records.uploads.add(dataset.id, "a.csv", size_bytes=10, part_bytes=4)
+    assert (upload.part_count, [upload.size_of(number) for number in (1, 2, 3)]) == (3, [4, 4, 2])
+    assert records.uploads.add(dataset.id, "b.csv", size_bytes=0, part_bytes=4).part_count == 1
+    records.uploads.note_part(upload.id, Part(2, 4, "x"))
+    records.uploads.note_part(upload.id, Part(1, 4, "y"))
+    records.uploads.note_part(upload.id, Part(2, 4, "z"))
+    assert records.uploads.parts(upload.id) == [Part(1, 4, "y"), Part(2, 4, "z")]
+    assert records.uploads.find(dataset.id, upload.id) == upload
+    with pytest.raises(UploadNotFound):
+        records.uploads.find(make(records, "other").id, upload.id)
+
+
+def test_upload_is_completed_once(records: Records, dataset: Dataset) -> None:
+    upload = records.uploads.add(dataset.id, "a.csv", size_bytes=1, part_bytes=4)
+    tasks = [
+        records.tasks.add(dataset.account_id, Kind.UPLOAD, "control", {"upload_id": upload.id})[0].id for _ in range(2)
+    ]
+    assert records.uploads.complete_by(upload.id, tasks[0], instead_of=None)
+    assert not records.uploads.complete_by(upload.id, tasks[1], instead_of=None)
+    with pytest.raises(UploadNotFound):
+        records.uploads.note_part(upload.id, Part(1, 1, "x"))
+    assert records.uploads.complete_by(upload.id, tasks[1], instead_of=tasks[0])
+    first, second = (records.datasets.stage(dataset.id, [new("a.csv", each)]) for each in "ab")
+    assert records.datasets.commit(dataset.id, first, upload.id) == 1
+    with pytest.raises(UploadNotFound):
+        records.datasets.commit(dataset.id, second, upload.id)
+    assert records.datasets.find(dataset.account_id, "iris").revision == 1
+    assert not records.uploads.end(upload.id)
+
+
+def test_uploads_that_are_over_are_forgotten(records: Records, dataset: Dataset) -> None:
+    over, going = (records.uploads.add(dataset.id, each, size_bytes=1, part_bytes=4) for each in "ab")
+    records.uploads.note_part(over.id, Part(1, 1, "x"))
+    assert records.uploads.end(over.id)
+    assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [over.id]
+    records.uploads.forget([over.id])
+    assert records.uploads.left(-1.0, 60.0) == []
+    assert [each.id for each in records.uploads.left(-1.0, -1.0)] == [going.id]
+    records.datasets.delete(dataset.id)
+    assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [going.id]

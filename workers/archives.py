@@ -1,0 +1,52 @@
+"""Unpacking what somebody else packed, in a process of its own that may do little else (`workers/unpack.py`)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from storage.errors import StorageFull, StoreUnavailable
+from workers import unpack
+
+Json = dict[str, Any]
+
+MEMBERS_MAX = 10_000
+_MEMORY_BYTES = 2 * 2**30
+_WAIT_S = 3600.0
+
+
+class Unpackable(Exception):
+    """An archive that cannot or must not be unpacked; the text says why."""
+
+
+def unpacked(archive: Path, folder: Path, limit_bytes: int, *, is_tree: bool = False) -> Json:
+    """Write the files of an archive into an empty folder; returns the names of `files`, and of those `skipped`.
+
+    limit_bytes : most bytes of all members together.
+    is_tree : whether files keep their folders; else those side by side are taken, the others skipped.
+    Raises Unpackable, StorageFull, StoreUnavailable.
+    """
+    limits = [str(limit_bytes), str(MEMBERS_MAX), str(_MEMORY_BYTES), *(["tree"] if is_tree else [])]
+    command = [sys.executable, "-I", "-S", unpack.__file__, str(archive), str(folder), *limits]
+    try:
+        done = subprocess.run(
+            command, env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_WAIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Unpackable(f"unpacking it takes longer than {_WAIT_S:g} s") from None
+    except OSError as error:
+        raise StoreUnavailable(f"no process could be started to unpack an archive: {error.strerror}") from error
+    try:
+        made: Json = json.loads(done.stdout)
+    except ValueError:
+        raise Unpackable("unpacking it ended the unpacking process") from None
+    if "error" in made:
+        if os.strerror(errno.ENOSPC) in made["error"]:
+            raise StorageFull(made["error"])
+        raise Unpackable(made["error"])
+    return made
