@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema, fields
 
 from api.answers import Json
@@ -71,6 +72,18 @@ class Plugin(MarshmallowPlugin):
     """apispec's plugin with our converter."""
 
     Converter = Converter
+
+    def place_of(self, into: type) -> Json:
+        """The reference to the schema of an options class, which is added where it is missing."""
+        assert self.converter is not None  # the document has made it
+        found: Json = self.converter.resolve_nested_schema(schema_of(into))
+        return found
+
+    def schema_of(self, into: type) -> Json:
+        """The schema of an options class itself."""
+        assert self.converter is not None
+        found: Json = self.converter.schema2jsonschema(schema_of(into))
+        return found
 
 
 def _bounds(field: fields.Field[Any]) -> Json:

@@ -22,7 +22,6 @@ from api.schemas.health import NativeErrorSchema
 from api.schemas.train import PredictRequest, TrainRequest
 from ml import errors as ml_errors
 from ml.options import catalog
-from ml.options.loading import schema_of
 from ml.options.output import OutputOptions
 from ml.options.service import ModelOptions, OriginOptions, ServiceHead
 from storage import errors as storage_errors
@@ -61,11 +60,12 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
 
     is_open : endpoints that need no key. Raises KeyError for a route that nothing is said of.
     """
+    plugin = Plugin()
     spec = APISpec(
         "Modelyard",
         version,
         _VERSION,
-        plugins=[Plugin()],
+        plugins=[plugin],
         info={"description": _ABOUT},
         servers=[{"url": "/"}],
         tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
@@ -74,7 +74,7 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
     )
     for name, scheme in _KEYS.items():
         spec.components.security_scheme(name, scheme)
-    _add_requests(spec)
+    _add_requests(spec, plugin)
     open_ones = frozenset(is_open)
     for rule, verb, operation in routes(app):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
@@ -204,19 +204,9 @@ _SAID = _sentences()
 # Requests
 
 
-def _add_requests(spec: APISpec) -> None:
-    [plugin] = spec.plugins
-    assert isinstance(plugin, Plugin)
-    assert plugin.converter is not None
-
-    def shape(into: type) -> Json:
-        made: Json = plugin.converter.resolve_nested_schema(schema_of(into))
-        return made
-
-    def schema(into: type) -> Json:
-        made: Json = plugin.converter.schema2jsonschema(schema_of(into))
-        return made
-
+def _add_requests(spec: APISpec, plugin: Plugin) -> None:
+    """Add the schemas of the bodies: the options that `ml.options` reads, put together as requests hold them."""
+    shape, schema = plugin.place_of, plugin.schema_of
     inputs = {"anyOf": [*(shape(each.options) for each in catalog.connectors().values()), {"type": "null"}]}
     libraries = {"anyOf": [*(shape(each.options) for each in catalog.libraries().values()), {"type": "null"}]}
     sections: Mapping[str, Json] = {
@@ -239,10 +229,12 @@ def _add_requests(spec: APISpec) -> None:
             "anyOf": [{"allOf": [shape(OriginOptions), {"anyOf": libraries["anyOf"][:-1]}]}, {"type": "null"}],
         },
     }
+    types = dict.fromkeys(kind for library in catalog.libraries().values() for kind in library.types)
     _add(
         spec,
         "ServiceRequest",
         schema(ServiceHead),
+        type={"enum": [*types, None]},
         mllib={"enum": list(catalog.libraries())},
         model=shape(ModelOptions),
         parameters={"type": "object", "required": ["input"], "properties": creating},

@@ -216,6 +216,7 @@ class PredictionSchema(Schema):
         metadata={
             "description": "Values of an unsupervised service or of a layer: numbers, booleans, or a text of 0 and 1.",
             "type": ["array", "string"],
+            "items": {"type": ["number", "boolean", "null"]},
         }
     )
     last = flag("Stands beside `vals` in the last prediction.", required=False)

@@ -38,7 +38,7 @@ def flag(said: str, **more: Any) -> fields.Boolean:
     return fields.Boolean(**_with(said, more))
 
 
-def table(said: str, **more: Any) -> fields.Dict[Any, Any]:
+def table(said: str, **more: Any) -> fields.Dict:
     """An object whose members depend on the request."""
     return fields.Dict(keys=fields.String(), **_with(said, more))
 

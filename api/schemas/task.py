@@ -15,7 +15,8 @@ from marshmallow import Schema, fields
 
 from api.query import check_known
 from api.refusals import BadQuery
-from api.schemas.described import Always
+from api.schemas.deepdetect import WarningSchema
+from api.schemas.described import Always, several
 from storage.records import Kind, State
 
 IDS_MOST = 1000
@@ -41,7 +42,7 @@ def moment(at: float | None) -> str | None:
 
 
 def _told(text: str, kind: str | None = None) -> Any:
-    """What a member is; `kind` of those that are written as they are."""
+    """What a member is; `kind` of one that is written as it is."""
     return {"description": text} if kind is None else {"description": text, "type": [kind, "null"]}
 
 
@@ -67,7 +68,7 @@ class TaskSchema(Always):
     created_at = Moment(metadata=_told("When it was accepted."))
     started_at = Moment(allow_none=True, metadata=_told("When its first attempt began."))
     finished_at = Moment(allow_none=True, metadata=_told("When it ended."))
-    warnings = fields.Raw(metadata=_told("What in the request had no effect, or another one than asked.", "array"))
+    warnings = several(WarningSchema, "What in the request had no effect, or another one than asked.")
     failure = fields.Raw(
         metadata=_told("Why it failed: kind, message, phase, exit code or signal, last log lines, advice.", "object")
     )
@@ -144,7 +145,7 @@ class ReportSchema(Schema):
     mltype = fields.String(metadata=_told("What the service predicts."))
     iteration = fields.Integer(allow_none=True, metadata=_told("The last iteration."))
     peak_bytes = fields.Integer(allow_none=True, metadata=_told("Most memory that the training process held."))
-    warnings = fields.Raw(metadata=_told("What had no effect.", "array"))
+    warnings = several(WarningSchema, "What had no effect.", required=False)
     rows = fields.Integer(metadata=_told("Of a prediction: how many rows it predicted."))
     timings = fields.Dict(metadata=_told("Of a prediction: milliseconds of each part."))
     result = fields.Dict(metadata=_told("Of a prediction: form, bytes and SHA-256 of its result."))

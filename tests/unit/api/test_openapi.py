@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -98,6 +99,19 @@ def test_every_member_of_bodies_and_answers_is_described(whole: Json):
     for name, schema in whole["components"]["schemas"].items():
         for member, told in schema.get("properties", {}).items():
             assert "description" in told or "$ref" in told, f"{name}.{member}"
+
+
+def schemas_in(value: Any) -> Iterator[Json]:
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from schemas_in(each)
+
+
+def test_every_array_says_what_it_holds_which_makers_of_clients_insist_on(whole: Json):
+    for each in schemas_in(whole["components"]["schemas"]):
+        if each.get("type") == "array" or (isinstance(each.get("type"), list) and "array" in each["type"]):
+            assert "items" in each, each
 
 
 def test_errors_of_a_route_are_those_of_the_table(whole: Json):
