@@ -146,7 +146,7 @@ class Estimates:
             return _told(None, None, None)
         typical = queue.durations.typical(task.kind, task.service_id)
         ahead = sum(each.count for each in before) + len(queue.running)
-        place = f"{ahead} tasks before it for {queue.workers} workers"
+        place = f"{ahead} tasks of its queue before it, workers for {queue.workers} at a time"
         if typical is None:
             return _told(start, None, place)
         return _told(start, start + typical.seconds, f"{place}; {typical.words}")

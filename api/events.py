@@ -39,7 +39,7 @@ _LOOK_S = 0.3
 # Between looks into the records: what tells progress runs, and what falls silent may be over.
 _RECORDS_S, _RECORDS_OF_RUNNING_S = 0.9, 2.5
 _HEARTBEAT_S = 15.0
-_UNREAD_BYTES = 1 << 18
+_UNREAD_BYTES = 1 << 16
 _PATIENCE_S = 60.0
 _FILES = 1 << 16
 _REDIS_AWAY = comment("Redis does not answer; progress and measures come when it does again")
@@ -257,7 +257,9 @@ class Events:
             watched.end = self._end(watched, task, facts)
         elif task.attempt != watched.attempt:
             # It begins with the measures of those before that it goes on from.
-            watched.measures, watched.progress = [], b""
+            watched.measures = []
+            progress = current(task, watched.told)
+            watched.progress = b"" if progress is None else event("progress", progress)
         watched.task = task
         for name in ("percent", "progress", "warnings", "failure", "finished_at"):
             del facts[name]
@@ -297,7 +299,7 @@ class Events:
     # Telling, on the loop
 
     async def _tell(self, stream: _Stream, watched: _Watched) -> None:
-        if stream.over.done() or watched.task is None or (stream.is_held and stream.last_words is None):
+        if stream.over.done() or (stream.is_held and stream.last_words is None):
             return
         now = time.monotonic()
         told = b"".join(self._news(stream, watched)) if stream.last_words is None else stream.last_words

@@ -57,11 +57,11 @@ class Queues:
         is_same = case((tasks.c.repository_id == task.repository_id, literal(1)), else_=literal(0)).label("is_same")
         with self._database.read() as connection:
             rows = connection.execute(
-                select(tasks.c.service_id, tasks.c.kind, is_same, func.count().label("count"))
+                select(tasks.c.service_id, tasks.c.kind, is_same, func.count().label("how_many"))
                 .where(_IS_OPEN, tasks.c.queue == task.queue, tasks.c.state == State.QUEUED, tasks.c.id < task.id)
                 .group_by(tasks.c.service_id, tasks.c.kind, text("is_same"))
             ).all()
-        return [Before(row.service_id, Kind(row.kind), bool(row.is_same), row.count) for row in rows]
+        return [Before(row.service_id, Kind(row.kind), bool(row.is_same), row.how_many) for row in rows]
 
     def running(self, queue: str) -> list[Running]:
         """The tasks of a queue that run now."""

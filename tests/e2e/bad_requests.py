@@ -1294,11 +1294,15 @@ def task_to_cancel_unknown(client: Client) -> Answer:
     return client.call("DELETE", "/tasks/999999")
 
 
+def failed_task(client: Client) -> int:
+    body = training_body(client, client.data / "no-such-file.csv")
+    number: int = client.call("POST", "/train", {**body, "data": None}).json["head"]["task_id"]
+    return number
+
+
 @request
 def task_without_report(client: Client) -> Answer:
-    body = training_body(client, client.data / "no-such-file.csv")
-    task_id = client.call("POST", "/train", {**body, "data": None}).json["head"]["task_id"]
-    return client.call("GET", f"/tasks/{task_id}/report")
+    return client.call("GET", f"/tasks/{failed_task(client)}/report")
 
 
 @request
@@ -1329,6 +1333,21 @@ def limit_out_of_range(client: Client) -> Answer:
 @request
 def cursor_unreadable(client: Client) -> Answer:
     return client.call("GET", "/tasks?cursor=next")
+
+
+@request
+def events_of_unknown_task(client: Client) -> Answer:
+    return client.call("GET", "/tasks/999999/events")
+
+
+@request
+def events_query_unknown(client: Client) -> Answer:
+    return client.call("GET", f"/tasks/{failed_task(client)}/events?since=3")
+
+
+@request
+def last_event_id_unreadable(client: Client) -> Answer:
+    return client.call("GET", f"/tasks/{failed_task(client)}/events", headers={"Last-Event-ID": "latest"})
 
 
 @request

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -57,6 +57,13 @@ class FakeProgress:
     def history(self, task_id: int, attempt: int) -> list[Json]:
         self._live.answer()
         return self.points.get((task_id, attempt), [])
+
+    def news(self, seen: Mapping[int, tuple[int, int]]) -> dict[int, tuple[Json | None, list[Json]]]:
+        self._live.answer()
+        return {
+            task_id: (self.told.get(task_id), self.points.get((task_id, attempt), [])[count:])
+            for task_id, (attempt, count) in seen.items()
+        }
 
     def steps(self, task_id: int, attempt: int) -> Json:
         self._live.answer()

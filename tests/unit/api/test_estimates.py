@@ -115,7 +115,8 @@ def test_task_tells_its_estimate(yard: Yard, client: FlaskClient, records: Recor
     assert estimate(client, waits) == {
         "seconds_to_start": 12.0,
         "seconds_to_end": 72.0,
-        "rests_on": "1 tasks before it for 1 workers; the median of the last 1 finished tasks of this kind of its service",
+        "rests_on": "1 tasks of its queue before it, workers for 1 at a time; "
+        "the median of the last 1 finished tasks of this kind of its service",
     }
     live.progress.told.clear()
     assert estimate(client, runs)["seconds_to_end"] == pytest.approx(45.0, abs=1.0)

@@ -76,6 +76,8 @@ def test_api_command_uses_options_that_granian_knows(local: Settings):
     assert given["interface"].value == "rsgi"
     assert (given["port"], given["workers"]) == (8080, 2)
     assert given["respawn_failed_workers"] is True
+    # Streams must never fill the connections of a process.
+    assert given["backpressure"] == local.event_streams + 1024
 
 
 def test_worker_command_serves_its_queues_one_task_at_a_time():
