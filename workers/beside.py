@@ -21,7 +21,7 @@ from workers.queue import Overloaded
 
 _AT_ONCE = 32
 _SHARE = 0.9
-_PATIENCE_S = 5.0
+_PATIENCE_S = 15.0
 Json = dict[str, Any]
 
 

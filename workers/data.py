@@ -63,6 +63,7 @@ def sources(
     remote = list(dict.fromkeys(entry for entry in data if entry.startswith(REMOTE)))
     for entry in data:
         if not lies_elsewhere(entry) and not roots.looks_like_path(entry):
+            _check_no_address(entry)
             raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
     # Paths first: whoever names one that may not be read need not have anything fetched.
     found = {entry: _local(entry, roots, with_folders) for entry in data if not lies_elsewhere(entry)}

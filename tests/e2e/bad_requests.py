@@ -692,8 +692,28 @@ def data_mixed(client: Client) -> Json:
 
 
 @train
-def data_remote(client: Client) -> Json:
-    return training_body(client, "https://example.org/train.csv")
+def data_of_unknown_scheme(client: Client) -> Json:
+    return training_body(client, "ftp://example.org/train.csv")
+
+
+@train
+def data_no_url(client: Client) -> Json:
+    return training_body(client, "https:///train.csv")
+
+
+@train
+def data_private(client: Client) -> Json:
+    return training_body(client, f"http://127.0.0.1:{client.port}/healthz")
+
+
+@train
+def data_host_refuses(client: Client) -> Json:
+    return training_body(client, f"http://me:secret@{ALLOWED}:1/train.csv")
+
+
+@train
+def data_bucket_off(client: Client) -> Json:
+    return training_body(client, "s3://bucket/train.csv")
 
 
 @train
@@ -1240,6 +1260,21 @@ def network_method_unknown(client: Client) -> Answer:
 def network_second_header(client: Client) -> Answer:
     line = "Content-Type: text/plain\r\nCookie: a=b"
     return output(client, network={"url": "http://127.0.0.1/", "content_type": line})
+
+
+@request
+def predict_data_private(client: Client) -> Answer:
+    return ask(client, data=[f"http://127.0.0.1:{client.port}/healthz"])
+
+
+@request
+def predict_data_host_refuses(client: Client) -> Answer:
+    return ask(client, data=[f"http://{ALLOWED}:1/rows.csv"])
+
+
+@request
+def predict_data_bucket_off(client: Client) -> Answer:
+    return ask(client, data=["s3://bucket/rows.csv"])
 
 
 @request

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -79,3 +80,11 @@ def hosting(**files: bytes) -> Iterator[Host]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Wait for something that is about to hold."""
+    until = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.01)

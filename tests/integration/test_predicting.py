@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from storage.errors import LiveUnavailable
 from storage.live import Drain, Taken
 from storage.objects.manifest import upload_folder
 from storage.records import Kind, NewVersion, Service, State, Version
-from workers.asked import Answer, Asked
+from tests.integration.host import hosting, wait_until
+from workers import beside
+from workers.asked import DATA_COMING, Answer, Asked
 from workers.draining import Draining
 from workers.parts import Parts
 from workers.predicting import Predictor
@@ -616,3 +619,90 @@ def test_worker_goes_on_when_redis_cannot_be_told_of_a_model_that_was_given_up(
         for version in versions:
             answer = none.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0)
             assert answer.count == 3
+
+
+# Data of other hosts
+
+
+@pytest.fixture
+def fetches(parts: Parts) -> Parts:
+    return dataclasses.replace(
+        parts, settings=dataclasses.replace(parts.settings, fetch_allow=("127.0.0.0/8",), predict_timeout_s=10.0)
+    )
+
+
+def ask_until(predictor: Predictor, request: Json, number: bytes) -> Answer:
+    """As the API does: the same question under the same number until its data are there."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        [(_, told)] = predictor.answer([Taken(number, 1.5, as_asked(request).joined())])
+        answer = Answer.split(told)
+        if answer.error is None or answer.error["kind"] != DATA_COMING:
+            return answer
+        time.sleep(0.02)
+    raise AssertionError("the data never came")
+
+
+def test_rows_of_another_host_are_predicted_and_sent_once(fetches: Parts, service: Service, short: Made):
+    predictor, version = Predictor(fetches), publish(fetches, service, short)
+    with hosting(rows="\n".join(ROWS).encode()) as host:
+        request = question(version, [f"{host.url}/rows"])
+        for number in (b"one", b"two"):
+            assert predictions(ask_until(predictor, request, number)) == predictions(ask(predictor, question(version)))
+        assert host.asked == [("/rows", 200), ("/rows", 304)]
+    wait_until(lambda: not list((fetches.settings.cache / "uses").iterdir()))
+
+
+def test_host_that_is_slow_holds_up_nobody_else(fetches: Parts, service: Service, short: Made):
+    predictor, version = Predictor(fetches), publish(fetches, service, short)
+    ask(predictor, question(version))
+    with hosting(rows="\n".join(ROWS).encode()) as host:
+        host.gate.clear()
+        remote, plain = question(version, [f"{host.url}/rows"]), question(version)
+        began = time.monotonic()
+        first, *others = ask_all(predictor, [remote, plain, question(version, [f"{host.url}/none"]), plain])
+        assert time.monotonic() - began < 2
+        assert first.error is not None
+        assert (first.error["kind"], others[1].error) == (DATA_COMING, first.error)
+        assert predictions(others[0]) == predictions(others[2])
+        host.gate.set()
+        assert predictions(ask_until(predictor, remote, b"r0")) == predictions(others[0])
+        failure = ask_until(predictor, question(version, [f"{host.url}/none"]), b"r2").error
+    assert failure is not None
+    assert (failure["kind"], failure["section"]) == ("bad_input", "input")
+    assert "status 404" in failure["message"]
+
+
+def test_host_is_given_up_before_the_caller_gives_up(fetches: Parts, service: Service, short: Made):
+    hasty = dataclasses.replace(fetches, settings=dataclasses.replace(fetches.settings, predict_timeout_s=1.0))
+    predictor, version = Predictor(hasty), publish(fetches, service, short)
+    with hosting() as host:
+        host.gate.clear()
+        began = time.monotonic()
+        failure = ask_until(predictor, question(version, [f"{host.url}/rows"]), b"1").error
+        assert time.monotonic() - began < 5
+    assert failure is not None
+    assert "did not answer in full within" in failure["message"]
+
+
+def test_what_nobody_asks_for_any_more_is_not_fetched_on(
+    fetches: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(beside, "_PATIENCE_S", 0.3)
+    predictor, version = Predictor(fetches), publish(fetches, service, short)
+    with hosting(rows=b"x") as host:
+        host.gate.clear()
+        ask(predictor, question(version, [f"{host.url}/rows"]))
+        wait_until(lambda: list((fetches.settings.cache / "uses").iterdir()) != [])
+        wait_until(lambda: not list((fetches.settings.cache / "uses").iterdir()))
+
+
+def test_worker_waits_for_a_bounded_number_of_hosts(
+    fetches: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(beside, "_AT_ONCE", 2)
+    predictor, version = Predictor(fetches), publish(fetches, service, short)
+    with hosting() as host:
+        host.gate.clear()
+        answers = ask_all(predictor, [question(version, [f"{host.url}/{name}"]) for name in "abc"])
+    assert [each.error and each.error["kind"] for each in answers] == [DATA_COMING, DATA_COMING, "overloaded"]

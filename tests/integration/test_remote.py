@@ -24,19 +24,12 @@ from settings import Settings
 from storage.buckets import Buckets
 from storage.errors import FetchAbandoned
 from storage.objects.cache import Cache
-from tests.integration.host import Host, hosting
+from tests.integration.host import Host, hosting, wait_until
 from tests.receiver import answer, receiving
 from tests.services import S3Server
 from workers.fetching import fetching
 
 TABLE = b"a,b,label\n" + b"".join(b"%d,%d,%d\n" % (row, row % 7, row % 2) for row in range(50))
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.01)
 
 
 @pytest.fixture

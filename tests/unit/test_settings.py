@@ -80,3 +80,17 @@ def test_loopback_addresses_are_known(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.example.org", "10.0.0.1", "yard.example"])
 def test_what_others_can_reach_is_no_loopback(host: str) -> None:
     assert not Settings(home=Path("/srv"), host=host).is_loopback
+
+
+def test_bucket_of_the_platform_is_no_bucket_of_data():
+    variables = {"MODELYARD_OBJECTS_URL": "s3://own/prefix", "MODELYARD_DATA_S3_BUCKETS": "data, own"}
+    with pytest.raises(BadSetting, match="MODELYARD_DATA_S3_BUCKETS names own"):
+        Settings.from_env(variables)
+    variables["MODELYARD_DATA_S3_BUCKETS"] = "data,owned"
+    assert Settings.from_env(variables).data_s3_buckets == ("data", "owned")
+
+
+def test_buckets_of_data_lie_where_the_objects_lie_unless_it_is_said_otherwise():
+    assert Settings().data_endpoint_url is None
+    assert Settings(s3_endpoint_url="https://a").data_endpoint_url == "https://a"
+    assert Settings(s3_endpoint_url="https://a", data_s3_endpoint_url="https://b").data_endpoint_url == "https://b"

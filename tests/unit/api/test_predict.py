@@ -16,6 +16,7 @@ from storage.errors import FetchFailed, FetchForbidden
 from storage.objects.base import Objects
 from tests.unit.api.conftest import Yard
 from tests.unit.api.fakes import FakeLive, FakeQueue, measured, predicted, refused
+from workers.asked import DATA_COMING
 from workers.queue import CallerGone, Overloaded
 
 
@@ -459,3 +460,53 @@ def test_predictions_that_wait_leave_threads_for_the_rest(
 def test_result_goes_through_as_the_worker_wrote_it(trained: Yard, client: FlaskClient, queue: FakeQueue):
     queue.reply = lambda request: replace(predicted([]), content=b'[{"uri": "1",  "odd":1e0}]')
     assert ask(client).text.endswith('"body":{"predictions":[{"uri": "1",  "odd":1e0}]}}')
+
+
+# Data of other hosts
+
+
+def test_question_is_asked_again_under_its_number_while_its_data_are_coming(
+    trained: Yard, client: FlaskClient, queue: FakeQueue
+):
+    answers = [refused(DATA_COMING, ""), refused(DATA_COMING, ""), predicted([{"uri": "1"}], input=3.0)]
+    queue.reply = lambda request: answers.pop(0)
+    assert ask(client, data=["https://files.example.org/a.csv"]).status_code == 200
+    assert len(queue.asked) == 3
+    assert len({*queue.numbers}) == 1
+    assert queue.numbers[0]
+    queue.reply = lambda request: predicted([])
+    ask(client)
+    assert queue.numbers[3] != queue.numbers[0]
+
+
+def test_data_that_never_come_are_given_up_in_time(app: Flask, trained: Yard, client: FlaskClient, queue: FakeQueue):
+    parts = app.extensions["modelyard"]
+    parts.settings = replace(parts.settings, predict_timeout_s=0.1)
+    queue.reply = lambda request: refused(DATA_COMING, "")
+    answer = ask(client, data=["https://files.example.org/a.csv"])
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert "its data did not come within 0.1 s" in answer.json["status"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("s3://bucket/a.csv", "'s3://bucket/a.csv': no bucket may be read here"),
+        ("http://me:secret@", "'http://…': 'http://…' is no URL to use"),
+        ("https://" + "a" * 9000, "longer than 8192 characters"),
+    ],
+)
+@pytest.mark.parametrize("is_task", [False, True])
+def test_address_that_is_none_to_use_is_refused_at_once(
+    trained: Yard, client: FlaskClient, queue: FakeQueue, entry: str, text: str, is_task: bool
+):
+    answer = ask(client, data=[entry], **{"async": is_task})
+    assert (answer.status_code, answer.json["status"]["dd_code"]) == (400, 1005)
+    assert text in answer.json["status"]["dd_msg"]
+    assert "secret" not in answer.text
+    assert queue.asked == []
+
+
+def test_task_with_data_of_another_host_is_computed_by_a_process_of_its_own(trained: Yard, client: FlaskClient):
+    answer = ask(client, data=["https://files.example.org/a.csv"], **{"async": True})
+    assert trained.records.tasks.spec(answer.json["head"]["task_id"])["way"] == "compute"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -15,7 +15,8 @@ from ml.connectors.source import from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.errors import OutsideDataRoots
-from workers.data import inline, sources
+from workers.data import Json, inline, sources
+from workers.fetching import Fetch
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_paths_mixed_with_lines_are_refused(roots: DataRoots, tmp_path: Path) ->
         sources([str(tmp_path / "a.csv"), "1,2"], roots)
 
 
-@pytest.mark.parametrize("entry", ["s3://bucket/a.csv", "http://host/a.csv", "https://host/a.csv", "dataset://a"])
+@pytest.mark.parametrize("entry", ["ftp://host/a.csv", "dataset://a", "gopher://host:25/_HELO", "file+ssh://host/a"])
 def test_places_that_cannot_be_read_are_named(roots: DataRoots, entry: str) -> None:
     with pytest.raises(BadInput, match="cannot be read from"):
         sources([entry], roots)
@@ -54,11 +55,48 @@ def test_entries_of_data_sets_are_the_files_that_were_fetched(roots: DataRoots, 
     both = [{"path": "/cache/0/a", "name": "dataset://d/a"}, {"path": "/cache/0/b", "name": "dataset://d/b"}]
     fetched = {"dataset://d": both}
     assert sources(["dataset://d", path], roots, fetched=fetched) == [*both, {"path": path, "name": path}]
-    assert inline(b'["dataset://d"]', roots, fetched) == [from_json(each) for each in both]
+    assert inline(b'["dataset://d"]', roots, fetched=fetched) == [from_json(each) for each in both]
     with pytest.raises(BadInput, match="both paths and lines"):
         sources(["dataset://d", "1,2"], roots, fetched=fetched)
     with pytest.raises(BadInput, match="cannot be read from"):
         sources(["dataset://d", "dataset://other"], roots, fetched=fetched)
+
+
+def fetched(asked: list[tuple[list[str], bool]]) -> Fetch:
+    """Other hosts on which every address is a file, or, where it ends with a slash, two."""
+
+    def fetch(entries: Sequence[str], with_folders: bool) -> list[list[Json]]:
+        asked.append((list(entries), with_folders))
+        return [[{"path": each, "name": each}] * (1 + each.endswith("/")) for each in entries]
+
+    return fetch
+
+
+def test_files_of_other_hosts_stand_in_their_places(roots: DataRoots, tmp_path: Path) -> None:
+    asked: list[tuple[list[str], bool]] = []
+    data = ["https://host/b.csv", "a.csv", "s3://bucket/folder/", "https://host/b.csv"]
+    found = sources(data, roots, fetch=fetched(asked), with_folders=True)
+    assert [each["name"] for each in found] == [data[0], "a.csv", data[2], data[2], data[0]]
+    assert asked == [(["https://host/b.csv", "s3://bucket/folder/"], True)], "all at once, and each once"
+
+
+def test_nothing_is_fetched_beside_what_may_not_be_read(roots: DataRoots) -> None:
+    asked: list[tuple[list[str], bool]] = []
+    with pytest.raises(OutsideDataRoots):
+        sources(["https://host/b.csv", "/etc/passwd"], roots, fetch=fetched(asked))
+    with pytest.raises(BadInput, match="both paths and lines"):
+        sources(["https://host/b.csv", "1,2"], roots, fetch=fetched(asked))
+    assert asked == []
+
+
+def test_row_that_looks_like_an_address_is_a_row_among_rows(roots: DataRoots) -> None:
+    rows = ["name,value", "http://host/,1", "s3://bucket/key"]
+    assert sources(rows, roots, fetch=fetched([])) == [{"lines": rows}]
+
+
+def test_who_cannot_fetch_says_so(roots: DataRoots) -> None:
+    with pytest.raises(BadInput, match="from other hosts"):
+        sources(["https://host/a.csv"], roots)
 
 
 @pytest.mark.parametrize("entry", ["/etc/passwd", "../../etc/passwd", "file:///etc/passwd"])
