@@ -353,6 +353,7 @@ def without_numbers(lines: list[str], home: Path) -> list[str]:
     return [" ".join(re.sub(r"-?\d[\d.:TZ-]*(e-?\d+)?", "#", line).split()) for line in plain]
 
 
+@pytest.mark.timeout(600)
 def test_examples_of_the_page_print_what_it_says(tmp_path: Path):
     with short_folder() as home:
         settings = Settings(home=home, port=free_port(), flower_port=0, threads=1)

@@ -17,6 +17,9 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from cli import main as command
+from cli.doctor import fleet, libraries
+from cli.doctor.findings import Found
+from settings import Settings
 from storage.live import Heartbeat, Live
 from storage.records import Kind, Records
 from tests.services import RedisServer, S3Server, free_port
@@ -34,6 +37,8 @@ def ask(tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch)
     (home / "data").mkdir(parents=True)
     (home / "objects").mkdir()
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # That libraries can be imported is looked at elsewhere: it takes seconds each time.
+    monkeypatch.setattr(libraries, "_import_problem", lambda modules: None)
     environment = {
         "MODELYARD_HOME": str(home),
         "MODELYARD_PORT": str(free_port()),
@@ -74,13 +79,18 @@ def of(findings: list[Finding], check: str, status: str) -> str:
     )
 
 
+def told_by(found: Found) -> list[Finding]:
+    return [{"check": "", "status": status, "text": text, "cure": cure} for status, text, cure in found]
+
+
 def test_stores_in_order_are_told_so_and_nothing_is_left_behind(ask: Ask, tmp_path: Path):
     findings = ask()
-    for check in ("redis", "records", "objects", "clocks", "strangers", "ports", "api"):
-        assert of(findings, check, "fail") == ("" if check != "api" else of(findings, "api", "fail"))
+    for check in ("redis", "records", "objects", "clocks", "strangers", "ports"):
+        assert of(findings, check, "fail") == "", findings
     assert "noeviction" in of(findings, "redis", "ok")
     assert "up to date" in of(findings, "records", "ok")
     assert "writes, reads and deletes" in of(findings, "objects", "ok")
+    assert "start it (modelyard up" in of(findings, "api", "fail")
     assert [path for path in (tmp_path / "home" / "objects").rglob("*") if path.is_file()] == []
 
 
@@ -154,7 +164,7 @@ def test_bucket_is_written_read_and_emptied_and_a_missing_one_is_told(
     assert "MODELYARD_S3_ENDPOINT_URL" in of(ask(**place), "objects", "fail")
 
 
-def test_queues_without_workers_are_told(ask: Ask, own_redis: RedisServer, records: Records):
+def test_queues_without_workers_are_told(own_redis: RedisServer, records: Records, tmp_path: Path):
     live = Live(own_redis.url)
     live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
     live.heartbeats.beat(Heartbeat("control@here", ("control", "batch.xgboost.cpu")))
@@ -163,15 +173,16 @@ def test_queues_without_workers_are_told(ask: Ask, own_redis: RedisServer, recor
     account = records.accounts.ensure("local")
     records.tasks.add(account.id, Kind.TRAIN, "train.cpu", {})
     records.tasks.add(account.id, Kind.PREDICT, "batch.torch.cpu", {})
-    findings = ask()
-    assert "no worker of a predict queue is alive" in of(findings, "workers", "fail")
-    assert "train.cpu: train1@here" in of(findings, "workers", "ok")
-    assert "the last sweep ended 0 s ago" in of(findings, "workers", "ok")
-    told = of(findings, "queues", "fail")
-    assert (
-        told
-        == "1 tasks wait in batch.torch.cpu, which no worker serves | run: modelyard worker --queues batch.torch.cpu"
-    )
+    settings = Settings(home=tmp_path / "home", redis_url=own_redis.url)
+    # These two alone: signs of life are too short to outlast the other checks on a busy machine.
+    workers, queues = told_by(fleet.workers(settings)), told_by(fleet.queues(settings))
+    assert "no worker of a predict queue is alive" in of(workers, "", "fail")
+    assert "no worker of a train queue" not in of(workers, "", "fail")
+    assert "train.cpu: train1@here" in of(workers, "", "ok")
+    assert "the last sweep ended" in of(workers, "", "ok")
+    told = of(queues, "", "fail")
+    assert told.startswith("1 tasks wait in batch.torch.cpu, which no worker serves")
+    assert told.endswith("run: modelyard worker --queues batch.torch.cpu")
 
 
 def test_task_whose_worker_fell_silent_is_told_with_its_number(ask: Ask, records: Records):

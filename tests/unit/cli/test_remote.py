@@ -70,7 +70,7 @@ def test_wrong_usage_ends_with_two_and_names_what_is_wrong(words: tuple[str, ...
 
 @pytest.mark.parametrize("url", ["ftp://a", "here", "http://", "http://a:99999", "http://a?b=1", "http://u:secret@a/"])
 def test_address_that_no_api_can_have_is_refused_without_repeating_it(url: str):
-    with pytest.raises(ValueError, match="is no address|password|query") as caught:
+    with pytest.raises(ValueError, match=r"is no address|password|query") as caught:
         usable_url(url)
     assert "secret" not in str(caught.value)
 
