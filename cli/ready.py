@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cli.services import local_url
+from cli.environment import local_url
 from settings import Settings
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import settings as settings_module
+from cli.environment import local_url
 from cli.stack import Service, StackError, Step
 from ml.options.catalog import engines
 from settings import Settings
@@ -223,12 +224,6 @@ def _flower(settings: Settings) -> Service:
         not_ready=answers(f"http://127.0.0.1:{settings.flower_port}/healthcheck"),
         port=("127.0.0.1", settings.flower_port, "MODELYARD_FLOWER_PORT"),
     )
-
-
-def local_url(settings: Settings) -> str:
-    """The address of the API as seen from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def answers(url: str) -> Callable[[], str | None]:

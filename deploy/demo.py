@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from cli.services import local_url, socket_fits
+from cli.environment import local_url
+from cli.services import socket_fits
 from cli.stack import Stack, StackError, is_held
 from settings import BadSetting, Settings
 

@@ -6,13 +6,15 @@ import csv
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from marshmallow import fields as kinds
 
 from api.schemas.train import PredictRequest, TrainRequest
+from cli.main import main as main_command
 from ml.options import catalog, loading, xgboost
 from ml.options.output import ELSEWHERE as OUTPUT_ELSEWHERE
 from ml.options.output import OutputOptions
@@ -51,7 +53,7 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """Every generated page by file name."""
-    return {"parameters.md": _parameters(), "settings.md": _settings()}
+    return {"commands.md": _commands(), "parameters.md": _parameters(), "settings.md": _settings()}
 
 
 # Markdown
@@ -277,9 +279,41 @@ def _settings() -> str:
         "used\nstops it with the name of the variable. An empty variable counts as absent. Every process of a fleet "
         "is given the\nsame values unless [operations](operations.md) says otherwise.",
         _table(["variable", "default", "meaning"], rows),
+        "The commands that speak with a server also read `MODELYARD_URL` and `MODELYARD_KEY`: see\n"
+        "[the command line](cli.md#which-server).",
         "Credentials of the object store are not among them: boto3 finds those where it always does, in `AWS_*` "
         "variables,\nfiles or roles.",
     )
+
+
+# Commands
+
+
+def _commands() -> str:
+    blocks = [
+        _HINT,
+        "# Commands",
+        "What `modelyard --help` and the `--help` of each command print. How they are used is told in "
+        "[the command line](cli.md).",
+    ]
+    for words, command in _with_those_inside(("modelyard",), main_command):
+        blocks += [f"## `{' '.join(words)}`", f"```\n{_help(words, command)}\n```"]
+    return _page(*blocks)
+
+
+def _with_those_inside(
+    words: tuple[str, ...], command: click.Command
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            yield from _with_those_inside((*words, name), command.commands[name])
+
+
+def _help(words: Sequence[str], command: click.Command) -> str:
+    # A width of its own: the page must not depend on the terminal that it is written on.
+    with click.Context(command, info_name=" ".join(words), terminal_width=100, max_content_width=100) as context:
+        return command.get_help(context)
 
 
 if __name__ == "__main__":

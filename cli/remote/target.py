@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.environment import settings_here
+from cli.environment import local_url, settings_here
 
 if TYPE_CHECKING:
     from cli.remote.client import Answer, Client
@@ -78,7 +78,6 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
 def address(url: str | None) -> str:
     """`url` when it can be used, or the API of this machine. Raises a usage error."""
     from cli.remote.client import usable_url
-    from cli.services import local_url
 
     if not url:
         return local_url(settings_here())

@@ -10,6 +10,7 @@ import pytest
 from granian.cli import cli as granian_cli
 
 from cli import services
+from cli.environment import local_url
 from cli.services import BadQueues, api_argv, role_of, services_of, steps_of, worker_argv, worker_environment
 from cli.stack import StackError
 from settings import Settings
@@ -148,7 +149,7 @@ def test_records_are_brought_up_to_date_after_redis_and_before_workers(local: Se
     ],
 )
 def test_local_url_can_be_opened_on_this_machine(local: Settings, host: str, url: str):
-    assert services.local_url(replace(local, host=host)) == url
+    assert local_url(replace(local, host=host)) == url
 
 
 def test_name_of_this_machine_becomes_an_address(local: Settings):

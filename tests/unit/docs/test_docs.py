@@ -7,11 +7,13 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 import settings as settings_module
 from api.app import create_app
 from api.errors import CODES
+from cli.main import main
 from docs import generate
 from settings import Settings
 
@@ -63,9 +65,16 @@ def test_relative_links_lead_to_pages_and_headings_that_exist(page: Path) -> Non
             assert anchor in anchors(target), f"{name_of(page)} links to {link}, which is no heading"
 
 
+def variables_of(command: click.Command) -> set[str]:
+    """The variables that options of a command, and of those inside, are read from."""
+    inside = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {str(each.envvar) for each in command.params if each.envvar}
+    return own.union(*map(variables_of, inside))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_variables_that_a_page_names_are_settings(page: Path) -> None:
-    known = {field.metadata["variable"] for field in dataclasses.fields(Settings)}
+    known = {field.metadata["variable"] for field in dataclasses.fields(Settings)} | variables_of(main)
     named = set(re.findall(r"MODELYARD_[A-Z0-9_]+", page.read_text(encoding="utf-8")))
     assert named <= known
 
