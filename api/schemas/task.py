@@ -47,7 +47,7 @@ class TaskSchema(Schema):
     """A task in lists and polls of many."""
 
     task_id = fields.Integer(metadata=_told("Number of the task."))
-    kind = fields.String(metadata=_told("What it does: train, predict, clear, import or upload."))
+    kind = fields.String(metadata=_told("What it does: train, predict, clear, import, upload or describe."))
     state = fields.String(metadata=_told("queued, running, finished, failed or cancelled; the last three are final."))
     service = fields.String(metadata=_told("Name of its service."))
     job = fields.Integer(metadata=_told("For trainings: number within the service, as /train knows it."))
