@@ -105,6 +105,15 @@ def add(parts: Parts, dataset: Dataset, files: Sequence[tuple[str, Received]]) -
     return parts.records.datasets.commit(dataset.id, staged), new
 
 
+def describe(parts: Parts, account: Account, dataset: Dataset) -> Task:
+    """The task that looks what the tables of a data set hold, after `WAIT_S` at most. Raises Busy."""
+    spec: Json = {"datasets": {dataset.name: [dataset.id, dataset.revision]}}
+    task, _ = parts.records.tasks.add(account.id, Kind.DESCRIBE, CONTROL_QUEUE, spec)
+    parts.queue.send_task(task)
+    with parts.slots.held():
+        return wait_for_end(parts.records, task.id, WAIT_S)
+
+
 # Uploads in parts
 
 

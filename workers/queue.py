@@ -28,6 +28,7 @@ TASK_NAMES = {
     "import": "modelyard.import",
     "predict": "modelyard.predict",
     "upload": "modelyard.upload",
+    "describe": "modelyard.describe",
 }
 DRAIN = "modelyard.drain"
 SWEEP = "modelyard.sweep"

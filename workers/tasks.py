@@ -20,6 +20,7 @@ from workers.app import STOP_MARKER, app, settings
 from workers.bulk import Prediction
 from workers.child import Standby
 from workers.clearing import clear_repository
+from workers.describing import describe
 from workers.draining import Draining
 from workers.figures import process_name
 from workers.lifecycle import Doing, run_task
@@ -203,13 +204,19 @@ def predict(task_id: int) -> None:
 
 
 # Of the eight threads of a control worker as well.
-_UPLOADS = _Turns(2)
+_UPLOADS, _DESCRIBING = _Turns(2), _Turns(1)
 
 
 @app.task(name=TASK_NAMES["upload"])
 def upload(task_id: int) -> None:
     """Queue control: put the parts of an upload to a data set together."""
     _UPLOADS.do(task_id, lambda attempt, lease: complete(_parts(), attempt, lease))
+
+
+@app.task(name=TASK_NAMES["describe"])
+def describe_(task_id: int) -> None:
+    """Queue control: look what the tables of a data set hold."""
+    _DESCRIBING.do(task_id, lambda attempt, lease: describe(_parts(), attempt, lease))
 
 
 @app.task(name=DRAIN)

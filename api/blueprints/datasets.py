@@ -107,6 +107,14 @@ def _check_form() -> None:
     request.max_form_parts = FILES_MOST
 
 
+@blueprint.post("/datasets/<name>/describe")
+def describe(name: str) -> Response:
+    """Have a worker look what the tables hold: 200 when GET tells it, 202 with a task to poll when it takes longer."""
+    check_known(request.args, ())
+    dataset = _find(name)
+    return _ended(dataset, datasets.describe(parts(), account(), dataset))
+
+
 @blueprint.delete("/datasets/<name>/files/<path:path>")
 def remove_file(name: str, path: str) -> Response:
     """Take one file out of a data set."""
@@ -187,7 +195,7 @@ def _told(upload: Upload) -> Json:
 
 
 def _ended(dataset: Dataset, task: Task) -> Response:
-    """The answer about a task that completes an upload."""
+    """The answer about a task that works on a data set."""
     if not task.state.is_final:
         response = plain({"name": dataset.name, "task_id": task.id, "state": str(task.state)}, 202)
         response.headers["Location"] = f"/tasks/{task.id}"

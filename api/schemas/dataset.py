@@ -99,7 +99,7 @@ def told(dataset: Dataset) -> Json:
 
 def told_file(file: DatasetFile) -> Json:
     """A file of a data set."""
-    return {"path": file.path, "bytes": file.size_bytes, "sha256": file.sha256}
+    return {"path": file.path, "bytes": file.size_bytes, "sha256": file.sha256, "facts": file.facts}
 
 
 def told_upload(upload: Upload, there: Iterable[Part], links: list[str] | None) -> Json:

@@ -50,7 +50,7 @@ class TaskSchema(Always):
     """A task in lists and polls of many."""
 
     task_id = fields.Integer(metadata=_told("Number of the task."))
-    kind = fields.String(metadata=_told("What it does: train, predict, clear, import or upload."))
+    kind = fields.String(metadata=_told("What it does: train, predict, clear, import, upload or describe."))
     state = fields.String(metadata=_told("queued, running, finished, failed or cancelled; the last three are final."))
     service = fields.String(allow_none=True, metadata=_told("Name of its service."))
     job = fields.Integer(

@@ -21,7 +21,8 @@ class TrainRequest:
         Json(), "`input`, `mllib` and `output`; each option given here counts instead of the service's."
     )
     data: object = option(
-        Json(), "Training set first, then the test sets: paths in a data root, or the lines of one table."
+        Json(),
+        "Training set first, then the test sets: paths in a data root, dataset://NAME/PATH, or the lines of one table.",
     )
 
 
@@ -35,7 +36,10 @@ class PredictRequest:
     parameters: object = option(
         Json(), "`input`, `mllib` and `output`; each option given here counts instead of the service's."
     )
-    data: object = option(Json(required=True), "A path in a data root, or the lines of a table.")
+    data: object = option(
+        Json(required=True),
+        "A path in a data root, dataset://NAME/PATH, an address of another host, or the lines of a table.",
+    )
     is_async: bool = option(
         Flag(),
         "Whether to answer at once with a task to poll, whose result is kept, rather than with the predictions.",

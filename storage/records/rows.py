@@ -38,6 +38,7 @@ class Kind(StrEnum):
     IMPORT = "import"
     PREDICT = "predict"
     UPLOAD = "upload"
+    DESCRIBE = "describe"
 
 
 @dataclass(frozen=True)

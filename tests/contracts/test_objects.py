@@ -20,7 +20,6 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-import requests
 
 from storage.errors import (
     ArtifactExists,
@@ -42,6 +41,7 @@ from storage.objects.manifest import (
     upload_folder,
 )
 from storage.objects.s3 import S3Objects, S3Options
+from tests.putting import put
 from tests.services import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -159,11 +159,11 @@ def test_link_takes_a_content_from_anybody(store: Store) -> None:
         return
     assert link is not None
     for content in (b"hello", b"hello again"):
-        assert requests.put(link, data=content, timeout=20).ok
+        assert put(link, content) == 200
         assert store.objects.get_bytes("uploads/1/1") == content
     assert [(each.key, each.size) for each in store.objects.list("uploads/1")] == [("uploads/1/1", 11)]
     if store.kind == "rclone":  # the one that checks signatures
-        assert requests.put(link.replace("uploads/1/1", "uploads/1/2"), data=b"x", timeout=20).status_code == 403
+        assert put(link.replace("uploads/1/1", "uploads/1/2"), b"x") == 403
 
 
 def test_nothing_is_a_content_too(store: Store, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 from sklearn.datasets import load_breast_cancer
 
@@ -22,6 +23,7 @@ from storage.objects import connect
 from storage.records import Kind, State
 from tests.integration.fronted import until
 from tests.integration.yard import EXAMPLES, Yard, running_yard
+from tests.putting import put
 from tests.services import S3Server
 from workers.cleaning import clean
 from workers.sweep import Sweep
@@ -168,8 +170,8 @@ def test_data_set_is_created_once_and_listed_page_by_page(yard: Yard):
     two = yard.call("GET", "/datasets/two?limit=2")
     assert (two["state"], two["file_count"], two["bytes"]) == ("ready", 3, 8)
     assert two["files"] == [
-        {"path": "a/b.csv", "bytes": 4, "sha256": sha256(b"x\n1\n")},
-        {"path": "a/c.csv", "bytes": 4, "sha256": sha256(b"x\n2\n")},
+        {"path": "a/b.csv", "bytes": 4, "sha256": sha256(b"x\n1\n"), "facts": None},
+        {"path": "a/c.csv", "bytes": 4, "sha256": sha256(b"x\n2\n"), "facts": None},
     ]
     rest = yard.call("GET", f"/datasets/two?limit=2&cursor={two['next_cursor']}")
     assert ([each["path"] for each in rest["files"]], rest["next_cursor"]) == (["d.csv"], None)
@@ -230,7 +232,7 @@ def test_upload_goes_on_after_the_api_was_started_anew(yard: Yard):
         assert (told["state"], told["bytes"], told["sha256"]) == ("finished", len(content), sha256(content))
         assert anew.call("POST", f"{address}/complete") == told  # that answer as well
     [file] = yard.call("GET", "/datasets/big")["files"]
-    assert file == {"path": "big.csv", "bytes": len(content), "sha256": sha256(content)}
+    assert file == {"path": "big.csv", "bytes": len(content), "sha256": sha256(content), "facts": None}
     yard.call("GET", address, code=404)
     clean(yard.parts, grace_s=0.0)
     assert list(yard.parts.objects.list("uploads")) == []
@@ -306,6 +308,47 @@ def test_upload_that_was_given_up_is_gone(yard: Yard):
     yard.call("POST", f"{address}/complete", code=404)
     clean(yard.parts, grace_s=0.0)
     assert list(yard.parts.objects.list()) == []
+
+
+# What is in them
+
+
+def test_tables_are_described(yard: Yard):
+    cancer = load_breast_cancer()
+    yard.call("PUT", "/datasets/mixed", code=201)
+    table = (EXAMPLES / "breast_cancer.csv").read_bytes()
+    lines = b"1 1:0.5 7:2 # a remark\n\n-1 3:1\n1 2:4\n"
+    quoted = 'name;class\n"a;b";x\nc;y\n\nd;x\n'.encode("utf-8-sig")
+    send(yard, "mixed", {"a.svm": lines, "quoted.csv": quoted, "b.txt": b"x", "c.csv": b""})
+    address, made = begin(yard, "mixed", table, path="cancer.csv")
+    for number, part in enumerate(pieces(table, made["part_bytes"]), 1):
+        assert put_part(yard, address, number, part).status_code == 200
+    yard.call("POST", f"{address}/complete")
+
+    assert yard.call("POST", "/datasets/mixed/describe")["file_count"] == 4
+    facts = {each["path"]: each["facts"] for each in yard.call("GET", "/datasets/mixed")["files"]}
+    assert facts["b.txt"] is None
+    assert facts["a.svm"] == {"kind": "svm", "rows": 3, "columns": 7, "classes": {"-1": 1, "1": 2}}
+    assert facts["c.csv"] == {"kind": "csv", "rows": 0, "columns": 0, "separator": ",", "about": []}
+    assert facts["quoted.csv"] == {
+        "kind": "csv",
+        "rows": 3,
+        "columns": 2,
+        "separator": ";",
+        "about": [
+            {"name": "name", "values": {"a;b": 1, "c": 1, "d": 1}},
+            {"name": "class", "values": {"x": 2, "y": 1}},
+        ],
+    }
+    found = facts["cancer.csv"]
+    assert (found["rows"], found["columns"]) == (len(cancer.target), cancer.data.shape[1] + 1)
+    assert found["about"][-1]["values"] == {str(each): int((cancer.target == each).sum()) for each in (0, 1)}
+    assert found["about"][0]["values"] is None  # a measure has too many values to be a class
+
+    # What is known is not looked at again, and a file that takes the place of another is a new one.
+    assert yard.call("POST", "/datasets/mixed/describe")["file_count"] == 0
+    send(yard, "mixed", {"a.svm": b"5 1:1\n"})
+    assert yard.call("POST", "/datasets/mixed/describe")["file_count"] == 1
 
 
 # Archives
@@ -434,9 +477,6 @@ def test_archive_of_too_many_members_is_refused(yard: Yard, monkeypatch: pytest.
 def test_parts_are_sent_to_s3_without_the_api(
     server: str, request: pytest.FixtureRequest, settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    import boto3
-    import requests
-
     s3: S3Server = request.getfixturevalue(server)
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
@@ -456,11 +496,11 @@ def test_parts_are_sent_to_s3_without_the_api(
         address, told = begin(yard, "big", content, links=True, sha256=sha256(content))
         parts = pieces(content, told["part_bytes"])
         assert len(told["links"]) == len(parts) == 2
-        assert requests.put(told["links"][0], data=parts[0], timeout=20).ok
-        assert requests.put(told["links"][1], data=parts[1][:-1] + b"?", timeout=20).ok
+        assert put(told["links"][0], parts[0]) == 200
+        assert put(told["links"][1], parts[1][:-1] + b"?") == 200
         assert yard.call("GET", address)["missing"] == []
         assert "the SHA-256 of the whole" in yard.call("POST", f"{address}/complete", code=400)["error"]["message"]
-        assert requests.put(told["links"][1], data=parts[1], timeout=20).ok
+        assert put(told["links"][1], parts[1]) == 200
         assert yard.call("POST", f"{address}/complete")["sha256"] == sha256(content)
         assert paths(yard, "big") == ["big.csv"]
         elsewhere = connect(over.objects_url, endpoint_url=s3.endpoint_url)

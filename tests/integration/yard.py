@@ -17,6 +17,7 @@ from workers.asked import Answer, Asked
 from workers.bulk import Prediction
 from workers.child import Standby
 from workers.clearing import clear_repository
+from workers.describing import describe
 from workers.lifecycle import run_task
 from workers.origins import import_model
 from workers.parts import Parts
@@ -70,6 +71,8 @@ class Yard:
             run_task(task.id, self.parts, self._asking.ask if way == "ask" else self._asking.compute)
         elif task.kind is Kind.UPLOAD:
             run_task(task.id, self.parts, lambda attempt, lease: complete(self.parts, attempt, lease))
+        elif task.kind is Kind.DESCRIBE:
+            run_task(task.id, self.parts, lambda attempt, lease: describe(self.parts, attempt, lease))
         else:
             run_task(task.id, self.parts, lambda attempt, lease: import_model(self.parts, attempt, lease))
         return True
