@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from ml.errors import MlError
 from storage.errors import LiveUnavailable, RecordsUnavailable, StorageError, StoreUnavailable, Superseded
-from storage.records import Attempt, Ended, NewTask, NewVersion, State
+from storage.records import Attempt, Ended, Kind, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
 from workers.tracing import traces
@@ -71,6 +71,8 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
         _log.warning("%s leaves: it was taken over", attempt.name)
         return None
     _log.info("%s is %s", attempt.name, ended.state)
+    outcome = done.outcome if ended.state is State.QUEUED else str(ended.state)
+    count_ending(parts, attempt.task.kind, outcome, time.monotonic() - began)
     if done.after is not None:
         done.after(ended)
     send_next(attempt, ended, parts)
@@ -146,6 +148,14 @@ def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
         following = tasks.next_of_repository(attempt.task.repository_id)
         if following is not None:
             parts.queue.send_task(following)
+
+
+def count_ending(parts: Parts, kind: Kind, outcome: str, seconds: float | None = None) -> None:
+    """Count an attempt that ended, for Prometheus; not counted while Redis is away."""
+    try:
+        parts.live.endings.note(str(kind), outcome, seconds)
+    except LiveUnavailable as error:
+        _log.info("an end was not counted: %s", error)
 
 
 def failure_of(error: MlError | StorageError, phase: str = "preparing") -> Json:

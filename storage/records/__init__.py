@@ -29,7 +29,7 @@ from storage.records.rows import (
 )
 from storage.records.schema import REVISION
 from storage.records.services import Repositories, Services
-from storage.records.tasks import Ended, Tasks, Waiting
+from storage.records.tasks import Ended, OpenTasks, Tasks, Waiting
 from storage.records.versions import Versions
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "ModelSize",
     "NewTask",
     "NewVersion",
+    "OpenTasks",
     "Records",
     "Repository",
     "Service",

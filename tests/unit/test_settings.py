@@ -60,6 +60,9 @@ def test_settings_go_through_the_environment_unchanged() -> None:
         ("MODELYARD_FETCH_ALLOW", "files.local/data"),
         ("MODELYARD_FETCH_ALLOW", "http://files.local"),
         ("MODELYARD_FETCH_ALLOW", "files.local 10.0.0.1"),
+        ("MODELYARD_FLOWER_LOGIN", "nobody"),
+        ("MODELYARD_FLOWER_LOGIN", "ada:short"),
+        ("MODELYARD_FLOWER_LOGIN", "ada:with,a comma"),
     ],
 )
 def test_wrong_value_names_its_variable(variable: str, value: str) -> None:
@@ -80,3 +83,9 @@ def test_loopback_addresses_are_known(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.example.org", "10.0.0.1", "yard.example"])
 def test_what_others_can_reach_is_no_loopback(host: str) -> None:
     assert not Settings(home=Path("/srv"), host=host).is_loopback
+
+
+def test_wrong_secret_is_not_told() -> None:
+    with pytest.raises(BadSetting, match="MODELYARD_FLOWER_LOGIN") as refused:
+        Settings.from_env({"MODELYARD_FLOWER_LOGIN": "ada:hunter2"})
+    assert "hunter2" not in str(refused.value)
