@@ -21,8 +21,9 @@ def _setting(
     read: Callable[[str], Any],
     default: Any = None,
     factory: Callable[[], Any] | None = None,
+    is_secret: bool = False,
 ) -> Any:
-    metadata = {"variable": variable, "text": text, "read": read}
+    metadata = {"variable": variable, "text": text, "read": read, "is_secret": is_secret}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -42,6 +43,13 @@ def _paths(value: str) -> tuple[Path, ...]:
 
 def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _login(value: str) -> str:
+    # Flower takes several, divided by commas.
+    if not re.fullmatch(r"[^:,\s]+:[^,\s]{8,}", value):
+        raise ValueError("must be user:password, the password of 8 characters or more, without commas and spaces")
+    return value
 
 
 def _hosts(value: str) -> tuple[str, ...]:
@@ -154,6 +162,14 @@ class Settings:
         "Port of Flower on the loopback address; 0 leaves Flower out.",
         _whole(0, 65535),
         5555,
+    )
+    flower_login: str = _setting(
+        "MODELYARD_FLOWER_LOGIN",
+        "User and password of Flower, with a colon between. "
+        "Default: made once and kept in the file `flower-login` inside MODELYARD_HOME.",
+        _login,
+        "",
+        is_secret=True,
     )
     fetch_allow: tuple[str, ...] = _setting(
         "MODELYARD_FETCH_ALLOW",
@@ -349,8 +365,9 @@ class Settings:
             try:
                 given[each.name] = each.metadata["read"](value)
             except ValueError as error:
+                shown = "" if each.metadata["is_secret"] else f"={value!r}"
                 raise BadSetting(
-                    f"{each.metadata['variable']}={value!r} cannot be used ({error}). {each.metadata['text']}"
+                    f"{each.metadata['variable']}{shown} cannot be used ({error}). {each.metadata['text']}"
                 ) from None
         return cls(**given)
 
@@ -386,6 +403,11 @@ class Settings:
             # kombu checks no certificate unless it is told to.
             return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+    @property
+    def flower_login_file(self) -> Path:
+        """Where the user and the password of Flower are kept when no setting names them."""
+        return self.home / "flower-login"
 
     @property
     def scratch(self) -> Path:

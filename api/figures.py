@@ -26,10 +26,14 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class ApiFigures:
-    """The figures of one API process. Safe to share between threads."""
+    """The figures of one API process. Safe to share between threads.
 
-    def __init__(self, live: Live) -> None:
+    fleet : what is looked up of the whole installation when all figures are asked for.
+    """
+
+    def __init__(self, live: Live, fleet: Collector | None = None) -> None:
         self._live = live
+        self._fleet = fleet
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "modelyard_requests", "Requests that were answered", ["method", "route", "status"], registry=self.registry
@@ -69,7 +73,9 @@ class ApiFigures:
         self._live.figures.keep_telling(self.process, self.told)
 
     def of_all(self) -> bytes:
-        """What every process counted, each series with the label `process`, and whether Redis could be asked."""
+        """What every process counted, each series with the label `process`, whether Redis could be asked, and what
+        is known of the fleet.
+        """
         shown = CollectorRegistry()
         redis = Gauge("modelyard_redis_up", "Whether Redis told the figures of the other processes", registry=shown)
         try:
@@ -79,6 +85,8 @@ class ApiFigures:
             told = {}
             redis.set(0)
         shown.register(_Merged({**told, self.process: self.told().decode()}))
+        if self._fleet is not None:
+            shown.register(self._fleet)
         return generate_latest(shown)
 
 

@@ -14,6 +14,7 @@ from api.access_log import AccessLog
 from api.cors import Cors
 from api.estimates import Estimates
 from api.figures import ApiFigures
+from api.fleet_figures import FleetFigures
 from api.known import KnownServices
 from api.tally import Tally
 from api.waiting import Slots
@@ -92,7 +93,7 @@ class Parts:
     @cached_property
     def figures(self) -> ApiFigures:
         """What is counted for Prometheus."""
-        return ApiFigures(self.live)
+        return ApiFigures(self.live, FleetFigures(self.records, self.live))
 
     def note(self, method: str, route: str, target: str, status: int, seconds: float, account: str) -> None:
         """Note a request that was answered; see `AccessLog.note` and `ApiFigures.note`."""

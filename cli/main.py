@@ -182,7 +182,15 @@ def api() -> None:
     help="Queues to serve, separated by commas, all of one kind: train.cpu, predict.xgboost.cpu or control.",
 )
 @click.option("--name", metavar="NAME", help="Name of this worker, unique on the machine. Default: from the queues.")
-def worker(queues: str, name: str | None) -> None:
+@click.option(
+    "--once-within",
+    "once_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1),
+    help="End after one task, or when none came for so long. For train and batch queues, where something starts a "
+    "worker for each task and must never stop one that works.",
+)
+def worker(queues: str, name: str | None, once_s: float | None) -> None:
     """Run one Celery worker."""
     from cli.services import BadQueues, worker_argv, worker_environment
 
@@ -190,7 +198,7 @@ def worker(queues: str, name: str | None) -> None:
     wanted = [queue.strip() for queue in queues.split(",") if queue.strip()]
     try:
         argv = worker_argv(name or "-".join(wanted).replace(".", "-"), wanted)
-        environment = worker_environment(settings, wanted)
+        environment = worker_environment(settings, wanted, once_s)
     except BadQueues as error:
         raise click.BadParameter(str(error), param_hint="--queues") from None
     _become(argv, environment)
@@ -220,16 +228,21 @@ def seen(name: str) -> None:
     "--address",
     default="127.0.0.1",
     show_default=True,
-    help="Where to listen. Flower asks nobody for a password: open it to a private network only.",
+    help="Where to listen. Logins travel in the clear: beyond this machine put TLS in front.",
 )
 def flower(address: str) -> None:
-    """Run Flower alone, read-only."""
+    """Run Flower alone, read-only, for those who know MODELYARD_FLOWER_LOGIN."""
     from cli.services import flower_argv, flower_environment
+    from cli.stack import StackError
 
     settings = _settings()
     if not settings.flower_port:
         raise click.ClickException("MODELYARD_FLOWER_PORT=0 leaves Flower out; set it to a port")
-    _become(flower_argv(settings, address), flower_environment(settings))
+    try:
+        environment = flower_environment(settings)
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+    _become(flower_argv(settings, address), environment)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ def ready_table(settings: Settings) -> str:
     """Where everything is, one thing a line."""
     rows = {
         "API": f"{local_url(settings)}  (/healthz, /readyz, /info)",
-        "Flower": f"http://127.0.0.1:{settings.flower_port}" if settings.flower_port else "left out",
+        "Flower": _flower(settings) if settings.flower_port else "left out",
         "data roots": os.pathsep.join(str(root) for root in settings.data_roots),
         "artifacts": settings.objects_url,
         "records": without_password(settings.database_url),
@@ -22,6 +22,11 @@ def ready_table(settings: Settings) -> str:
     width = max(len(name) for name in rows)
     lines = [f"  {name.ljust(width)}  {value}" for name, value in rows.items()]
     return "\n".join(["", "ready", *lines, "  Ctrl-C stops everything", ""])
+
+
+def _flower(settings: Settings) -> str:
+    where = "MODELYARD_FLOWER_LOGIN" if settings.flower_login else str(settings.flower_login_file)
+    return f"http://127.0.0.1:{settings.flower_port}  (login in {where})"
 
 
 def without_password(url: str) -> str:

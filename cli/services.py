@@ -8,6 +8,7 @@ import importlib.util
 import ipaddress
 import json
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -23,6 +24,8 @@ from ml.options.catalog import engines
 from settings import Settings
 
 QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
+ONCE_VARIABLE = "MODELYARD_WORKER_ONCE"
+"""Set for a worker that ends after one task; its value is for how many seconds it waits for one."""
 
 _SOCKET_LIMIT = 107  # bytes of a path that the kernel takes for a unix socket
 _ANSWER_S = 2.0
@@ -202,7 +205,9 @@ def _api(settings: Settings) -> Service:
 
 
 def flower_argv(settings: Settings, address: str = "127.0.0.1") -> list[str]:
-    """The command line of Flower, which shows Celery's workers and may change nothing."""
+    """The command line of Flower, which shows Celery's workers and may change nothing. Its password is not there,
+    where every user of the machine could read it, but in its environment.
+    """
     return [
         *(sys.executable, "-m", "celery", "-A", "workers.app", "flower"),
         *(f"--address={address}", f"--port={settings.flower_port}", "--read_only", "--max_tasks=5000"),
@@ -210,15 +215,40 @@ def flower_argv(settings: Settings, address: str = "127.0.0.1") -> list[str]:
 
 
 def flower_environment(settings: Settings) -> dict[str, str]:
-    """The environment of Flower, which loads the same Celery app as the workers."""
-    return {**_environment(settings), **_thread_counts(1)}
+    """The environment of Flower, which loads the same Celery app as the workers; makes a password when none is set.
+
+    Raises StackError when the one that was made before cannot be read.
+    """
+    return {**_environment(settings), **_thread_counts(1), "FLOWER_BASIC_AUTH": flower_login(settings)}
+
+
+def flower_login(settings: Settings) -> str:
+    """The user and the password of Flower, with a colon between: as set, else made once and kept beside the records.
+
+    Raises StackError when the file with them cannot be written or read.
+    """
+    if settings.flower_login:
+        return settings.flower_login
+    path = settings.flower_login_file
+    try:
+        with contextlib.suppress(FileExistsError):
+            settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"modelyard:{secrets.token_urlsafe(24)}\n")
+        login = path.read_text().strip()
+    except OSError as error:
+        raise StackError(f"the login of Flower cannot be kept in {path}: {error.strerror}") from None
+    if ":" not in login:
+        raise StackError(f"{path} holds no login of Flower; remove it, and a new one is made")
+    return login
 
 
 def _flower(settings: Settings) -> Service:
     return Service(
         "flower",
-        tuple(flower_argv(settings)),
-        flower_environment(settings),
+        # Through the command line, which makes the login when it starts; nothing is written before.
+        (sys.executable, "-m", "cli.main", "flower"),
+        {**_environment(settings), **_thread_counts(1)},
         stage=2,
         stop_s=5.0,
         not_ready=answers(f"http://127.0.0.1:{settings.flower_port}/healthcheck"),
@@ -281,12 +311,19 @@ def worker_argv(name: str, queues: list[str]) -> list[str]:
     ]
 
 
-def worker_environment(settings: Settings, queues: list[str]) -> dict[str, str]:
-    """The environment of a worker: settings, its queues, and the thread counts of every numerical library."""
+def worker_environment(settings: Settings, queues: list[str], once_s: float | None = None) -> dict[str, str]:
+    """The environment of a worker: settings, its queues, and the thread counts of every numerical library.
+
+    once_s : for a worker that ends after one task, how long it waits for that; None for one that goes on.
+    Raises BadQueues when such a worker would serve queues of anything but trainings or prediction tasks.
+    """
     role = role_of(queues)
+    if once_s is not None and {queue.partition(".")[0] for queue in queues} - {"train", "batch"}:
+        raise BadQueues(f"only workers of train and batch queues can end after one task, not {','.join(queues)!r}")
     return {
         **_environment(settings),
         QUEUES_VARIABLE: ",".join(queues),
+        ONCE_VARIABLE: "" if once_s is None else str(once_s),
         **_thread_counts(1 if role == "control" else settings.threads),
     }
 

@@ -390,6 +390,7 @@ def run(settings: Settings, stack: Stack) -> None:
     where = [
         ["API", local_url(settings)],
         ["Flower", f"http://127.0.0.1:{settings.flower_port}"],
+        ["its login", "MODELYARD_FLOWER_LOGIN" if settings.flower_login else str(settings.flower_login_file)],
         ["models", str(root / "models")],
         ["artifacts", settings.objects_url],
         ["logs", str(settings.home / "logs")],

@@ -98,6 +98,10 @@ class Server:
                 raise ServiceMissing(f"{self.command[0]} did not start:\n{log}")
             time.sleep(0.01)
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until the server ends by itself; its exit code."""
+        return self._process.wait(timeout_s)
+
     def stop(self, ask: signal.Signals = signal.SIGTERM) -> None:
         """End the server with `ask`, after STOP_S with KILL."""
         if self._process.poll() is None:

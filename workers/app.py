@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,13 +22,19 @@ from settings import Settings
 from storage.errors import StorageError
 from storage.live import Heartbeat
 from storage.live.heartbeats import INTERVAL_S
+from workers.memory import family_bytes
 from workers.parts import Parts
 from workers.queue import CONTROL_QUEUE, SWEEP
+
+ONCE = "MODELYARD_WORKER_ONCE"
+"""Set for a worker that ends after one task: for how many seconds it waits for one."""
 
 STOP_MARKER = "MODELYARD_STOP_MARKER"
 """Names the file that tells a worker's pool process that the worker shuts down."""
 
 _DEAF_S = 20.0
+# A read of the queues that is under way when they are closed lasts a second at most; what it brings is put back.
+_ONCE_LOOK_S, _ONCE_SETTLES_S = 0.2, 3.0
 _log = logging.getLogger(__name__)
 
 settings = Settings.from_env(os.environ)
@@ -125,7 +133,8 @@ class Pulse(threading.Thread):
         """Beat until the end."""
         while True:
             try:
-                self._parts.live.heartbeats.beat(self._heartbeat)
+                beat = replace(self._heartbeat, memory_bytes=family_bytes(os.getpid()))
+                self._parts.live.heartbeats.beat(beat)
                 self._listen()
             except StorageError as error:
                 _log.warning("no heartbeat: %s", error)
@@ -154,6 +163,37 @@ class Pulse(threading.Thread):
             _log.warning("no good-bye: %s", error)
 
 
+class Once:
+    """Lets a worker take one task only, and ends it after that, or when none came in time.
+
+    All of it runs on the event loop of the worker's main process, between two messages.
+    """
+
+    def __init__(self, consumer: Any, wait_s: float) -> None:
+        self._consumer = consumer
+        self._until = time.monotonic() + wait_s
+        self._closed_at: float | None = None
+        consumer.timer.call_repeatedly(_ONCE_LOOK_S, self._look)
+
+    def close(self) -> None:
+        """Take nothing more."""
+        if self._closed_at is None:
+            self._closed_at = time.monotonic()
+            for queue in _queues(self._consumer.app):
+                self._consumer.call_soon(self._consumer.cancel_task_queue, queue)
+
+    def _look(self) -> None:
+        if worker_state.reserved_requests:
+            self.close()
+        elif self._closed_at is None:
+            if time.monotonic() > self._until:
+                self.close()
+        elif time.monotonic() - self._closed_at > _ONCE_SETTLES_S and not worker_state.should_stop:
+            _log.info("the one task is done, or none came: this worker ends")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+_once: Once | None = None
 _pulse: Pulse | None = None
 
 
@@ -175,6 +215,15 @@ def _begin_to_beat(sender: Any, **_: Any) -> None:
     global _pulse
     _pulse = Pulse(sender.hostname, _queues(sender.app))
     _pulse.start()
+    if os.environ.get(ONCE):
+        global _once
+        _once = Once(sender, float(os.environ[ONCE]))
+
+
+@signals.task_received.connect
+def _take_no_other(**_: Any) -> None:
+    if _once is not None:
+        _once.close()
 
 
 @signals.worker_shutting_down.connect

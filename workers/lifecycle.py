@@ -79,6 +79,8 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
         _log.warning("%s leaves: it was taken over", attempt.name)
         return None
     _log.info("%s is %s", attempt.name, ended.state)
+    outcome = done.outcome if ended.state is State.QUEUED else str(ended.state)
+    count_ending(parts, attempt.task.kind, outcome, time.monotonic() - began)
     if done.after is not None:
         done.after(ended)
     if attempt.task.kind is Kind.PREDICT:
@@ -175,6 +177,14 @@ def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
         following = tasks.next_of_repository(attempt.task.repository_id)
         if following is not None:
             parts.queue.send_task(following)
+
+
+def count_ending(parts: Parts, kind: Kind, outcome: str, seconds: float | None = None) -> None:
+    """Count an attempt that ended, for Prometheus; not counted while Redis is away."""
+    try:
+        parts.live.endings.note(str(kind), outcome, seconds)
+    except LiveUnavailable as error:
+        _log.info("an end was not counted: %s", error)
 
 
 def failure_of(error: MlError | StorageError, phase: str = "preparing") -> Json:

@@ -22,6 +22,17 @@ def anonymous_bytes(pid: int | str = "self") -> int | None:
     return None
 
 
+def family_bytes(pid: int) -> int:
+    """Anonymous memory of a process and all that descend from it, those in other sessions included."""
+    family, found = [pid], 0
+    for each in family:
+        found += anonymous_bytes(each) or 0
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(OSError):  # the thread ended
+                family += map(int, children.read_text().split())
+    return found
+
+
 def held_bytes(*, thorough: bool = False) -> int | None:
     """Anonymous memory of this process after what is free went back to the system; None when that does not tell.
 

@@ -11,6 +11,7 @@ from storage.errors import StorageError
 from storage.records import State
 from workers.cleaning import clean
 from workers.export import export_newest
+from workers.lifecycle import count_ending
 from workers.parts import Parts
 
 _CLEAN_S = 60.0
@@ -65,6 +66,7 @@ class Sweep:
         for task in self._parts.records.tasks.take_back_silent(settings.lost_max, LOST):
             swept.taken_back += 1
             _log.warning("task %s was silent, attempt %s: %s now", task.id, task.attempt, task.state)
+            count_ending(self._parts, task.kind, "lost")
             if task.state is not State.QUEUED and task.repository_id is not None:
                 following = self._parts.records.tasks.next_of_repository(task.repository_id)
                 if following is not None:

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 from ml.options.catalog import engines
 from ml.registry import find
 from storage.errors import LiveUnavailable, RecordsUnavailable
-from workers.app import STOP_MARKER, app, settings
+from workers.app import ONCE, STOP_MARKER, app, settings
 from workers.bulk import Prediction
 from workers.child import Standby
 from workers.clearing import clear_repository
@@ -124,7 +124,7 @@ def train(task_id: int) -> None:
     try:
         run_task(task_id, _parts(), training)
     finally:
-        if not _is_stopping():
+        if not _is_stopping() and not os.environ.get(ONCE):
             training.prepare()
 
 

@@ -6,12 +6,14 @@ Redis 6.2 are used, which is what the embedded server speaks.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from storage.live.changes import Changes
+from storage.live.endings import Ending, Endings
 from storage.live.figures import Figures
 from storage.live.heartbeats import Heartbeat, Heartbeats
-from storage.live.lane import LOST, Batch, Drain, Lane, Replies, Request, Sent, Spread, Taken, Waiter
+from storage.live.lane import LOST, Batch, Depth, Drain, Lane, Replies, Request, Sent, Spread, Taken, Waiter
 from storage.live.progress import Progress
 from storage.live.server import LiveServer
 from storage.live.statistics import Counts, Statistics
@@ -21,7 +23,10 @@ __all__ = [
     "Batch",
     "Changes",
     "Counts",
+    "Depth",
     "Drain",
+    "Ending",
+    "Endings",
     "Figures",
     "Heartbeat",
     "Heartbeats",
@@ -49,6 +54,7 @@ class Live:
         self.changes = Changes(self.server)
         self.statistics = Statistics(self.server)
         self.figures = Figures(self.server)
+        self.endings = Endings(self.server)
 
     def check(self) -> None:
         """Raises LiveUnavailable unless Redis answers within a second."""
@@ -66,6 +72,14 @@ class Live:
         """Messages of a queue that no worker has taken yet."""
         with self.server.errors():
             return int(self.server.redis.llen(queue))
+
+    def waiting_by_queue(self, queues: Collection[str]) -> dict[str, int]:
+        """Messages of several queues that no worker has taken yet, in one trip."""
+        with self.server.errors():
+            pipe = self.server.redis.pipeline(transaction=False)
+            for queue in queues:
+                pipe.llen(queue)
+            return dict(zip(queues, pipe.execute(), strict=True))
 
     def close(self) -> None:
         """Give all connections back; drains and replies end by themselves, when they are closed."""

@@ -16,12 +16,16 @@ INTERVAL_S = 5.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life. `devices` are the kinds it computes on; `at` is by the worker's clock, for people only."""
+    """A sign of life. `devices` are the kinds it computes on; `at` is by the worker's clock, for people only.
+
+    memory_bytes : anonymous memory of the worker and all processes under it, 0 when it is not known.
+    """
 
     worker: str
     queues: tuple[str, ...]
     devices: tuple[str, ...] = ("cpu",)
     at: float = 0.0
+    memory_bytes: int = 0
 
 
 class Heartbeats:
@@ -50,7 +54,13 @@ class Heartbeats:
         for value in values:
             if value is not None:
                 fields = json.loads(value)
-                beat = Heartbeat(fields["worker"], tuple(fields["queues"]), tuple(fields["devices"]), fields["at"])
+                beat = Heartbeat(
+                    fields["worker"],
+                    tuple(fields["queues"]),
+                    tuple(fields["devices"]),
+                    fields["at"],
+                    fields.get("memory_bytes", 0),  # an older worker tells none
+                )
                 found[beat.worker] = beat
         return list(found.values())
 

@@ -108,6 +108,19 @@ class Batch:
     closed: str
 
 
+@dataclass(frozen=True)
+class Depth:
+    """How full a lane is.
+
+    waiting : requests that wait, those of callers that are gone included. in_flight : requests that workers compute.
+    oldest_s : how long the oldest one waits, 0 when none does.
+    """
+
+    waiting: int
+    in_flight: int
+    oldest_s: float
+
+
 class Left(NamedTuple):
     """Whether a drain has gone, and the wake-up to send for what it left behind, or ''."""
 
@@ -149,6 +162,23 @@ class Lane:
             for name in names:
                 pipe.llen(f"lane:{lane}:wait:{name}")
             return dict(zip(names, pipe.execute(), strict=True))
+
+    def depth(self, lane: str) -> Depth:
+        """How full a lane is now."""
+        with self._server.errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zrange(f"lane:{lane}:lists", 0, -1, withscores=True)
+            pipe.zrange(f"lane:{lane}:drains", 0, -1)
+            pipe.time()
+            lists, drains, (seconds, microseconds) = pipe.execute()
+            for name, _ in lists:
+                pipe.llen(f"lane:{lane}:wait:{name.decode()}")
+            for name in drains:
+                pipe.hlen(f"lane:{lane}:flight:{name.decode()}")
+            lengths = pipe.execute()
+        arrived_ms = [score for _, score in lists]
+        oldest_s = seconds + microseconds / 1e6 - min(arrived_ms) / 1000 if arrived_ms else 0.0
+        return Depth(sum(lengths[: len(lists)]), sum(lengths[len(lists) :]), max(0.0, oldest_s))
 
     def drain(self, lane: str, name: str, *, lease_s: float, patience_s: float = 1.0) -> Drain:
         """A drain of that name, which must be its own."""

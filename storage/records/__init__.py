@@ -36,7 +36,7 @@ from storage.records.rows import (
 )
 from storage.records.schema import REVISION, now
 from storage.records.services import Repositories, Services
-from storage.records.tasks import Ended, Tasks, Waiting
+from storage.records.tasks import Ended, OpenTasks, Tasks, Waiting
 from storage.records.uploads import Uploads
 from storage.records.versions import Versions
 
@@ -57,6 +57,7 @@ __all__ = [
     "NewFile",
     "NewTask",
     "NewVersion",
+    "OpenTasks",
     "Part",
     "Records",
     "Repository",

@@ -75,6 +75,23 @@ class Waiting:
     oldest: list[Task]
 
 
+@dataclass(frozen=True)
+class OpenTasks:
+    """Tasks of one kind, queue and state that are not over.
+
+    oldest_s : seconds since the oldest of them was accepted. run_out : how many of them run without a valid lease.
+    startable : how many could start now: queued, and the first of their repository.
+    """
+
+    kind: Kind
+    queue: str
+    state: State
+    count: int
+    oldest_s: float
+    run_out: int
+    startable: int
+
+
 def _sources(to: State) -> list[State]:
     return [state for state, moves in MOVES.items() if to in moves]
 
@@ -706,6 +723,29 @@ class Tasks:
                 ).all()
                 found.append(Waiting(queue, count, [_task(row) for row in rows]))
         return found
+
+    def open_tasks(self) -> list[OpenTasks]:
+        """How many tasks are not over, by kind, queue and state."""
+        has_run_out = and_(tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
+        is_startable = and_(tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(
+                    tasks.c.kind,
+                    tasks.c.queue,
+                    tasks.c.state,
+                    func.count(),
+                    now() - func.min(tasks.c.created_at),
+                    func.sum(case((has_run_out, 1), else_=0)),
+                    func.sum(case((is_startable, 1), else_=0)),
+                )
+                .where(_IS_OPEN)
+                .group_by(tasks.c.kind, tasks.c.queue, tasks.c.state)
+            ).all()
+        return [
+            OpenTasks(Kind(kind), queue, State(state), count, max(0.0, oldest_s), int(run_out), int(startable))
+            for kind, queue, state, count, oldest_s, run_out, startable in rows
+        ]
 
     def next_of_repository(self, repository_id: int) -> Task | None:
         """The task that may start now in a repository, if it is still queued."""

@@ -397,6 +397,22 @@ def test_waiting_counts_what_could_start_and_names_the_longest_unsent_first(reco
     assert [task.id for task in waiting.oldest] == [never.id]
 
 
+def test_open_tasks_are_counted_by_kind_queue_and_state(records: Records, service: Service) -> None:
+    others = [make_service(records, f"s{number}", f"objects:1/s{number}") for number in range(3)]
+    add_training(records, service)
+    add_training(records, service)  # behind the first
+    add_training(records, others[0])
+    claim(records, add_training(records, others[1]))
+    lose(records, add_training(records, others[2]))
+    over = add_training(records, make_service(records, "s3", "objects:1/s3"))
+    finish(records, claim(records, over))
+    queued, running = sorted(records.tasks.open_tasks(), key=lambda each: each.state)
+    assert (queued.state, queued.kind, queued.queue) == (State.QUEUED, Kind.TRAIN, "train.cpu")
+    assert (queued.count, queued.startable, queued.run_out) == (3, 2, 0)
+    assert (running.state, running.count, running.startable, running.run_out) == (State.RUNNING, 2, 0, 1)
+    assert 0 <= running.oldest_s <= queued.oldest_s < 60
+
+
 def test_queue_positions_count_those_before(records: Records, service: Service) -> None:
     tasks = [add_training(records, service) for _ in range(3)]
     claim(records, tasks[0])
@@ -795,6 +811,7 @@ def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
     records.queues.running("train.cpu")
     records.queues.took("train.cpu")
     records.tasks.waiting(0.0)
+    records.tasks.open_tasks()
     records.tasks.is_startable(tasks[1])
     records.tasks.open_jobs([service.id])
     records.tasks.job(service.id, 1)

@@ -60,6 +60,9 @@ def test_settings_go_through_the_environment_unchanged() -> None:
         ("MODELYARD_FETCH_ALLOW", "files.local/data"),
         ("MODELYARD_FETCH_ALLOW", "http://files.local"),
         ("MODELYARD_FETCH_ALLOW", "files.local 10.0.0.1"),
+        ("MODELYARD_FLOWER_LOGIN", "nobody"),
+        ("MODELYARD_FLOWER_LOGIN", "ada:short"),
+        ("MODELYARD_FLOWER_LOGIN", "ada:with,a comma"),
     ],
 )
 def test_wrong_value_names_its_variable(variable: str, value: str) -> None:
@@ -94,3 +97,9 @@ def test_buckets_of_data_lie_where_the_objects_lie_unless_it_is_said_otherwise()
     assert Settings().data_endpoint_url is None
     assert Settings(s3_endpoint_url="https://a").data_endpoint_url == "https://a"
     assert Settings(s3_endpoint_url="https://a", data_s3_endpoint_url="https://b").data_endpoint_url == "https://b"
+
+
+def test_wrong_secret_is_not_told() -> None:
+    with pytest.raises(BadSetting, match="MODELYARD_FLOWER_LOGIN") as refused:
+        Settings.from_env({"MODELYARD_FLOWER_LOGIN": "ada:hunter2"})
+    assert "hunter2" not in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,17 @@ from granian.cli import cli as granian_cli
 
 from cli import services
 from cli.environment import local_url
-from cli.services import BadQueues, api_argv, role_of, services_of, steps_of, worker_argv, worker_environment
+from cli.services import (
+    BadQueues,
+    api_argv,
+    flower_argv,
+    flower_environment,
+    role_of,
+    services_of,
+    steps_of,
+    worker_argv,
+    worker_environment,
+)
 from cli.stack import StackError
 from settings import Settings
 
@@ -39,6 +50,42 @@ def test_redis_elsewhere_is_not_started_here(local: Settings):
 
 def test_flower_is_left_out_when_its_port_is_zero(local: Settings):
     assert "flower" not in by_name(replace(local, flower_port=0))
+
+
+def test_login_of_flower_is_made_once_for_its_owner_alone(local: Settings, tmp_path: Path):
+    here = replace(local, home=tmp_path / "home")
+    services_of(here)
+    assert not here.home.exists(), "naming the services writes nothing"
+    login = flower_environment(here)["FLOWER_BASIC_AUTH"]
+    user, _, password = login.partition(":")
+    assert (user, len(password) >= 32) == ("modelyard", True)
+    assert stat.S_IMODE(here.flower_login_file.stat().st_mode) == 0o600
+    assert flower_environment(here)["FLOWER_BASIC_AUTH"] == login
+    assert not any(password in word for word in flower_argv(here))
+
+
+def test_login_of_flower_that_is_set_is_the_one(local: Settings):
+    assert (
+        flower_environment(replace(local, flower_login="ada:lovelace1815"))["FLOWER_BASIC_AUTH"] == "ada:lovelace1815"
+    )
+
+
+def test_file_without_a_login_of_flower_says_what_to_do(local: Settings, tmp_path: Path):
+    (tmp_path / "flower-login").touch()
+    with pytest.raises(StackError, match=r"flower-login holds no login.*remove it"):
+        flower_environment(replace(local, home=tmp_path))
+
+
+@pytest.mark.parametrize("queues", [["control"], ["predict.xgboost.cpu"], ["batch.torch.cpu", "control"]])
+def test_only_workers_with_tasks_of_their_own_end_after_one(local: Settings, queues: list[str]):
+    with pytest.raises(BadQueues, match="only workers of train and batch queues"):
+        worker_environment(local, queues, 60.0)
+
+
+def test_worker_of_one_task_is_told_how_long_to_wait_for_it(local: Settings):
+    assert worker_environment(local, ["train.cpu"], 60.0)["MODELYARD_WORKER_ONCE"] == "60.0"
+    # Said in any case, or a variable of the one who starts it would reach the worker.
+    assert worker_environment(local, ["train.cpu"])["MODELYARD_WORKER_ONCE"] == ""
 
 
 def test_redis_listens_on_a_socket_only_and_evicts_nothing(local: Settings):
