@@ -91,12 +91,19 @@ def routes(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:
     """Every route and verb of an app, with what is said of it, in the order of the tags."""
     tags = list(_TAGS)
     found = [
-        (rule, verb, OPERATIONS[rule.endpoint][verb])
+        (rule, verb, _said_of(rule, verb))
         for rule in app.url_map.iter_rules()
         for verb in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     ]
     places = {(endpoint, verb): at for at, (endpoint, verb) in enumerate(_named())}
     return iter(sorted(found, key=lambda each: (tags.index(each[2].tag), places[each[0].endpoint, each[1]])))
+
+
+def _said_of(rule: Rule, verb: str) -> Operation:
+    try:
+        return OPERATIONS[rule.endpoint][verb]
+    except KeyError:
+        raise KeyError(f"nothing is said of {verb} {rule.rule}; describe {rule.endpoint} in api/openapi") from None
 
 
 def _named() -> Iterator[tuple[str, str]]:
