@@ -119,10 +119,11 @@ def describe(parts: Parts, account: Account, dataset: Dataset) -> Task:
 
 def begin(parts: Parts, dataset: Dataset, wanted: UploadRequest) -> Upload:
     """Begin an upload. Raises FileTooLarge, BadDatasetName, BadBody."""
-    limit_bytes = parts.settings.dataset_file_limit_bytes
-    part_bytes = max(min(PART_BYTES, parts.settings.request_limit_bytes), -(-wanted.bytes // _PARTS_MOST))
-    if wanted.bytes > limit_bytes or part_bytes > parts.settings.request_limit_bytes:
-        limit_bytes = min(limit_bytes, _PARTS_MOST * parts.settings.request_limit_bytes)
+    # A body that ends just at the limit of requests is refused: it cannot be told from one that goes on.
+    most_bytes = parts.settings.request_limit_bytes - 1
+    limit_bytes = min(parts.settings.dataset_file_limit_bytes, _PARTS_MOST * most_bytes)
+    part_bytes = max(min(PART_BYTES, most_bytes), -(-wanted.bytes // _PARTS_MOST))
+    if wanted.bytes > limit_bytes:
         raise FileTooLarge(f"the file has {wanted.bytes} bytes; a file of a data set has at most {limit_bytes}")
     if wanted.path:
         check_path(wanted.path)

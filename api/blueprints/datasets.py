@@ -93,7 +93,10 @@ def add_files(name: str) -> Response:
             files = [(f"{folder}/{path}" if folder else path, each) for path, each in received]
             return _added(dataset, *datasets.add(parts(), dataset, files))
         archive = datasets.take_archive(parts(), dataset, folder, received[0][1])
-    return _ended(dataset, datasets.complete(parts(), account(), archive))
+    task = datasets.complete(parts(), account(), archive)
+    if task.state.is_final:
+        parts().records.uploads.end(archive.id)  # of a refused one nobody knows the number
+    return _ended(dataset, task)
 
 
 def _added(dataset: Dataset, revision: int, new: Sequence[NewFile]) -> Response:

@@ -1483,7 +1483,7 @@ def files_of_unknown_dataset(client: Client) -> Answer:
 @request
 def file_path_climbing(client: Client) -> Answer:
     dataset(client)
-    return form(client, {"../a.csv": b"x"})
+    return form(client, {"a/../b.csv": b"x"})
 
 
 @request
@@ -1625,7 +1625,7 @@ def data_of_unknown_file(client: Client) -> Json:
 
 @train
 def data_of_climbing_path(client: Client) -> Json:
-    return training_body(client, f"{dataset(client).replace('/datasets/', 'dataset://')}/../a.csv")
+    return training_body(client, f"{dataset(client).replace('/datasets/', 'dataset://')}/a/../b.csv")
 
 
 @train

@@ -48,7 +48,8 @@ def test_upload_survives_a_restart_and_is_trained_on_and_predicted_with(tmp_path
             begun = client.call("POST", "/datasets/tumours/uploads", body)
             assert begun.code == 201, begun.json
             address = begun.headers["location"]
-            pieces = [content[start : start + LIMIT_BYTES] for start in range(0, len(content), LIMIT_BYTES)]
+            size = begun.json["part_bytes"]
+            pieces = [content[start : start + size] for start in range(0, len(content), size)]
             assert begun.json["part_count"] == len(pieces) > 2
 
             def put(client: Client, number: int) -> int:

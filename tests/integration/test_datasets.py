@@ -429,7 +429,8 @@ def test_hostile_archive_is_refused_whole(yard: Yard, case: str):
     assert refused["error"]["kind"] == "upload_refused"
     assert "cannot be unpacked" in refused["error"]["message"]
     assert paths(yard, "pets") == []
-    assert list(yard.parts.objects.list("datasets")) == []
+    clean(yard.parts, grace_s=0.0)
+    assert list(yard.parts.objects.list()) == []
 
 
 def test_bombs_are_refused(yard: Yard):

@@ -93,7 +93,9 @@ def test_every_decision_is_in_its_index() -> None:
 
 def test_api_page_names_every_route_and_no_other(tmp_path: Path) -> None:
     app = create_app(Settings.from_env({"MODELYARD_HOME": str(tmp_path)}))
-    routes = {re.sub(r"<(\w+)>", lambda found: found[1].upper(), rule.rule) for rule in app.url_map.iter_rules()}
+    routes = {
+        re.sub(r"<(?:path:)?(\w+)>", lambda found: found[1].upper(), rule.rule) for rule in app.url_map.iter_rules()
+    }
     table = prose(ROOT / "docs" / "api.md").partition("\n## ")[0]
     named = {route for row in table.splitlines() if row.startswith("| `/") for route in re.findall(r"`(/[^`]*)`", row)}
     assert named == routes
