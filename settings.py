@@ -319,7 +319,7 @@ class Settings:
     )
     cache_limit_bytes: int = _setting(
         "MODELYARD_CACHE_LIMIT_BYTES",
-        "Bytes a worker machine keeps of the object store.",
+        "Bytes a worker machine keeps of the object store and of data from other hosts, besides those in use.",
         _whole(2**20, 2**50),
         10 * 2**30,
     )

@@ -68,11 +68,13 @@ class Errands:
         return fetch
 
     def end(self, request: bytes) -> None:
-        """Give up what was fetched for a request that is answered."""
-        errand = self._errands.get(request)
-        if errand is not None and errand.done.is_set():
-            self._errands.pop(request, None)
-            errand.over.set()
+        """Give up what was fetched for a request that is answered; what came a moment too late is kept for the next."""
+        with self._changing:
+            errand = self._errands.get(request)
+            if errand is None or not errand.is_in_use:
+                return
+            del self._errands[request]
+        errand.over.set()
 
     def _begin(self, request: bytes, entries: Sequence[str], with_folders: bool) -> _Errand:
         if len(self._errands) >= _AT_ONCE:

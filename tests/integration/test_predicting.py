@@ -30,6 +30,7 @@ from storage.records import Kind, NewVersion, Service, State, Version
 from tests.integration.host import hosting, wait_until
 from workers import beside
 from workers.asked import DATA_COMING, Answer, Asked
+from workers.beside import Errands
 from workers.draining import Draining
 from workers.parts import Parts
 from workers.predicting import Predictor
@@ -706,3 +707,23 @@ def test_worker_waits_for_a_bounded_number_of_hosts(
         host.gate.clear()
         answers = ask_all(predictor, [question(version, [f"{host.url}/{name}"]) for name in "abc"])
     assert [each.error and each.error["kind"] for each in answers] == [DATA_COMING, DATA_COMING, "overloaded"]
+
+
+def test_data_that_come_while_others_are_computed_wait_for_the_next_question(
+    fetches: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    predictor, version = Predictor(fetches), publish(fetches, service, short)
+    end = Errands.end
+
+    def late(self: Errands, number: bytes) -> None:
+        wait_until(self._errands[number].done.is_set)
+        end(self, number)
+
+    monkeypatch.setattr(Errands, "end", late)
+    with hosting(rows="\n".join(ROWS).encode()) as host:
+        request = question(version, [f"{host.url}/rows"])
+        first, second = ask(predictor, request), ask(predictor, request)
+        assert first.error is not None
+        assert first.error["kind"] == DATA_COMING
+        assert len(predictions(second)) == 3
+        assert host.sent == 1
