@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.remote.target import address, usable_key
+from cli.remote.target import INTERRUPTED, address, usable_key
 from settings import BadSetting, Settings
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ def doctor(role: str, url: str | None, key: str | None, as_json: bool) -> None:
     else:
         findings = run(checks_of(role, settings, address(url), usable_key(key)))
     found = []
-    for finding in findings:
-        found.append(finding)
-        if not as_json:
-            _print(finding)
+    try:
+        for finding in findings:
+            found.append(finding)
+            if not as_json:
+                _print(finding)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED) from None
     counts = {status: sum(each.status is status for each in found) for status in Status}
     if as_json:
         answer = {"healthy": not counts[Status.FAIL], "findings": [asdict(finding) for finding in found]}
@@ -71,6 +74,8 @@ def checks_of(role: str, settings: Settings, url: str, key: str | None) -> list[
         found.append(Check(extra or "packages", partial(libraries.extra, extra), 2 * libraries.IMPORT_S))
     if role in {"worker", "up"} and not {"xgboost", "torch"} & set(extras):
         found.append(Check("engines", libraries.no_engine))
+    if role == "up" and settings.redis_url is None:
+        found.append(Check("redis-server", libraries.embedded_redis))
     if role != "client":
         found += [
             Check("home", partial(machine.home, settings)),

@@ -46,7 +46,7 @@ class Refused(click.ClickException):
         if code == 401:
             told += "; name a key in MODELYARD_KEY"
         if retry_after is not None and code in {429, 503}:
-            told += f" (it says: in {clean(retry_after)} s)"
+            told += f" (Retry-After: {clean(retry_after)})"
         super().__init__(told)
 
     @property

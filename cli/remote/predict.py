@@ -69,6 +69,8 @@ def _check_together(as_task: bool, no_wait: bool, cancels: bool, output: Path | 
         raise click.UsageError(f"{', '.join(names)} needs --async")
     if no_wait and output:
         raise click.UsageError("--no-wait and --output exclude each other")
+    if form == "parquet" and not (output or no_wait):
+        raise click.UsageError("--format parquet needs --output")
     if output and not output.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {output.absolute().parent} for --output")
 

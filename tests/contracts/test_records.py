@@ -367,6 +367,23 @@ def test_pause_counts_neither_as_a_try_nor_as_a_death(records: Records, service:
     assert (now.state, now.tries, now.deaths, now.attempt) == (State.QUEUED, 0, 0, 5)
 
 
+def test_silent_task_is_told_until_it_is_taken_back_and_not_before_it_was_silent_long_enough(
+    records: Records, service: Service
+) -> None:
+    lost = add_training(records, service)
+    assert records.tasks.claim(lost.id, "gone", -60.0) is not None
+    assert [task.id for task in records.tasks.silent(for_s=30.0)] == [lost.id]
+    assert records.tasks.silent(for_s=90.0) == []
+    records.tasks.take_back_silent(9, LOST)
+    assert records.tasks.silent(for_s=0.0) == []
+
+
+def test_clock_of_the_database_is_that_of_this_machine(records: Records) -> None:
+    # The servers of the tests run here: only the way there and back lies between.
+    before = time.time()
+    assert before - 0.1 <= records.clock_s() <= time.time() + 0.1
+
+
 def test_silent_task_is_queued_again_and_given_up_after_its_tries(records: Records, service: Service) -> None:
     task = add_training(records, service)
     for number in (1, 2):

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main as command
+from cli import services
 from cli.doctor import libraries, machine, stores
 from cli.doctor.findings import Check, Finding, Status, ok, run, warn
 from settings import Settings
@@ -179,6 +180,14 @@ def test_library_that_cannot_be_imported_is_told_in_its_own_words(tmp_path: Path
     assert libraries._import_problem(["json"]) is None
 
 
+def test_import_that_does_not_end_in_time_is_a_warning(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(libraries.metadata, "requires", lambda name: ["click>=8"])
+    monkeypatch.setattr(libraries, "IMPORT_S", 0.001)
+    ((status, text, _),) = libraries.extra("")
+    assert status is Status.WARN
+    assert "not imported within 0.001 s" in text
+
+
 def test_installation_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch):
     def requires(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)
@@ -187,6 +196,15 @@ def test_installation_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch):
     ((status, _, cure),) = libraries.extra("")
     assert status is Status.WARN
     assert "pip install" in cure
+
+
+def test_missing_program_of_the_embedded_redis_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    assert [status for status, _, _ in libraries.embedded_redis()] == [Status.OK]
+    monkeypatch.setattr(services.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(services.shutil, "which", lambda name: None)
+    ((status, text, cure),) = libraries.embedded_redis()
+    assert (status, text) == (Status.FAIL, "no Redis server found")
+    assert "redis-embedded" in cure
 
 
 def test_drivers_that_the_settings_need_are_looked_at():

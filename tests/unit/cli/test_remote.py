@@ -49,6 +49,7 @@ def test_parameters_of_a_file_that_holds_no_object_are_wrong_usage(tmp_path: Pat
         (("predict", "iris", "1,2", "--output", "x.json"), "--output needs --async"),
         (("predict", "iris", "1,2", "--async", "--output", "no/such/x.json"), "there is no folder"),
         (("predict", "iris", "1,2", "--async", "--no-wait", "--output", "x.json"), "exclude each other"),
+        (("predict", "iris", "1,2", "--async", "--format", "parquet"), "needs --output"),
         (("predict", "iris"), "Missing argument"),
         (("services", "create", "iris"), "--mllib"),
         (("services", "delete", "iris", "--clear", "all"), "is not one of"),
@@ -148,7 +149,7 @@ def test_error_of_the_api_is_one_line_with_its_codes(code: int, body: dict[str, 
 
 def test_error_of_something_else_is_told_in_its_own_words():
     assert Refused(502, "<html>\nBad\x1b Gateway").message == r"502 <html> Bad\x1b Gateway"
-    assert Refused(503, "", "5").message == "503 (it says: in 5 s)"
+    assert Refused(503, "", "5").message == "503 (Retry-After: 5)"
     assert "MODELYARD_KEY" in Refused(401, "").message
 
 

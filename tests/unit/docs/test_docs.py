@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -77,6 +78,24 @@ def test_variables_that_a_page_names_are_settings(page: Path) -> None:
     known = {field.metadata["variable"] for field in dataclasses.fields(Settings)} | variables_of(main)
     named = set(re.findall(r"MODELYARD_[A-Z0-9_]+", page.read_text(encoding="utf-8")))
     assert named <= known
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The words of every `modelyard …` in the blocks of a page that are for a shell."""
+    blocks = [text for language, text in _FENCE.findall(page.read_text(encoding="utf-8")) if language != "json"]
+    lines = [line.removeprefix("$ ") for text in blocks for line in text.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modelyard ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_on_a_page_exist_and_take_these_words(page: Path) -> None:
+    for words in commands_in(page):
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            name = words.pop(0)
+            assert name in command.commands, f"{name_of(page)} names {name}"
+            command = command.commands[name]
+        command.make_context(command.name, words)  # its error says which word is wrong
 
 
 def test_every_page_is_in_the_index() -> None:
