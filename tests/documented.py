@@ -91,7 +91,7 @@ def watch(app: Flask, found: list[str]) -> None:
         except KeyError:
             return response  # a test of the document names the route that nothing is said of
         if request.url_rule is not None and not response.direct_passthrough and request.method != "HEAD":
-            path = request.url_rule.rule.replace("<", "{").replace(">", "}")
+            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", request.url_rule.rule)
             content_type = response.headers.get("Content-Type", "")
             if not response.is_streamed and response.headers.get("Content-Encoding") is None:
                 body = response.get_data()

@@ -14,9 +14,10 @@ from werkzeug.routing import Rule
 from api import refusals
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
-from api.openapi import deepdetect, native
+from api.openapi import datasets, deepdetect, native
 from api.openapi.converter import Plugin
 from api.openapi.operation import JSON, Answer, Operation, Parameter
+from api.schemas.dataset import UploadRequest
 from api.schemas.deepdetect import ErrorAnswerSchema
 from api.schemas.health import NativeErrorSchema
 from api.schemas.train import PredictRequest, TrainRequest
@@ -27,7 +28,7 @@ from ml.options.service import ModelOptions, OriginOptions, ServiceHead
 from storage import errors as storage_errors
 from workers import queue
 
-OPERATIONS: dict[str, dict[str, Operation]] = {**deepdetect.OPERATIONS, **native.OPERATIONS}
+OPERATIONS: dict[str, dict[str, Operation]] = {**deepdetect.OPERATIONS, **datasets.OPERATIONS, **native.OPERATIONS}
 """By endpoint and verb."""
 
 _VERSION = "3.1.0"
@@ -50,6 +51,7 @@ _TAGS = {
     "Services": "Named configurations that clients train and ask.",
     "Training": "Jobs of a service.",
     "Prediction": "What a model says of data.",
+    "Data sets": "Files that are uploaded, and named as dataset://NAME/PATH in `data`.",
     "Tasks": "Every durable piece of work, by its number.",
     "Server": "What the server is and how it is.",
 }
@@ -124,8 +126,10 @@ def _operation(operation: Operation, path: str, always: tuple[str, ...]) -> Json
     }
     if operation.body is not None:
         examples = {name: {"summary": said, "value": value} for name, (said, value) in operation.examples.items()}
-        schema = {"$ref": f"#/components/schemas/{operation.body}"}
-        made["requestBody"] = {"required": True, "content": {JSON: {"schema": schema, "examples": examples}}}
+        body = operation.body
+        schema = {"$ref": f"#/components/schemas/{body}"} if isinstance(body, str) else dict(body)
+        content = {operation.body_type: {"schema": schema, "examples": examples}}
+        made["requestBody"] = {"required": True, "content": content}
     return made
 
 
@@ -248,6 +252,7 @@ def _add_requests(spec: APISpec, plugin: Plugin) -> None:
     )
     parameters: Json = {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]}
     data: Json = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    _add(spec, "UploadRequest", schema(UploadRequest))
     _add(
         spec,
         "TrainRequest",

@@ -89,6 +89,21 @@ RESULT = Operation(
     (_PREDICTION,),
 )
 
+EVENTS = Operation(
+    "Tasks",
+    "Follow a task",
+    "Server-sent events until the task is over: `state`, `warning`, `measure`, `progress` and `end`.",
+    {
+        200: Answer("The events.", {"text/event-stream": None}),
+        204: Answer("The end was told before: `Last-Event-ID` is that of an `end`."),
+    },
+    ("bad_query", "bad_header", "task_not_found", "route_not_found", "too_many_streams"),
+    (
+        _NUMBER,
+        Parameter("Last-Event-ID", "The id of the last event that came; the stream goes on after it.", _TEXT, "header"),
+    ),
+)
+
 CANCEL = Operation(
     "Tasks",
     "Cancel a task",
@@ -157,6 +172,7 @@ OPERATIONS = {
     "tasks.one": {"GET": ONE},
     "tasks.report": {"GET": REPORT},
     "tasks.result": {"GET": RESULT},
+    "tasks.events": {"GET": EVENTS},
     "tasks.cancel": {"DELETE": CANCEL},
     "metrics.metrics": {"GET": METRICS},
     "health.healthz": {"GET": HEALTHZ},

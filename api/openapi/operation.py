@@ -48,7 +48,8 @@ class Operation:
     """A route and what can be done with it.
 
     kinds : errors it gives besides those of every route; names of `api.errors.CODES`.
-    body : name of the component that its body is. examples : bodies by name, each a summary and a value.
+    body : name of the component that its body is, or JSON Schema where it is no JSON; body_type : what it is then.
+    examples : bodies by name, each a summary and a value.
     other : what answers of any other status are, if there are such.
     """
 
@@ -58,6 +59,7 @@ class Operation:
     answers: Mapping[int, Answer]
     kinds: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
-    body: str | None = None
+    body: str | Mapping[str, Any] | None = None
     examples: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     other: str | None = None
+    body_type: str = JSON

@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from marshmallow import Schema, fields
+
 from api.answers import Json
 from api.refusals import BadBody, BadHeader, BadQuery
+from api.schemas.described import Always, flag, several, table, text, whole
 from api.schemas.task import moment
 from ml.errors import BadParameter
 from ml.options.loading import Flag, Range, Text, Whole, load, option
-from storage.records import Dataset, DatasetFile, Part, Upload
+from storage.records import Dataset, DatasetFile, Part, State, Upload
 
 CHECKSUM = "X-Content-SHA256"
 """The header with the SHA-256 of what a request brings, in hexadecimal."""
@@ -118,3 +121,98 @@ def told_upload(upload: Upload, there: Iterable[Part], links: list[str] | None) 
         "links": links,
         "created_at": moment(upload.created_at),
     }
+
+
+class DatasetSchema(Always):
+    """A data set in lists."""
+
+    name = text("Its name.")
+    state = text("Whether it holds files.", ["ready", "empty"])
+    revision = whole("How often it was changed.")
+    file_count = whole("How many files it holds.")
+    bytes = whole("Size of its files together.")
+    created_at = text("When it was made, in ISO 8601.")
+    changed_at = text("When it was changed last.")
+
+
+class DatasetFileSchema(Always):
+    """A file of a data set."""
+
+    path = text("Where it lies in the data set.")
+    bytes = whole("Its size.")
+    sha256 = text("SHA-256 of its content.")
+    facts = table("What a worker found in it, rows, columns and classes; null until it was looked at.", allow_none=True)
+
+
+class DatasetsSchema(Always):
+    """GET /datasets."""
+
+    datasets = several(DatasetSchema, "Newest first.")
+    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+
+
+class OneDatasetSchema(DatasetSchema):
+    """GET /datasets/NAME."""
+
+    files = several(DatasetFileSchema, "A page of its files, by path.")
+    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+
+
+class AddedFileSchema(Always):
+    """A file that was just taken."""
+
+    path = text("Where it lies in the data set.")
+    bytes = whole("Its size.")
+    sha256 = text("SHA-256 of its content.")
+
+
+class AddedSchema(Always):
+    """POST /datasets/NAME/files."""
+
+    name = text("The data set.")
+    revision = whole("That of the data set with these files.")
+    files = several(AddedFileSchema, "What was taken.")
+
+
+class DeletedSchema(Schema):
+    """What is not there any more."""
+
+    name = fields.String(metadata={"description": "The data set."})
+    upload_id = fields.Integer(metadata={"description": "The upload."})
+    path = fields.String(metadata={"description": "The file."})
+    revision = fields.Integer(metadata={"description": "That of the data set without the file."})
+    deleted = flag("Always true.")
+
+
+class WorkSchema(Schema):
+    """A task that works on a data set; what it found, once it is over."""
+
+    name = text("The data set.")
+    task_id = whole("Number of the task.")
+    state = text("State of the task.", list(State))
+
+
+class PartSchema(Always):
+    """A part of an upload that is there."""
+
+    part = whole("Its number, from 1.")
+    bytes = whole("Its size.")
+    sha256 = text("SHA-256 of its content.")
+
+
+class UploadSchema(Always):
+    """An upload in parts."""
+
+    upload_id = whole("Its number.")
+    path = text("Where the file will lie.")
+    bytes = whole("Size of the whole file.")
+    sha256 = text("What the SHA-256 of the whole must be; empty when that was not said.")
+    unpack = flag("Whether the file is an archive whose members are wanted.")
+    part_bytes = whole("Size of each part but the last.")
+    part_count = whole("How many parts there are.")
+    parts = several(PartSchema, "Those that are there.")
+    missing = several(fields.Integer(), "Numbers of those that are not.")
+    links = several(
+        fields.String(), "Addresses of the S3 store for the parts; null when not asked for.", allow_none=True
+    )
+    created_at = text("When it began.")

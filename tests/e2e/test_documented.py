@@ -6,12 +6,13 @@ import http.client
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+import urllib3
 
 import settings as settings_module
 from cli.stack import Stack
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(300)]
 
 Json = dict[str, Any]
 
+NO_HEADERS: Mapping[str, str] = {}
 DATA = Path(settings_module.__file__).parent / "examples" / "data"
 
 ORDER = (
@@ -44,11 +46,27 @@ ORDER = (
     ("put", "/train", 201),
     ("delete", "/tasks/{number}", 200),
     ("delete", "/train", 200),
+    ("get", "/tasks/{number}/events", 200),
+    ("put", "/datasets/{name}", 201),
+    ("get", "/datasets", 200),
+    ("post", "/datasets/{name}/files", 201),
+    ("post", "/datasets/{name}/uploads", 201),
+    ("put", "/datasets/{name}/uploads/{number}/parts/{part}", 200),
+    ("get", "/datasets/{name}/uploads/{number}", 200),
+    ("delete", "/datasets/{name}/uploads/{number}", 200),
+    ("post", "/datasets/{name}/uploads/{number}/complete", 404),
+    ("post", "/datasets/{name}/describe", 200),
+    ("get", "/datasets/{name}", 200),
+    ("delete", "/datasets/{name}/files/{path}", 200),
+    ("delete", "/datasets/{name}", 200),
     ("get", "/metrics", 200),
     ("delete", "/services/{name}", 200),
     ("post", "/services/{name}", 201),
 )
-"""Every operation, in an order that works, with the status of its examples; those of tasks are a 201."""
+"""Every operation, in an order that works, with the status of its examples; those of tasks are a 201.
+
+The only upload is given up before anything completes it.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +82,13 @@ def port() -> Iterator[int]:
             yield settings.port
 
 
-def send(port: int, verb: str, path: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+def send(
+    port: int, verb: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = NO_HEADERS
+) -> tuple[int, str, bytes]:
     """Status, content type and body of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
-        connection.request(verb.upper(), path, body, {"Content-Type": "application/json"} if body else {})
+        connection.request(verb.upper(), path, body, {"Content-Type": "application/json"} | headers if body else {})
         answer = connection.getresponse()
         return answer.status, answer.headers.get("Content-Type", ""), answer.read()
     finally:
@@ -88,15 +108,35 @@ def address(path: str, operation: Json) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
-def bodies(operation: Json) -> dict[str, bytes | None]:
-    """The bodies of an operation's examples; one that is empty where it takes none."""
+def headers_of(operation: Json, content_type: str) -> dict[str, str]:
+    """The headers of an operation's examples."""
+    given = {
+        each["name"]: each["example"]
+        for each in operation["parameters"]
+        if each["in"] == "header" and "example" in each
+    }
+    return {"Content-Type": content_type, **given}
+
+
+def bodies(operation: Json) -> dict[str, tuple[str, bytes | None]]:
+    """Type and content of an operation's examples; nothing where it takes none."""
     content = operation.get("requestBody", {}).get("content", {})
-    found: dict[str, bytes | None] = {
-        name: json.dumps(example["value"]).encode()
-        for each in content.values()
+    found = {
+        name: encoded(kind, example["value"])
+        for kind, each in content.items()
         for name, example in each["examples"].items()
     }
-    return found or {"": None}
+    return found or {"": ("", None)}
+
+
+def encoded(kind: str, value: Any) -> tuple[str, bytes]:
+    """An example as it is sent: a form holds a file under each name."""
+    if kind == "application/json":
+        return kind, json.dumps(value).encode()
+    if kind == "multipart/form-data":
+        content, form_type = urllib3.encode_multipart_formdata({name: (name, text) for name, text in value.items()})
+        return form_type, content
+    return kind, value.encode()
 
 
 def wait(port: int, number: int) -> None:
@@ -114,8 +154,9 @@ def test_every_example_runs_and_answers_as_documented(port: int):
     assert {(verb, path) for verb, path, _ in ORDER} == everything
     for verb, path, wanted in ORDER:
         operation = whole["paths"][path][verb]
-        for name, body in bodies(operation).items():
-            status, content_type, content = send(port, verb, address(path, operation), body)
+        for name, (kind, body) in bodies(operation).items():
+            headers = headers_of(operation, kind)
+            status, content_type, content = send(port, verb, address(path, operation), body, headers)
             is_task = body is not None and path == "/predict" and json.loads(body).get("async")
             assert status == (201 if is_task else wanted), (verb, path, name, content[:500])
             assert list(faults(whole, path, verb, status, content_type, content)) == []
