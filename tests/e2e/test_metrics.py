@@ -41,7 +41,7 @@ def figures(client: Client) -> dict[str, float]:
 
 def settled(client: Client, is_there: Callable[[dict[str, float]], bool]) -> dict[str, float]:
     """The figures once all processes have told them, which they do every few seconds."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while True:
         found = figures(client)
         if is_there(found) or time.monotonic() > until:
@@ -98,3 +98,57 @@ def test_every_prediction_is_counted_once_by_those_who_handled_it(client: Client
     assert after["modelyard_models{}"] >= 1
     assert after["modelyard_models_bytes{}"] > 0
     assert after["modelyard_redis_up{}"] == 1
+
+
+def test_figures_tell_of_tasks_attempts_workers_and_the_sweep(client: Client):
+    shutil.copy(EXAMPLES / "iris.csv", client.data / "fleet.csv")
+    made = client.call(
+        "PUT",
+        "/services/fleet",
+        {
+            "mllib": "xgboost",
+            "model": {"repository": str(client.data / "models" / "fleet"), "create_repository": True},
+            "parameters": {"input": {"connector": "csv", "label": "species"}, "mllib": {"nclasses": 3}, "output": {}},
+        },
+    )
+    assert made.code == 201, made.json
+    before = figures(client)
+
+    def train(iterations: int) -> int:
+        mllib = {"mllib": {"iterations": iterations}}
+        call = {"service": "fleet", "async": True, "parameters": mllib, "data": [str(client.data / "fleet.csv")]}
+        answer = client.call("POST", "/train", call)
+        assert answer.code == 201, answer.json
+        return int(answer.json["head"]["task_id"])
+
+    # One that runs until it is cancelled, and two of the same repository behind it.
+    long, *others = train(1_000_000), train(3), train(3)
+    running = settled(client, lambda now: now["modelyard_tasks_running{queue=train.cpu}"] == 1)
+    assert running["modelyard_tasks{kind=train,queue=train.cpu,state=running}"] == 1
+    assert running["modelyard_tasks{kind=train,queue=train.cpu,state=queued}"] == 2
+    assert running["modelyard_tasks_startable{queue=train.cpu}"] == 0
+    assert running["modelyard_leases{state=held}"] == 1
+    assert running["modelyard_leases{state=run_out}"] == 0
+    assert 0 < running["modelyard_tasks_oldest_queued_seconds{queue=train.cpu}"] < 120
+    assert running["modelyard_workers{queue=train.cpu}"] == 1
+    assert 0 <= running["modelyard_sweep_age_seconds{}"] < 30
+    assert running["modelyard_records_up{}"] == 1
+    [train_bytes] = [value for name, value in running.items() if "memory_bytes{worker=train" in name]
+    assert 20 << 20 < train_bytes < 8 << 30
+
+    assert client.call("DELETE", f"/tasks/{long}").code == 202
+    ends = {
+        f"modelyard_attempts_total{{kind=train,outcome={outcome}}}": count
+        for outcome, count in (("cancelled", 1), ("finished", len(others)))
+    }
+    after = settled(
+        client,
+        lambda now: (
+            now["modelyard_tasks_running{queue=train.cpu}"] == 0
+            and all(now.get(name, 0) - before.get(name, 0) >= count for name, count in ends.items())
+        ),
+    )
+    assert {name: after[name] - before.get(name, 0) for name in ends} == ends
+    timed = "modelyard_attempt_seconds_count{kind=train,outcome=finished}"
+    assert after[timed] - before.get(timed, 0) == 2
+    assert after["modelyard_tasks_running{queue=train.cpu}"] == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,7 +96,15 @@ def test_up_tells_when_it_is_ready_refuses_a_second_one_and_ctrl_c_ends_it(envir
         with opener.open(f"{url}/healthz", timeout=10) as answer:
             assert answer.status == 200
         flower = f"http://127.0.0.1:{environment['MODELYARD_FLOWER_PORT']}/workers"
-        with opener.open(flower, timeout=10) as answer:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            opener.open(flower, timeout=10)
+        refused.value.close()
+        assert refused.value.code == 401
+        # The ready table says where the login is.
+        login = Path(environment["MODELYARD_HOME"], "flower-login")
+        assert says(str(login))
+        known = {"Authorization": "Basic " + base64.b64encode(login.read_bytes().strip()).decode()}
+        with opener.open(urllib.request.Request(flower, headers=known), timeout=10) as answer:
             assert answer.status == 200
         second = subprocess.run(UP, env=environment, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1

@@ -30,9 +30,9 @@ def yard(settings: Settings, redis_url: str) -> Iterator[Yard]:
 
 
 @contextmanager
-def worker(yard: Yard, log: Path, within_s: float) -> Iterator[Server]:
-    environment = {**os.environ, **worker_environment(yard.parts.settings, [QUEUE], within_s)}
-    server = Server(worker_argv("train1", [QUEUE]), log, environment=environment)
+def worker(yard: Yard, log: Path, within_s: float, queue: str = QUEUE) -> Iterator[Server]:
+    environment = {**os.environ, **worker_environment(yard.parts.settings, [queue], within_s)}
+    server = Server(worker_argv("one", [queue]), log, environment=environment)
     try:
         yield server
     finally:
@@ -56,9 +56,10 @@ def test_worker_does_one_task_leaves_the_others_and_ends(yard: Yard, tmp_path: P
     assert parts.live.heartbeats.all() == [], "it said good-bye"
 
 
-def test_worker_ends_when_no_task_comes(yard: Yard, tmp_path: Path):
+@pytest.mark.parametrize("queue", [QUEUE, "batch.xgboost.cpu"])
+def test_worker_ends_when_no_task_comes(yard: Yard, tmp_path: Path, queue: str):
     began = time.monotonic()
-    with worker(yard, tmp_path / "worker.log", 1) as server:
+    with worker(yard, tmp_path / "worker.log", 1, queue) as server:
         assert server.wait(120) == 0, server.log.read_text()
     assert time.monotonic() - began > 1
     assert "none came" in server.log.read_text()

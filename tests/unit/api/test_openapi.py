@@ -35,6 +35,13 @@ OPTIONS: list[type] = [
 ]
 
 
+WITHOUT_BODY = {
+    ("put", "/datasets/{name}"),
+    ("post", "/datasets/{name}/describe"),
+    ("post", "/datasets/{name}/uploads/{number}/complete"),
+}
+
+
 @pytest.fixture
 def whole(app: Flask) -> Json:
     return the_document(app)
@@ -54,7 +61,7 @@ def test_document_is_valid_openapi_and_served_to_everybody(client: FlaskClient, 
 
 def test_every_route_of_the_app_is_documented_and_no_other(app: Flask, whole: Json):
     routes = {
-        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), verb.lower())
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), verb.lower())
         for rule in app.url_map.iter_rules()
         for verb in rule.methods or ()
         if verb not in {"HEAD", "OPTIONS"}
@@ -83,13 +90,13 @@ def test_every_route_is_described_with_all_that_it_takes_and_answers(whole: Json
         assert any(status.startswith("2") for status in made["responses"]), where
         for status, answer in made["responses"].items():
             assert answer["description"], where
-            assert answer.get("content") or status == "304", (where, status)
+            assert answer.get("content") or status in {"204", "304"}, (where, status)
         for parameter in made["parameters"]:
             assert parameter["description"].endswith("."), where
             assert parameter["schema"], where
         named = {each["name"] for each in made["parameters"] if each["in"] == "path"}
         assert named == set(re.findall(r"{(\w+)}", path)), where
-        if verb in {"post", "put"}:
+        if verb in {"post", "put"} and (verb, path) not in WITHOUT_BODY:
             [content] = made["requestBody"]["content"].values()
             assert content["schema"], where
             assert content["examples"], where

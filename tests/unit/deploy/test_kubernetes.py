@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -239,6 +240,12 @@ def test_pods_that_predict_follow_what_waits_and_what_is_computed():
         query = each["spec"]["triggers"][0]["metadata"]["query"]
         for figure in ("modelyard_requests_waiting", "modelyard_requests_in_flight"):
             assert f'{figure}{{lane="{words_of(owner)[3]}"}}' in query
+
+
+def test_workers_do_not_reach_the_credentials_of_their_machine():
+    [policy] = [each for each in of_kind("NetworkPolicy") if each["metadata"]["name"] == "workers"]
+    [block] = [one["ipBlock"] for one in policy["spec"]["egress"][0]["to"] if one["ipBlock"]["cidr"] == "0.0.0.0/0"]
+    assert ip_address("169.254.169.254") in ip_network(block["except"][0])
 
 
 def test_nobody_but_the_fleet_reaches_redis():
