@@ -99,7 +99,6 @@ class OneTaskSchema(TaskSchema):
         allow_none=True, metadata=_told("How many of its queue come before it; null when it does not wait.")
     )
     estimate = fields.Raw(
-        allow_none=True,
         metadata=_told(
             "seconds_to_start, seconds_to_end and what they rest_on, each null when it is not known; null at the end.",
             "object",
