@@ -206,7 +206,7 @@ class UploadSchema(Always):
     upload_id = whole("Its number.")
     path = text("Where the file will lie.")
     bytes = whole("Size of the whole file.")
-    sha256 = text("What the SHA-256 of the whole must be; empty when that was not said.")
+    sha256 = text("What the SHA-256 of the whole must be; null when that was not said.", allow_none=True)
     unpack = flag("Whether the file is an archive whose members are wanted.")
     part_bytes = whole("Size of each part but the last.")
     part_count = whole("How many parts there are.")
