@@ -176,6 +176,8 @@ class Queue:
                 if not is_connected():
                     raise CallerGone
                 step_s = min(step_s * 2, _LAST_NUDGE_S)
+                if not waiter.is_sent:
+                    continue  # another thread is about to
                 sent, wake = self._live.lane.nudge(lane, request_id, self._spread(lane))
                 if sent is Sent.WAKE:
                     self.wake(lane, wake)
@@ -187,6 +189,7 @@ class Queue:
                     if sends == 2:
                         raise LiveUnavailable("Redis lost the request twice; try again later")
                     sends += 1
+                    waiter.is_sent = False
                     left = replace(request, patience_s=deadline - time.monotonic(), mark=None)
                     self._outbox(lane).send(left, waiter)
         except (NoAnswer, CallerGone, LiveUnavailable):
@@ -210,6 +213,7 @@ class Queue:
         spread = self._spread(lane)
         sent = self._live.lane.append(lane, [each.request for each in posted], spread)
         for each, became in zip(posted, sent, strict=True):
+            each.waiter.is_sent = True
             if became is Sent.REFUSED:
                 text = f"too many predictions wait for the workers of {lane}; try again in a second"
                 each.waiter.fail(Overloaded(text))

@@ -339,7 +339,12 @@ class Replies:
 
 
 class Waiter:
-    """One caller that waits for one answer."""
+    """One caller that waits for one answer.
+
+    is_sent : whether the request is known to have reached Redis; set by whoever sends it.
+    """
+
+    is_sent = False
 
     def __init__(self, waiting: dict[str, Waiter], request_id: str) -> None:
         self._waiting, self._request_id = waiting, request_id
