@@ -578,6 +578,29 @@ def test_queue_brings_each_caller_its_own_answer(parts: Parts, service: Service,
     assert nothing_is_left(parts)
 
 
+def test_request_that_another_thread_sends_late_is_not_taken_for_lost(
+    parts: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    version = publish(parts, service, short)
+    append, is_sending = parts.live.lane.append, threading.Event()
+
+    def late(*given: Any) -> Any:
+        if not is_sending.is_set():
+            is_sending.set()
+            time.sleep(1)  # longer than it takes to ask after a request twice
+        return append(*given)
+
+    def predict() -> int:
+        return len(predictions(parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0)))
+
+    monkeypatch.setattr(parts.live.lane, "append", late)
+    with working(parts), ThreadPoolExecutor(2) as pool:
+        first = pool.submit(predict)
+        assert is_sending.wait(10)
+        second = pool.submit(predict)
+        assert (first.result(20), second.result(20)) == (3, 3)
+
+
 def test_caller_that_nobody_answers_takes_its_request_back(parts: Parts, service: Service, short: Made):
     version = publish(parts, service, short)
     with pytest.raises(NoAnswer, match=r"predict\.xgboost\.cpu"):
