@@ -17,6 +17,7 @@ import click
 
 from cli.doctor.command import doctor
 from cli.environment import settings_here as _settings
+from cli.remote.datasets import datasets
 from cli.remote.predict import predict
 from cli.remote.services import services
 from cli.remote.tasks import tasks
@@ -375,7 +376,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (doctor, services, train, predict, tasks):
+for _command in (doctor, services, datasets, train, predict, tasks):
     main.add_command(_command)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
@@ -30,6 +30,7 @@ Json = dict[str, Any]
 _CONNECT_S = 5.0
 _CHUNK_BYTES = 2**20
 _SHOWN = 500
+_IS_JSON = {"Content-Type": "application/json"}
 
 
 class NoAnswer(click.ClickException):
@@ -53,6 +54,12 @@ class Refused(click.ClickException):
     def is_passing(self) -> bool:
         """Whether the same call may well succeed in a moment."""
         return self.code in {429, 502, 503, 504}
+
+    @property
+    def kind(self) -> str | None:
+        """Our kind of the error, where it has one."""
+        error = _object(self.text).get("error")
+        return str(error.get("kind")) if isinstance(error, dict) else None
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,29 @@ class Client:
         query : members that are None are left out.
         Raises Refused for an error of the API, NoAnswer when there is no answer.
         """
-        response = self._send(method, path, body, query)
+        data, headers = (None, {}) if body is None else (json.dumps(body).encode(), _IS_JSON)
+        return self._answer(method, path, data, query, headers)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | BinaryIO,
+        headers: Mapping[str, str],
+        query: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """Send content that is no JSON; of a stream, `headers` must tell Content-Length. Else as `call`."""
+        return self._answer(method, path, content, query, headers)
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        content: bytes | BinaryIO | None,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> Answer:
+        response = self._send(method, path, content, query, headers)
         try:
             text = response.data.decode("utf-8", "replace")
         except (HTTPError, OSError) as error:
@@ -115,7 +144,7 @@ class Client:
 
     def save(self, path: str, target: Path) -> int:
         """Write what is answered into the file `target`, which appears whole or not at all; return its bytes."""
-        response = self._send("GET", path, None, None)
+        response = self._send("GET", path, None, None, {})
         try:
             if response.status >= 400:
                 _check(response, response.data.decode("utf-8", "replace"))
@@ -132,14 +161,18 @@ class Client:
             response.close()
 
     def _send(
-        self, method: str, path: str, body: Json | None, query: Mapping[str, Any] | None
+        self,
+        method: str,
+        path: str,
+        content: bytes | BinaryIO | None,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
     ) -> urllib3.BaseHTTPResponse:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         url = self.url + path + (f"?{urlencode(given)}" if given else "")
-        data = None if body is None else json.dumps(body).encode()
-        headers = {**self._pool.headers, **({} if data is None else {"Content-Type": "application/json"})}
+        headers = {**self._pool.headers, **headers}
         try:
-            return self._pool.request(method, url, body=data, headers=headers, redirect=False, preload_content=False)
+            return self._pool.request(method, url, body=content, headers=headers, redirect=False, preload_content=False)
         except (HTTPError, OSError) as error:
             raise NoAnswer(self._reason(error)) from None
 
@@ -169,6 +202,11 @@ def service_path(name: str) -> str:
     return f"/services/{quote(name, safe='')}"
 
 
+def dataset_path(name: str) -> str:
+    """The address of a data set."""
+    return f"/datasets/{quote(name, safe='')}"
+
+
 def usable_url(url: str) -> str:
     """`url` when it is the address of an API; else ValueError, which does not repeat what could be a password."""
     try:
@@ -192,16 +230,22 @@ def _check(response: urllib3.BaseHTTPResponse, text: str) -> None:
 
 def _told(code: int, text: str) -> str:
     """One line of an error: status, DeepDetect's code or our kind, and the message."""
-    try:
-        body = json.loads(text)
-    except ValueError:
-        body = None
-    status = body.get("status") if isinstance(body, dict) else None
+    body = _object(text)
+    status = body.get("status")
     if isinstance(status, dict):
         number = f" ({status['dd_code']})" if "dd_code" in status else ""
         words = [str(status[name]) for name in ("dd_msg", "message") if status.get(name)]
         return clean(f"{code}{number} {': '.join(words or [str(status.get('msg', ''))])}")
-    error = body.get("error") if isinstance(body, dict) else None
+    error = body.get("error")
     if isinstance(error, dict):
         return clean(f"{code} {error.get('kind')}: {error.get('message')}")
     return clean(f"{code} {' '.join(text.split())[:_SHOWN]}".strip())
+
+
+def _object(text: str) -> Json:
+    """The JSON object that a text is; an empty one when it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

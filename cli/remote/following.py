@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import click
 
 from cli.remote.client import Answer, Client, NoAnswer, Refused
-from cli.remote.tables import clean, print_table, print_warnings, shown
+from cli.remote.tables import can_draw, clean, print_table, print_warnings, shown
 from cli.remote.target import INTERRUPTED, Target
 
 Json = dict[str, Any]
@@ -189,7 +188,7 @@ def _time(seconds: float) -> str:
 
 @contextmanager
 def _display(task_id: int) -> Iterator[_Display]:
-    if not (sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}):
+    if not can_draw():
         yield Lines(task_id)
         return
     with _bar(task_id) as bar:

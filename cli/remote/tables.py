@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,11 @@ def clean(text: object) -> str:
         char if char.isprintable() else " " if char in "\n\r\t" else char.encode("unicode_escape").decode()
         for char in str(text)
     )
+
+
+def can_draw() -> bool:
+    """Whether standard error is a terminal on which a bar can move."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from cli.remote.target import Target, asks
 
 Json = dict[str, Any]
 _STATES = ("queued", "running", "finished", "failed", "cancelled")
-_KINDS = ("train", "predict", "clear", "import")
+_KINDS = ("train", "predict", "clear", "import", "upload", "describe")
 
 _number = click.argument("number", type=click.IntRange(1))
 

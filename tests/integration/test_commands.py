@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import socket
@@ -15,10 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import main as command
-from cli.remote import following
+from cli.remote import following, uploading
 from tests.services import free_port
 
 Json = dict[str, Any]
+# Among the answers of a fake server: it breaks the connection off.
+HANGS_UP = 0
 
 
 @dataclass
@@ -46,8 +49,12 @@ def fake() -> Iterator[Fake]:
             body = self.rfile.read(length)
             request = f"{self.command} {self.path}"
             headers = {name.lower(): value for name, value in self.headers.items()}
-            server.asked.append((request, headers, json.loads(body) if body else None))
+            is_json = headers.get("content-type", "application/json") == "application/json"
+            server.asked.append((request, headers, json.loads(body) if body and is_json else body or None))
             code, content = server.told(request)
+            if code == HANGS_UP:
+                self.close_connection = True
+                return
             self.send_response(code)
             for name, value in {**server.headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
@@ -269,3 +276,227 @@ def test_connection_that_breaks_is_told(run: Run):
         thread.join()
     assert result.exit_code == 1
     assert "broke the connection off" in result.stderr
+
+
+# Data sets
+
+
+def begun(content: bytes, part_bytes: int, missing: list[int], **more: Any) -> Json:
+    """What a server tells of an upload."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    upload = {"upload_id": 3, "path": "big.csv", "bytes": len(content), "sha256": sha256, "unpack": False}
+    return {**upload, "part_bytes": part_bytes, "missing": missing, "links": None, **more}
+
+
+@pytest.fixture
+def big(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that goes in parts, and no waiting when one goes wrong."""
+    monkeypatch.setattr(uploading, "_FORM_BYTES", 4)
+    monkeypatch.setattr(uploading, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(uploading, "_LAST_WAIT_S", 0.001)
+    file = tmp_path / "big.csv"
+    file.write_bytes(b"0123456789")
+    return file
+
+
+def requests(fake: Fake) -> list[str]:
+    return [request for request, _, _ in fake.asked]
+
+
+def test_small_files_go_in_one_form_with_the_paths_of_their_folder(fake: Fake, run: Run, tmp_path: Path):
+    for path, content in {"b.csv": b"x", "in/a.csv": b"", ".hidden": b"x", ".git/x": b"x"}.items():
+        (tmp_path / "all" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / path).write_bytes(content)
+    fake.answers = {"PUT /datasets/My%20set": [(201, {})], "POST /datasets/My%20set/files": [(201, {"files": []})]}
+    result = run("datasets", "upload", "My set", str(tmp_path / "all"), "--folder", "new/")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "new/b.csv is uploaded, 1 bytes\nnew/in/a.csv is uploaded, 0 bytes\n"
+    assert requests(fake) == ["PUT /datasets/My%20set", "POST /datasets/My%20set/files"]
+    form = fake.asked[1][2]
+    assert form.count(b"filename=") == 2
+    assert b'filename="new/b.csv"' in form
+    assert b'filename="new/in/a.csv"' in form
+
+
+def test_form_that_is_too_large_for_the_server_goes_in_parts(fake: Fake, run: Run, tmp_path: Path):
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"abc")
+    fake.answers = {
+        "PUT /datasets/d": [(200, {})],
+        "POST /datasets/d/files": [(413, {"error": {"kind": "body_too_large", "message": "no"}})],
+        "POST /datasets/d/uploads": [(201, begun(b"abc", 2, [1, 2], path="b.csv"))],
+        "PUT /datasets/d/uploads/3/parts/1": [(200, {})],
+        "PUT /datasets/d/uploads/3/parts/2": [(200, {})],
+        "POST /datasets/d/uploads/3/complete": [(200, {"bytes": 3})],
+    }
+    result = run("datasets", "upload", "d", str(file), "--as", "b.csv")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "b.csv is uploaded, 3 bytes\n"
+    assert fake.asked[2][2] == {"path": "b.csv", "bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    sent = [(headers["x-content-sha256"], body) for _, headers, body in fake.asked[3:5]]
+    assert sent == [(hashlib.sha256(piece).hexdigest(), piece) for piece in (b"ab", b"c")]
+
+
+def test_upload_goes_on_with_what_the_server_misses_after_a_broken_connection(fake: Fake, run: Run, big: Path):
+    wrong = {"error": {"kind": "checksum_wrong", "message": "send the part again"}}
+    upload = begun(big.read_bytes(), 4, [1, 2, 3])
+    fake.answers = {
+        "PUT /datasets/d": [(200, {})],
+        "POST /datasets/d/uploads": [(201, upload)],
+        "PUT /datasets/d/uploads/3/parts/1": [(HANGS_UP, {})],
+        "GET /datasets/d/uploads/3": [
+            (503, {}),
+            (200, {**upload, "missing": [2, 3]}),
+            (200, {**upload, "missing": [3]}),
+        ],
+        "PUT /datasets/d/uploads/3/parts/2": [(200, {})],
+        "PUT /datasets/d/uploads/3/parts/3": [(400, wrong), (200, {})],
+        "POST /datasets/d/uploads/3/complete": [(HANGS_UP, {}), (202, {"task_id": 7}), (200, {"bytes": 10})],
+        "GET /tasks/7": [(200, {"task_id": 7, "state": "finished"})],
+    }
+    result = run("datasets", "upload", "d", str(big), "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == '{"bytes": 10}\n'
+    assert requests(fake)[2:] == [
+        "PUT /datasets/d/uploads/3/parts/1",
+        "GET /datasets/d/uploads/3",
+        "GET /datasets/d/uploads/3",
+        "PUT /datasets/d/uploads/3/parts/2",
+        "PUT /datasets/d/uploads/3/parts/3",
+        "GET /datasets/d/uploads/3",
+        "PUT /datasets/d/uploads/3/parts/3",
+        *["POST /datasets/d/uploads/3/complete"] * 2,
+        "GET /tasks/7",
+        "POST /datasets/d/uploads/3/complete",
+    ]
+
+
+def test_part_that_always_comes_in_wrong_is_given_up_and_the_upload_kept(fake: Fake, run: Run, big: Path):
+    upload = begun(big.read_bytes(), 16, [1])
+    fake.answers = {
+        "PUT /datasets/d": [(200, {})],
+        "POST /datasets/d/uploads": [(201, upload)],
+        "GET /datasets/d/uploads/3": [(200, upload)],
+        "PUT /datasets/d/uploads/3/parts/1": [(400, {"error": {"kind": "checksum_wrong", "message": "not it"}})],
+    }
+    result = run("datasets", "upload", "d", str(big))
+    assert result.exit_code == 1
+    assert requests(fake).count("PUT /datasets/d/uploads/3/parts/1") == 3
+    assert result.stderr.endswith("Error: 400 checksum_wrong: not it\n")
+    assert f"modelyard datasets upload d {big} --resume 3" in result.stderr
+
+
+def test_interrupt_leaves_an_upload_that_can_be_taken_up(
+    fake: Fake, run: Run, big: Path, monkeypatch: pytest.MonkeyPatch
+):
+    upload = begun(big.read_bytes(), 4, [1, 2, 3])
+    fake.answers = {
+        "PUT /datasets/d": [(200, {})],
+        "POST /datasets/d/uploads": [(201, upload)],
+        "GET /datasets/d/uploads/3": [(200, {**upload, "missing": [3]})],
+        "PUT /datasets/d/uploads/3/parts/3": [(200, {})],
+        "POST /datasets/d/uploads/3/complete": [(200, {"bytes": 10})],
+    }
+
+    def interrupted(self: object, number: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(uploading._Parts, "_send_part", interrupted)
+        left = run("datasets", "upload", "d", str(big))
+    assert left.exit_code == 130
+    assert "--resume 3" in left.stderr
+    assert "modelyard datasets delete d --upload 3" in left.stderr
+    assert run("datasets", "upload", "d", str(big), "--resume", "3").stdout == "big.csv is uploaded, 10 bytes\n"
+    assert fake.asked[-2][2] == b"89"
+    big.write_bytes(b"another one")
+    other = run("datasets", "upload", "d", str(big), "--resume", "3")
+    assert (other.exit_code, "is not the file that upload 3 began with" in other.stderr) == (1, True)
+
+
+def test_archive_that_is_refused_leaves_no_upload(fake: Fake, run: Run, big: Path):
+    refused = {"error": {"kind": "upload_refused", "message": "no zip or tar archive"}}
+    fake.answers = {
+        "PUT /datasets/d": [(200, {})],
+        "POST /datasets/d/uploads": [(201, begun(big.read_bytes(), 16, [], path="in", unpack=True))],
+        "POST /datasets/d/uploads/3/complete": [(400, refused)],
+        "DELETE /datasets/d/uploads/3": [(200, {})],
+    }
+    result = run("datasets", "upload", "d", str(big), "--unpack", "--folder", "in")
+    assert (result.exit_code, result.stderr) == (1, "Error: 400 upload_refused: no zip or tar archive\n")
+    assert (fake.asked[1][2]["path"], fake.asked[1][2]["unpack"]) == ("in", True)
+    assert requests(fake)[-1] == "DELETE /datasets/d/uploads/3"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("none.csv",), 1, "none.csv cannot be read: No such file or directory"),
+        (("empty",), 1, "folder empty holds no files"),
+        (("empty", "--unpack"), 1, "empty is a folder; give a file"),
+        (("/dev/null",), 1, "/dev/null is no file"),
+        (("a.csv", "in/a.csv"), 1, "a.csv and in/a.csv would both be a.csv in the data set"),
+        (("a.csv", "in/b.csv", "--as", "c.csv"), 2, "--as names one file"),
+        (("in", "--as", "c.csv"), 1, "in is a folder; give a file"),
+        (("a.csv", "--as", "c.csv", "--folder", "d"), 2, "--as goes with neither"),
+        (("a.csv", "--resume", "3", "--unpack"), 2, "--resume takes one FILE"),
+    ],
+)
+def test_files_that_cannot_be_uploaded_are_told_before_anything_is_sent(
+    fake: Fake, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, told: str
+):
+    for path in ("a.csv", "in/a.csv", "in/b.csv", "empty/.hidden"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    result = run("datasets", "upload", "d", *words)
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert fake.asked == []
+
+
+def test_data_set_is_shown_with_what_was_found_in_its_files(fake: Fake, run: Run):
+    columns = [{"name": "size", "values": None}, {"name": "species", "values": {"a": 2, "b": 1}}]
+    files = [
+        {"path": "a.csv", "bytes": 40, "facts": {"kind": "csv", "rows": 3, "columns": 2, "about": columns}},
+        {"path": "b.svm", "bytes": 50, "facts": {"kind": "svm", "rows": 4, "columns": 7, "classes": {"1": 3, "2": 1}}},
+        {"path": "c.csv", "bytes": 60, "facts": {"kind": "csv", "error": "too long"}},
+        {"path": "d.txt", "bytes": 70, "facts": None},
+    ]
+    fake.answers["GET /datasets/d"] = [(200, {"name": "d", "state": "ready", "files": files, "next_cursor": "abc"})]
+    result = run("datasets", "show", "d")
+    assert [line.split() for line in result.stdout.splitlines()[-5:]] == [
+        ["path", "bytes", "rows", "columns", "classes"],
+        ["a.csv", "40", "3", "2", "species:", "2"],
+        ["b.svm", "50", "4", "7", "2"],
+        ["c.csv", "60", "-", "-", "-"],
+        ["d.txt", "70", "-", "-", "-"],
+    ]
+    assert result.stderr == "warning: c.csv cannot be looked into: too long\nthere are more: --cursor abc\n"
+
+
+def test_description_that_takes_longer_is_followed(fake: Fake, run: Run):
+    fake.answers = {
+        "POST /datasets/d/describe": [(202, {"task_id": 8})],
+        "GET /tasks/8": [(200, {"task_id": 8, "state": "finished"})],
+    }
+    assert run("datasets", "describe", "d").stdout == "task 8 is finished\n"
+    fake.answers["POST /datasets/d/describe"] = [(200, {"file_count": 1})]
+    assert run("datasets", "describe", "d").stdout == "1 file of data set d is described\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "request_line", "told"),
+    [
+        ((), "DELETE /datasets/D", "data set d is deleted\n"),
+        (("--file", "a b/c.csv"), "DELETE /datasets/D/files/a%20b/c.csv", "a b/c.csv of data set d is deleted\n"),
+        (("--upload", "3"), "DELETE /datasets/D/uploads/3", "upload 3 of data set d is deleted\n"),
+    ],
+)
+def test_data_set_file_or_upload_is_deleted(fake: Fake, run: Run, words: tuple[str, ...], request_line: str, told: str):
+    fake.answers[request_line] = [(200, {"deleted": True})]
+    assert run("datasets", "delete", "D", *words).stdout == told
+    assert requests(fake) == [request_line]
+    # An empty name is no way to delete the whole.
+    assert run("datasets", "delete", "D", "--file", "").exit_code == 2
+    assert len(fake.asked) == 1
