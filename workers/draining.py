@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from storage.errors import LiveUnavailable
-from storage.live import Drain
+from storage.live import Batch, Drain
 from workers.figures import PredictionFigures
+from workers.gathering import Gathering
 from workers.parts import Parts
 from workers.predicting import Predictor
 
@@ -48,6 +49,7 @@ class Draining:
         self._predictor = predictor
         self._is_stopping = is_stopping
         self._linger_s, self._turn_s = linger_s, turn_s
+        self._gathering = Gathering()
         self.figures = PredictionFigures()
 
     @property
@@ -68,6 +70,7 @@ class Draining:
 
     def _work(self, drain: Drain, wake: str) -> None:
         answers: Sequence[tuple[bytes, bytes]] = ()
+        batch: Batch | None = None
         began = asked_at = heard_at = time.monotonic()
         while True:
             now = time.monotonic()
@@ -80,6 +83,9 @@ class Draining:
                         self._parts.queue.wake(drain.lane, left.wake)
                     if left.has_gone:
                         return
+                if batch is not None and answers and self._gathering.patience_s(batch.name):
+                    self._gather(drain, batch.name, answers)
+                    answers = ()
                 batch = drain.turn(answers, most=MOST, wake=wake, wait_s=_REST_S)
                 answers, wake, heard_at = (), "", now
                 if batch is None:
@@ -94,6 +100,13 @@ class Draining:
             self._predictor.figures.note_batch(batch)
             answers = self._predictor.answer(batch.requests)
             asked_at = time.monotonic()
+            self._gathering.note(batch.name, self._predictor.rows, self._predictor.computed_s)
+
+    def _gather(self, drain: Drain, name: str, answers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give the answers of a batch and wait for those who come back with more."""
+        waiting = drain.give(name, answers)
+        if waiting is not None:
+            self._gathering.wait(name, len(answers), waiting, lambda: drain.give(name))
 
 
 def _forget(drain: Drain, model: str) -> None:

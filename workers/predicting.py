@@ -52,6 +52,7 @@ class Predictor:
 
     forget : called with the model's part of the list's name when a model is given up.
     figures : where it is counted; at first one that nobody reads.
+    rows, computed_s : rows that the last batch answered, and the seconds that its models took to compute them.
     """
 
     def __init__(self, parts: Parts, forget: Callable[[str], None] = lambda model: None) -> None:
@@ -62,7 +63,7 @@ class Predictor:
         self.forget = forget
         self.figures = PredictionFigures().of("")
         self._traces = traces()
-        self._rows = 0
+        self.rows, self.computed_s = 0, 0.0
 
     @property
     def is_worn(self) -> bool:
@@ -71,10 +72,10 @@ class Predictor:
 
     def answer(self, batch: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
         """The answer to each request of a batch, all of one model: none spoils those of the others."""
-        self._rows = 0
+        self.rows, self.computed_s = 0, 0.0
         answers = self._answered(batch)
         self._warm.settle()
-        self.figures.note_rows(self._rows)
+        self.figures.note_rows(self.rows)
         self.figures.note_models(self._warm.count, self._warm.bytes)
         return answers
 
@@ -168,6 +169,7 @@ class Predictor:
         model = jobs[0].model
         assert model is not None
         outputs = model.compute(questions)
+        self.computed_s += questions[0].seconds["compute"]
         for job, question in zip(jobs, questions, strict=True):
             if job.stopwatch is not None:
                 job.stopwatch.note("compute", question.seconds["compute"])
@@ -181,7 +183,7 @@ class Predictor:
                 self.figures.note_request(timings)
                 if job.stopwatch is not None:
                     job.stopwatch.note("output", made.seconds["output"])
-                self._rows += len(made.predictions)
+                self.rows += len(made.predictions)
 
             self._guarded(job, finish)
 

@@ -320,6 +320,14 @@ local function turn()
   return {}
 end
 
+-- ARGV: a list, then answers. Returns how many wait there, -1 when any wait elsewhere.
+local function give()
+  answer(2)
+  local waiting = redis.call('LLEN', wait_key(ARGV[1]))
+  if redis.call('ZCARD', lists) > (waiting > 0 and 1 or 0) then return -1 end
+  return waiting
+end
+
 -- ARGV: drain, whether it goes even though work waits, a wake-up, its lease, then answers.
 -- Returns 0 when it is needed and stays, 1 when it has gone, 2 when it has and a worker must be woken in its place.
 local function leave()

@@ -134,8 +134,8 @@ class Lane:
     def __init__(self, server: LiveServer) -> None:
         self._server = server
         self._redis = server.bytes_client()
-        self._append, self._nudge, self._turn, self._leave, self._renew = (
-            self._redis.register_script(script(name)) for name in ("append", "nudge", "turn", "leave", "renew")
+        self._append, self._nudge, self._turn, self._give, self._leave, self._renew = (
+            self._redis.register_script(script(name)) for name in ("append", "nudge", "turn", "give", "leave", "renew")
         )
 
     def append(self, lane: str, requests: Sequence[Request], spread: Spread) -> list[Sent]:
@@ -231,6 +231,12 @@ class Drain:
             requests = [Taken(*each) for each in zip(taken[3::3], map(float, taken[4::3]), taken[5::3], strict=True)]
             return Batch(taken[1].decode(), requests, taken[0], taken[2].decode())
         return _batch(given) if given else None
+
+    def give(self, batch: str, answers: Sequence[tuple[bytes, bytes]] = ()) -> int | None:
+        """Give answers before the next turn. Returns how many wait in a list; None when others wait as well."""
+        with self._lane._server.errors():
+            waiting = int(self._lane._give(self._keys, (batch, *chain.from_iterable(answers))))
+        return None if waiting < 0 else waiting
 
     def _taken(self, arguments: tuple[Any, ...], wait_s: float) -> tuple[list[Any], bytes | None]:
         """What the script took, and what stood in the bell or came there within `wait_s`."""

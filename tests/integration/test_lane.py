@@ -613,6 +613,33 @@ def test_turn_that_is_told_twice_answers_once(live: Live, make_drain: MakeDrain)
 # Leaving
 
 
+def test_answers_are_given_before_the_next_turn_and_those_who_come_back_are_counted(
+    live: Live, make_drain: MakeDrain, replies: Replies
+):
+    drain = make_drain("one")
+    waiter = replies.expect("a")
+    append(live, "a", to=replies.name)
+    assert ids(drain.turn(most=8)) == ["a"]
+    assert drain.give("1.cpu:x", [(b"a", b"A")]) == 0
+    assert waiter.wait(5) == b"A"
+    append(live, "b")
+    append(live, "c")
+    assert drain.give("1.cpu:x") == 2
+    assert ids(drain.turn([(b"a", b"again")], most=8)) == ["b", "c"]
+    # What it gave is answered for good: nothing of it waits again when the drain dies.
+    assert live.lane.depth(LANE).in_flight == 2
+
+
+def test_drain_is_told_when_requests_of_another_list_wait(live: Live, make_drain: MakeDrain):
+    drain = make_drain("one")
+    append(live, "a")
+    drain.turn(most=8)
+    append(live, "b", "2.cpu:x")
+    assert drain.give("1.cpu:x", [(b"a", b"A")]) is None
+    append(live, "c")
+    assert drain.give("1.cpu:x") is None
+
+
 def test_drain_that_is_needed_does_not_leave(live: Live, make_drain: MakeDrain):
     append(live, "r0")
     drain = make_drain("a", lease_s=0.4)
