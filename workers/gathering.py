@@ -91,6 +91,6 @@ def _fixed_s(calls: dict[int, tuple[float, float]]) -> float:
     """What a call costs whatever its rows, in seconds: where the line through what is known begins."""
     if len(calls) < 2:
         return 0.0
-    rows, seconds = zip(*calls.values(), strict=True)
-    begins: float = statistics.linear_regression(rows, seconds).intercept
-    return max(0.0, min(begins, *seconds))
+    rows = [each for each, _ in calls.values()]
+    seconds = [each for _, each in calls.values()]
+    return max(0.0, min(statistics.linear_regression(rows, seconds).intercept, *seconds))
