@@ -111,7 +111,7 @@ class Access:
             kept = self._accounts.get(name)
         if kept is not None and time.monotonic() - kept[0] <= _FRESH_S:
             return kept[1]
-        account = self._records.keys.caller_of(secret)
+        account = self._records.keys.account_of(secret)
         with self._lock:
             if len(self._accounts) >= _KEPT:
                 self._accounts.clear()

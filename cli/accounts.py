@@ -13,7 +13,7 @@ from cli.environment import open_records, settings_here
 from cli.remote.tables import print_table
 
 if TYPE_CHECKING:
-    from storage.records import Account, Quotas, Records, Use
+    from storage.records import Account, Note, Quotas, Records, Use
 
 _DEFAULT = "default"
 _BYTES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -29,11 +29,11 @@ def quotas(context: click.Context) -> None:
         return
     with open_records(settings_here()) as records:
         records.upgrade()
-        rows = [(account, held, records.quotas.use(account.id)) for account, held in records.quotas.all()]
+        rows = [_row_of(account, held, records.quotas.use(account.id)) for account, held in records.quotas.all()]
     if not rows:
         click.echo("no accounts; create one with a key: modelyard keys create --account NAME")
         return
-    print_table(("account", "trainings", "queued tasks", "stored bytes", "requests/minute"), map(_row_of, *zip(*rows)))
+    print_table(("account", "trainings", "queued tasks", "stored bytes", "requests/minute"), rows)
 
 
 def _row_of(account: Account, held: Quotas, use: Use) -> tuple[str, ...]:
@@ -48,12 +48,12 @@ def _told(used: int | None, limit: int) -> str:
     return most if used is None else f"{used} of {most}" if limit else f"{used}, {most}"
 
 
-class _Limit(click.ParamType):
+class _Limit(click.ParamType[int | str]):
     """A whole number, with k, M, G or T behind it for bytes; 0 for no limit, or `default`."""
 
     name = "limit"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Part of click: the number, or `default`."""
         text = str(value).strip().lower()
         if text == _DEFAULT:
@@ -97,7 +97,8 @@ def audit(account: str | None, action: str | None, since: str | None, limit: int
     with open_records(settings_here()) as records:
         records.upgrade()
         account_id = None if account is None else _account(records, account).id
-        notes, before_id = [], None
+        notes: list[Note] = []
+        before_id = None
         while len(notes) < limit:
             found = records.audit.page(
                 account_id=account_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 
 from flask import Blueprint, Response, request
@@ -28,10 +29,8 @@ def whoami() -> Response:
     caller = account()
     use: dict[str, int | None] = {**asdict(parts().records.quotas.use(caller.id)), "requests_per_minute": None}
     if caller.quotas.requests_per_minute:  # else nobody counts them
-        try:
+        with suppress(LiveUnavailable):
             use["requests_per_minute"] = parts().live.allowance.used(caller.id)
-        except LiveUnavailable:
-            pass
     quotas = told_quotas(caller.quotas, use)
     return plain({"account": caller.name, "role": str(caller.role), "key_id": caller.key_id, "quotas": quotas})
 

@@ -61,7 +61,8 @@ class Keys:
     ) -> tuple[Key, str]:
         """A new key of `account` and its secret, which cannot be read again.
 
-        by : who makes it, for the audit log; nobody for the machine itself. Raises KeyNotFound when that is a key which was revoked meanwhile.
+        by : who makes it, for the audit log; nobody for the machine itself. Raises KeyNotFound when that is a key
+        which was revoked meanwhile.
         """
         by = by or OPERATOR
         owner = self._owners.ensure(account)
@@ -78,7 +79,7 @@ class Keys:
             )
         return self._find(number), secret
 
-    def caller_of(self, secret: str) -> Caller | None:
+    def account_of(self, secret: str) -> Caller | None:
         """Who calls with a secret, or None when it is unknown or revoked.
 
         It is looked up by its SHA-256 in an index: how long that takes tells nothing about secrets that exist.
@@ -117,8 +118,9 @@ class Keys:
     def revoke(self, key_id: int, account_id: int | None = None, by: NewNote | None = None) -> Key:
         """End a key; of an account if one is named.
 
-        by : who ends it, for the audit log; nobody for the machine itself. A key cannot end itself, so that over HTTP one always is left.
-        Raises KeyNotFound when there is none in force under that number, or `by` is one no longer, KeyInUse.
+        by : who ends it, for the audit log; nobody for the machine itself. A key cannot end itself, so that over HTTP
+        one always is left. Raises KeyInUse then, KeyNotFound when there is none in force under that number, or `by` is
+        one no longer.
         """
         by = by or OPERATOR
         if key_id == by.key_id:

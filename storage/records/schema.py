@@ -213,6 +213,14 @@ tasks = Table(
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
     Index(
+        "ix_tasks_open_account",
+        "account_id",
+        "kind",
+        "id",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+    Index(
         "ix_tasks_uncleaned",
         "finished_at",
         sqlite_where=text("cleaned_at IS NULL AND finished_at IS NOT NULL"),

@@ -24,6 +24,13 @@ def upgrade() -> None:
         sqlite_where=sa.text("result_bytes IS NOT NULL AND cleaned_at IS NULL"),
         postgresql_where=sa.text("result_bytes IS NOT NULL AND cleaned_at IS NULL"),
     )
+    op.create_index(
+        "ix_tasks_open_account",
+        "tasks",
+        ["account_id", "kind", "id"],
+        sqlite_where=sa.text("state IN ('queued', 'running')"),
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
     op.create_table(
         "quotas",
         _id("account_id"),
