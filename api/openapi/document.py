@@ -11,7 +11,7 @@ from apispec import APISpec
 from flask import Flask
 from werkzeug.routing import Rule
 
-from api import refusals
+from api import refusals, roles
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
 from api.openapi import accounts, datasets, deepdetect, native
@@ -91,6 +91,8 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
         made["operationId"] = f"{rule.endpoint.replace('.', '_')}_{verb.lower()}"
         if rule.endpoint in open_ones:
             made["security"] = []
+        elif role := roles.needed(app, rule.endpoint):
+            made["description"] += f" Needs a key with the role `{role}`."
         spec.path(path, operations={verb.lower(): made})
     whole: Json = spec.to_dict()
     return whole

@@ -118,8 +118,8 @@ class QuotaRecords:
             lock_account(connection, account_id)
             if connection.execute(_queued(account_id)).scalar_one() >= most.queued_tasks:
                 raise QueueQuota(
-                    f"{most.queued_tasks} tasks of this account wait already, which is its quota; "
-                    "send this one when some of them have begun"
+                    f"as many tasks of this account wait as its quota allows, {most.queued_tasks}; "
+                    "send this one again when some of them have begun"
                 )
         if most.stored_bytes and kind in _KEEPING:
             used = stored_bytes(connection, account_id)
