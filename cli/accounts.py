@@ -75,7 +75,7 @@ _LIMIT = _Limit()
 @click.option("--stored-bytes", type=_LIMIT, help="Bytes in data sets, versions and results, such as 500G.")
 @click.option("--requests-per-minute", type=_LIMIT, help="Requests that are answered in a minute.")
 def set_quotas(account: str, **given: int | str | None) -> None:
-    """Change quotas of ACCOUNT. A limit of 0 is none; `default` leaves it to MODELYARD_QUOTA_… again."""
+    """Change quotas of ACCOUNT. A limit of 0 is none; `default` leaves it to the settings again."""
     changes = {name: None if value == _DEFAULT else int(value) for name, value in given.items() if value is not None}
     if not changes:
         raise click.UsageError("name a quota to change, such as --trainings 2")

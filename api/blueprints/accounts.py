@@ -66,7 +66,7 @@ def revoke_key(number: str) -> Response:
     """End a key of the account, but not the one that asks for it."""
     check_known(request.args, ())
     if not (number.isascii() and number.isdigit() and len(number) <= 18):
-        raise KeyNotFound(f"no key {number[:40]!r} is in force")
+        raise KeyNotFound(f"no key {number[:40]!r} is in force; GET /keys shows them")
     return plain(told_key(parts().records.keys.revoke(int(number), account().id, by("key.revoke"))))
 
 

@@ -138,7 +138,7 @@ class Keys:
                 wanted.values(revoked_at=now()).returning(keys.c.account_id)
             ).scalar_one_or_none()
             if owner is None:
-                raise KeyNotFound(f"no key {key_id} is in force")
+                raise KeyNotFound(f"no key {key_id} is in force; `modelyard keys list`, or GET /keys, shows them")
             add_note(connection, replace(by, action="key.revoke", kind="key", account_id=owner, name=str(key_id)))
         return self._find(key_id)
 
