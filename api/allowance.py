@@ -92,7 +92,10 @@ class Allowances:
             return share.take(most)
 
     def take(self, account_id: int, most: int) -> Left:
-        """Count a request of an account that may send `most` a minute. While Redis is away all are let through."""
+        """Count a request of an account that may send `most` a minute.
+
+        While Redis is away, that many are let through in a second.
+        """
         with self._lock:
             share = self._shares.setdefault(account_id, _Share())
         with share.lock:  # one asks; the others find what it brings
