@@ -326,6 +326,34 @@ class Settings:
     versions_kept: int = _setting(
         "MODELYARD_VERSIONS_KEPT", "Versions kept per repository, besides pinned ones.", _whole(1, 10**6), 10
     )
+    quota_trainings: int = _setting(
+        "MODELYARD_QUOTA_TRAININGS",
+        "Trainings of one account that may run at once; further ones wait. 0: no limit. Like all quotas, an account's "
+        "own (`modelyard quotas set`) goes before it.",
+        _whole(0, 10**6),
+        0,
+    )
+    quota_queued_tasks: int = _setting(
+        "MODELYARD_QUOTA_QUEUED_TASKS",
+        "Tasks of one account that may wait at once; further ones are refused. 0: no limit.",
+        _whole(0, 10**9),
+        0,
+    )
+    quota_stored_bytes: int = _setting(
+        "MODELYARD_QUOTA_STORED_BYTES",
+        "Bytes that one account may keep in data sets, versions and results. 0: no limit.",
+        _whole(0, 2**60),
+        0,
+    )
+    quota_requests_per_minute: int = _setting(
+        "MODELYARD_QUOTA_REQUESTS_PER_MINUTE",
+        "Requests of one account that are answered in a minute; further ones are refused. 0: no limit.",
+        _whole(0, 10**9),
+        0,
+    )
+    audit_kept_days: int = _setting(
+        "MODELYARD_AUDIT_KEPT_DAYS", "Days that lines of the audit log are kept.", _whole(1, 36_500), 365
+    )
     attempts_kept_s: float = _setting(
         "MODELYARD_ATTEMPTS_KEPT_S",
         "Seconds that logs, checkpoints and files of ended attempts are kept.",
@@ -350,6 +378,16 @@ class Settings:
             )
         if self.renew_s * 2 > self.lease_s:
             raise BadSetting("MODELYARD_RENEW_S must be at most half of MODELYARD_LEASE_S, or leases run out in use")
+
+    @property
+    def quotas(self) -> dict[str, int]:
+        """The quotas of accounts that have none of their own, by their names in the records; 0 is no limit."""
+        return {
+            "trainings": self.quota_trainings,
+            "queued_tasks": self.quota_queued_tasks,
+            "stored_bytes": self.quota_stored_bytes,
+            "requests_per_minute": self.quota_requests_per_minute,
+        }
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:

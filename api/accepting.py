@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from api import data, datasets, origins, repositories
+from api import auditing, data, datasets, origins, repositories
 from api.answers import Json
 from api.devices import choose_training
 from api.parts import Parts, trace_carried
@@ -18,7 +18,7 @@ from api.schemas.train import TrainRequest
 from ml.errors import BadParameter, MlError
 from ml.json_text import finite
 from ml.options import Warning, load_training, merge
-from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError
+from storage.errors import OutsideDataRoots, QueueQuota, RepositoryUnusable, StorageError, StoredQuota
 from storage.records import Account, Kind, Service, Task
 from workers.queue import train_queue
 
@@ -61,7 +61,8 @@ def accept(
     """A durable task for a training request, sent to the workers if Redis takes it.
 
     An asynchronous request with a fault of the client's becomes a task that has failed already; a blocking one raises.
-    Raises IdempotencyConflict, ServiceNotFound, RecordsUnavailable, StoreUnavailable, StorageFull.
+    Raises IdempotencyConflict, ServiceNotFound, QueueQuota, StoredQuota, RecordsUnavailable, StoreUnavailable,
+    StorageFull.
     """
     spec = _outline(service, body, request)
     queue, told, failure = train_queue("cpu"), list(warnings), None
@@ -73,22 +74,28 @@ def accept(
             raise
         failure = failure_record(error)
         spec["data"] = []
-    task, is_new = parts.records.tasks.add(
-        account.id,
-        Kind.TRAIN,
-        queue,
-        spec,
-        service_id=service.id,
-        repository_id=service.repository_id,
-        is_job=True,
-        warnings=[each.as_json() for each in told],
-        idempotency_key=None if repeat is None else repeat.key,
-        request_digest=None if repeat is None else repeat.digest,
-        failure=failure,
-    )
+    try:
+        task, is_new = parts.records.tasks.add(
+            account.id,
+            Kind.TRAIN,
+            queue,
+            spec,
+            service_id=service.id,
+            repository_id=service.repository_id,
+            is_job=True,
+            warnings=[each.as_json() for each in told],
+            idempotency_key=None if repeat is None else repeat.key,
+            request_digest=None if repeat is None else repeat.digest,
+            failure=failure,
+        )
+    except (QueueQuota, StoredQuota):
+        drop_inputs(parts, spec)
+        raise
     if not is_new:
         drop_inputs(parts, spec)
-    elif failure is None:
+        return task
+    auditing.note("task.start", str(task.kind), task.id)
+    if failure is None:
         send(parts, task)
         _keep(parts, service, spec["request"])
     return task

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from api.refusals import ForeignOrigin, KeyNeeded
 from settings import Settings, is_loopback
-from storage.records import LOCAL, Account, Records
+from storage.records import LOCAL, Account, Caller, Records, Role
 
 _FRESH_S = 1.0
 _KEPT = 1024
@@ -46,12 +46,13 @@ class Access:
         self._records = records
         self._is_loopback = is_loopback
         self._lock = threading.Lock()
-        self._accounts: dict[str, tuple[float, Account | None]] = {}
+        self._accounts: dict[str, tuple[float, Caller | None]] = {}
         self._keys_exist: tuple[float, bool] = (float("-inf"), False)
-        self._local: Account | None = None
+        self._owner: Account | None = None
+        self._local: tuple[float, Caller] | None = None
 
-    def account_of(self, headers: Headers) -> Account:
-        """The account that a request with such headers acts for.
+    def account_of(self, headers: Headers) -> Caller:
+        """The account that a request with such headers acts for, and what it may do.
 
         Raises KeyNeeded without a key in force where one is needed, ForeignOrigin when a browser brings a request of
         another site, or one meant for another host, to a machine without keys.
@@ -72,7 +73,7 @@ class Access:
             raise KeyNeeded("this key is unknown or was revoked")
         return account
 
-    def kept(self, headers: Headers) -> Account | None:
+    def kept(self, headers: Headers) -> Caller | None:
         """As `account_of`, of what is known and fresh; None when the records must be asked, or the caller refused."""
         asked_at, any_key = self._keys_exist
         if time.monotonic() - asked_at > _FRESH_S:
@@ -83,7 +84,8 @@ class Access:
             return kept[1] if kept is not None and time.monotonic() - kept[0] <= _FRESH_S else None
         if not self._is_loopback or headers.get("origin") is not None or not _is_local(headers.get("host", "")):
             return None
-        return self._local
+        local = self._local
+        return local[1] if local is not None and time.monotonic() - local[0] <= _FRESH_S else None
 
     def _any_key(self) -> bool:
         asked_at, found = self._keys_exist
@@ -92,12 +94,18 @@ class Access:
             self._keys_exist = (time.monotonic(), found)
         return found
 
-    def _local_account(self) -> Account:
-        if self._local is None:
-            self._local = self._records.accounts.ensure(LOCAL)
-        return self._local
+    def _local_account(self) -> Caller:
+        """Whoever reaches a machine without keys. Managing keys is left to its command line."""
+        local = self._local
+        if local is None or time.monotonic() - local[0] > _FRESH_S:
+            if self._owner is None:
+                self._owner = self._records.accounts.ensure(LOCAL)
+            owner = self._owner
+            quotas = self._records.quotas.of(owner.id)
+            self._local = local = time.monotonic(), Caller(owner.id, owner.name, Role.TRAIN, None, quotas)
+        return local[1]
 
-    def _account(self, secret: str) -> Account | None:
+    def _account(self, secret: str) -> Caller | None:
         name = _name_of(secret)
         with self._lock:
             kept = self._accounts.get(name)

@@ -6,17 +6,20 @@ import logging
 import time
 from typing import cast
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
+from api import roles
 from api.access import Access, Headers
+from api.allowance import Left
 from api.answers import NOSNIFF, failure, speaks_deepdetect
-from api.blueprints import datasets, docs, health, info, metrics, predict, services, tasks, train
+from api.auditing import by
+from api.blueprints import accounts, datasets, docs, health, info, metrics, predict, services, tasks, train
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
 from api.parts import Parts, Sender, parts
-from api.refusals import Refusal
+from api.refusals import ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
 from api.waiting import Slots
 from ml.errors import MlError
 from settings import Settings
@@ -24,11 +27,13 @@ from storage.data_roots import DataRoots
 from storage.errors import StorageError
 from storage.live import Live
 from storage.objects.base import Objects
-from storage.records import Records
+from storage.records import Records, Role
 from workers.queue import Queue
 from workers.tracing import RequestSpan, traces
 
 _OPEN = health.OPEN | docs.OPEN
+_AUDITED = (KeyNeeded, RoleNeeded, ForeignOrigin)
+_QUOTAS = {"too_many_requests": "requests", "too_many_queued": "queued_tasks", "too_much_stored": "stored_bytes"}
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +48,7 @@ def create_app(
 
     Nothing is connected to before it is needed. The records must have their tables.
     """
-    records = records or Records.connect(settings.database_url)
+    records = records or Records.connect(settings.database_url, settings.quotas)
     live = live or Live(settings.live_url)
     app = Flask("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.request_limit_bytes
@@ -74,7 +79,7 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, datasets, metrics, health, docs):
+    for each in (info, services, train, predict, tasks, datasets, accounts, metrics, health, docs):
         app.register_blueprint(each.blueprint)
     return app
 
@@ -86,14 +91,30 @@ def _begin() -> Response | None:
         g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
     told = preflight(parts().cors)
     if told is None and request.endpoint not in _OPEN:
-        g.account = parts().access.account_of(cast(Headers, request.headers))
+        _admit()
     return told
+
+
+def _admit() -> None:
+    """Find out who calls. Raises KeyNeeded, ForeignOrigin, TooManyRequests, RoleNeeded."""
+    g.account = caller = parts().access.account_of(cast(Headers, request.headers))
+    most = caller.quotas.requests_per_minute
+    if most:
+        g.left = left = parts().allowances.take(caller.id, most)
+        if not left.is_allowed:
+            raise TooManyRequests(left.refusal)
+    if request.endpoint is not None:
+        # A route that says nothing is for nobody but administrators; a test finds it.
+        roles.check(caller, roles.needed(current_app, request.endpoint) or Role.ADMIN)
 
 
 def _finish(response: Response) -> Response:
     compress(request, response)
     for name, value in (NOSNIFF, *parts().cors.headers(request.headers.get("Origin"))):
         response.headers.add(name, value)
+    left: Left | None = g.get("left")
+    for name, value in () if left is None else left.headers:
+        response.headers[name] = value
     who = g.get("account")
     parts().note(
         request.method,
@@ -118,6 +139,10 @@ def _known(error: Exception) -> Response:
     """An error that says itself what it is."""
     kind: str = getattr(error, "kind", "internal")
     answer = failure(kind, str(error), getattr(error, "section", None))
+    if isinstance(error, _AUDITED):
+        parts().auditor.refused(by(f"refused.{kind}", "route", f"{request.method} {_route()}"))
+    if kind in _QUOTAS:
+        parts().figures.refused(_QUOTAS[kind])
     if answer.status_code >= 500:
         _log.warning("%s %s: %s: %s", request.method, ascii(request.path), kind, error)
     return answer

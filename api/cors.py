@@ -14,7 +14,7 @@ ANY = "*"
 _TAKEN = (
     "authorization, content-encoding, content-type, idempotency-key, last-event-id, traceparent, tracestate, x-api-key"
 )
-_SHOWN = ("access-control-expose-headers", "content-disposition, location, retry-after")
+_SHOWN = ("access-control-expose-headers", "content-disposition, location, ratelimit, ratelimit-policy, retry-after")
 _VARIES = ("vary", "Origin")
 _PREFLIGHT_KEPT_S = 600
 

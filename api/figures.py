@@ -45,6 +45,9 @@ class ApiFigures:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._refused = Counter(
+            "modelyard_quota_refusals", "Requests that a quota refused", ["quota"], registry=self.registry
+        )
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     @cached_property
@@ -63,6 +66,10 @@ class ApiFigures:
                 self._known[key] = known
         known[0].inc()
         known[1].observe(seconds)
+
+    def refused(self, quota: str) -> None:
+        """Count a request that a quota refused: `requests`, `queued_tasks` or `stored_bytes`."""
+        self._refused.labels(quota).inc()
 
     def told(self) -> bytes:
         """What this process counted, in the exposition format of Prometheus."""

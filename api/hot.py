@@ -23,6 +23,7 @@ from flask import Flask
 
 from api import predicting
 from api.access import Headers
+from api.allowance import Left
 from api.answers import NOSNIFF, dump
 from api.body import parse_object
 from api.compression import LEVEL, WORTH_BYTES, takes_gzip
@@ -30,13 +31,13 @@ from api.errors import code_of, status_of
 from api.known import Known
 from api.parts import Parts
 from api.predicting import Question
-from api.refusals import Refusal
+from api.refusals import Refusal, TooManyRequests
 from api.schemas.reading import fold
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LOST, Request, Sent, Spread
 from storage.live.lane import WAKE_UP_S
 from storage.live.tube import Tube
-from storage.records import Account
+from storage.records import Account, Role
 from storage.remote_address import REMOTE
 from workers.asked import Answer, Asked
 from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
@@ -113,12 +114,22 @@ class Hot:
             return None
         access = self._parts.access
         account = access.kept(headers) or await self._looked_up(("account", *_who(headers)), access.account_of, headers)
-        found = None if account is None else await self._understood(account, content)
-        if account is None or found is None:
+        if account is None or account.role < Role.PREDICT:
+            return None
+        found = await self._understood(account, content)
+        if found is None:
             return None
         known, question, encoded = found
+        left, most = None, account.quotas.requests_per_minute
+        if most:
+            left = self._parts.allowances.take_kept(account.id, most)
+            if left is None:
+                return None  # Flask asks Redis
         span = None if self._traces is None else self._traces.request("POST /predict", headers)
-        told = partial(self._told, scope, account, began, span)
+        told = partial(self._told, scope, account, began, span, left)
+        if left is not None and not left.is_allowed:
+            self._parts.figures.refused("requests")
+            return told(*_refused(TooManyRequests.kind, left.refusal))
         asked = Asked(question.encoded, encoded, "" if span is None else span.carried)
         try:
             raw = await self._asked(known, question, asked, proto)
@@ -304,6 +315,7 @@ class Hot:
         account: Account,
         began: float,
         span: RequestSpan | None,
+        left: Left | None,
         status: int,
         headers: list[tuple[str, str]],
         made: bytes,
@@ -312,6 +324,8 @@ class Hot:
         self._parts.note("POST", "/predict", _target(scope), status, took_s, account.name)
         if span is not None:
             span.end("POST", "/predict", status)
+        if left is not None:
+            headers = list(dict([*headers, *left.headers]).items())
         if self._cors is not None:
             headers.extend(self._cors.headers(scope.headers.get("origin")))
         return status, headers, made

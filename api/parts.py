@@ -11,6 +11,8 @@ from flask import current_app, g
 
 from api.access import Access
 from api.access_log import AccessLog
+from api.allowance import Allowances
+from api.auditor import Auditor
 from api.cors import Cors
 from api.estimates import Estimates
 from api.figures import ApiFigures
@@ -23,7 +25,7 @@ from storage.data_roots import DataRoots
 from storage.live import Live, Spread
 from storage.objects import connect
 from storage.objects.base import Objects
-from storage.records import Account, Records, Repository, Service, Task
+from storage.records import Caller, Records, Repository, Service, Task
 from workers.asked import Answer, Asked
 from workers.scratch import Scratch
 from workers.tracing import RequestSpan
@@ -111,6 +113,16 @@ class Parts:
         return Estimates(self.records, self.live)
 
     @cached_property
+    def allowances(self) -> Allowances:
+        """How many requests accounts may still send in this minute."""
+        return Allowances(self.live, self.settings.api_workers)
+
+    @cached_property
+    def auditor(self) -> Auditor:
+        """Who writes the audit log."""
+        return Auditor(self.records)
+
+    @cached_property
     def tally(self) -> Tally:
         """Counts of predictions."""
         return Tally(self.live)
@@ -162,6 +174,6 @@ def parts() -> Parts:
     return cast(Parts, current_app.extensions["modelyard"])
 
 
-def account() -> Account:
+def account() -> Caller:
     """Who the current request acts for."""
-    return cast(Account, g.account)
+    return cast(Caller, g.account)

@@ -83,6 +83,18 @@ class KeyNeeded(Refusal):
     kind = "key_needed"
 
 
+class RoleNeeded(Refusal):
+    """The key of the request is in force, but not good for this call."""
+
+    kind = "role_needed"
+
+
+class TooManyRequests(Refusal):
+    """The account has sent as many requests in this minute as it may."""
+
+    kind = "too_many_requests"
+
+
 class ForeignOrigin(Refusal):
     """A web page of another site sent the request through its reader's browser."""
 

@@ -20,7 +20,7 @@ def make() -> Front:
     Raises BadSetting, OpenDoor when everybody could come in, StorageError when the records cannot be read.
     """
     settings = Settings.from_env(os.environ)
-    records = Records.connect(settings.database_url)
+    records = Records.connect(settings.database_url, settings.quotas)
     check_bind(settings, records)
     return Front(create_app(settings, records=records))
 

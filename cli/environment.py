@@ -1,12 +1,18 @@
-"""The settings that the environment of a command names, and where they put the API."""
+"""What the environment of a command names: the settings, the records, and where the API is."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from settings import BadSetting, Settings
+
+if TYPE_CHECKING:
+    from storage.records import Records
 
 
 def settings_here() -> Settings:
@@ -15,6 +21,23 @@ def settings_here() -> Settings:
         return Settings.from_env(os.environ)
     except BadSetting as error:
         raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def open_records(settings: Settings) -> Iterator[Records]:
+    """The records of an installation; what they raise ends the command."""
+    from storage.errors import StorageError
+    from storage.records import Records
+
+    records = None
+    try:
+        records = Records.connect(settings.database_url, settings.quotas)
+        yield records
+    except StorageError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        if records is not None:
+            records.close()
 
 
 def local_url(settings: Settings) -> str:

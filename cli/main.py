@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.accounts import audit, quotas
 from cli.doctor.command import doctor
+from cli.environment import open_records as _records
 from cli.environment import settings_here as _settings
 from cli.remote.datasets import datasets
 from cli.remote.predict import predict
@@ -26,7 +28,6 @@ from settings import Settings
 
 if TYPE_CHECKING:
     from cli.stack import Stack
-    from storage.records import Records
 
 _TOLD_AFTER_S = 30.0
 
@@ -246,22 +247,6 @@ def flower(address: str) -> None:
     _become(flower_argv(settings, address), environment)
 
 
-@contextmanager
-def _records(settings: Settings) -> Iterator[Records]:
-    from storage.errors import StorageError
-    from storage.records import Records
-
-    records = None
-    try:
-        records = Records.connect(settings.database_url)
-        yield records
-    except StorageError as error:
-        raise click.ClickException(str(error)) from None
-    finally:
-        if records is not None:
-            records.close()
-
-
 @main.group()
 def db() -> None:
     """The database that holds the records."""
@@ -282,13 +267,23 @@ def keys() -> None:
 
 @keys.command()
 @click.option("--account", default="local", show_default=True, help="Who owns what this key creates.")
+@click.option(
+    "--role",
+    default="train",
+    show_default=True,
+    type=click.Choice(["read", "predict", "train", "admin"]),
+    help="What the key is good for; each may do what those before it may. admin manages the keys of its account.",
+)
 @click.option("--label", default="", help="A word to tell keys apart, such as the client's name.")
-def create(account: str, label: str) -> None:
+def create(account: str, role: str, label: str) -> None:
     """Create a key and print it; it cannot be shown again."""
+    from storage.records import Role
+
     with _records(_settings()) as records:
         records.upgrade()
-        key, secret = records.keys.create(account, label)
-    click.echo(f"key {key.id} of account {key.account}; keep it, as it cannot be shown again:", err=True)
+        key, secret = records.keys.create(account, label, Role.named(role))
+    told = f"key {key.id} of account {key.account}, role {key.role}"
+    click.echo(f"{told}; keep it, as it cannot be shown again:", err=True)
     click.echo(secret)
 
 
@@ -303,8 +298,11 @@ def list_keys() -> None:
         return
     _table(
         [
-            ("id", "account", "label", "created", "revoked"),
-            *((str(row.id), row.account, row.label, _day(row.created_at), _day(row.revoked_at)) for row in rows),
+            ("id", "account", "role", "label", "created", "revoked"),
+            *(
+                (str(row.id), row.account, str(row.role), row.label, _day(row.created_at), _day(row.revoked_at))
+                for row in rows
+            ),
         ]
     )
 
@@ -376,7 +374,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (doctor, services, datasets, train, predict, tasks):
+for _command in (audit, quotas, doctor, services, datasets, train, predict, tasks):
     main.add_command(_command)
 
 

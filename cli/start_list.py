@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
     from api.parts import Parts
-    from storage.records import Account
+    from storage.records import Caller
 
 Json = dict[str, Any]
 
@@ -103,9 +103,13 @@ class Starting:
     """Does what lines ask for, with an API of its own that nobody else can reach."""
 
     def __init__(self, app: Flask) -> None:
+        from storage.records import Caller, Quotas, Role
+
         self._parts: Parts = app.extensions["modelyard"]
         self._account = self._parts.records.accounts.ensure("local")
-        self._parts.access = cast(Any, _Operator(self._account))
+        # Quotas are for those who come over HTTP.
+        operator = Caller(self._account.id, self._account.name, Role.ADMIN, None, Quotas())
+        self._parts.access = cast(Any, _Operator(operator))
         self._client: FlaskClient = app.test_client()
 
     def do(self, line: Line) -> Iterator[str]:
@@ -170,10 +174,10 @@ class Starting:
 class _Operator:
     """Lets the operator in, whatever keys there are."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Caller) -> None:
         self._account = account
 
-    def account_of(self, request: object) -> Account:
+    def account_of(self, request: object) -> Caller:
         """The account `local`."""
         return self._account
 

@@ -59,6 +59,24 @@ class KeyNotFound(StorageError):
     kind = "key_not_found"
 
 
+class KeyInUse(StorageError):
+    """A call asks for the end of the very key that it was made with."""
+
+    kind = "key_in_use"
+
+
+class QueueQuota(StorageError):
+    """As many tasks of the account wait as may."""
+
+    kind = "too_many_queued"
+
+
+class StoredQuota(StorageError):
+    """What the account keeps would be more than it may."""
+
+    kind = "too_much_stored"
+
+
 class DatasetNotFound(StorageError):
     """The account has no data set of that name."""
 

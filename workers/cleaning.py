@@ -28,6 +28,7 @@ def clean(parts: Parts, grace_s: float = _GRACE_S) -> None:
             _clean_task(parts, task)
         _clean_inputs(parts)
         _clean_datasets(parts, grace_s)
+        parts.records.audit.sweep(parts.settings.audit_kept_days * 86400.0)
         parts.objects.clean(older_than_s=grace_s)
     except StorageError as error:
         _log.warning("cleaning stopped early: %s", error)

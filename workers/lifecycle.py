@@ -161,7 +161,7 @@ def _record(attempt: Attempt, done: Work, parts: Parts) -> Ended:
 
 def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
     """Tell the API that versions may have changed, and the workers what may start now: this task again, or the next
-    one of its repository.
+    one of its repository, and of its account if that has a quota.
     """
     try:
         if attempt.task.repository_id is not None:
@@ -177,6 +177,10 @@ def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
         following = tasks.next_of_repository(attempt.task.repository_id)
         if following is not None:
             parts.queue.send_task(following)
+    if attempt.task.kind is Kind.TRAIN:
+        waiting = tasks.next_of_account(attempt.task.account_id)
+        if waiting is not None and waiting.sent_at is None:
+            parts.queue.send_task(waiting)
 
 
 def count_ending(parts: Parts, kind: Kind, outcome: str, seconds: float | None = None) -> None:

@@ -31,7 +31,7 @@ class Parts:
     @classmethod
     def make(cls, settings: Settings) -> Parts:
         """Connect to nothing yet: each part connects when it is used first."""
-        records = Records.connect(settings.database_url)
+        records = Records.connect(settings.database_url, settings.quotas)
         live = Live(settings.live_url)
         return cls(
             settings=settings,

@@ -44,7 +44,7 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
             for number, (path, file) in enumerate(sorted(files.items()))
         ]
         lease.check()
-        staged = parts.records.datasets.stage(upload.dataset_id, new)
+        staged = parts.records.datasets.stage(upload.dataset_id, new, upload.id)
         for each in new:
             lease.check()
             if lease.is_cancel_requested:

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, request
 
-from api import datasets, services
+from api import auditing, datasets, services
 from api.answers import Json, failure, plain
 from api.body import read_object
 from api.parts import account, parts
 from api.query import check_known, flag
 from api.refusals import BadBody
+from api.roles import needs
 from api.schemas.dataset import (
     CHECKSUM,
     checksum_of,
@@ -26,13 +27,14 @@ from api.schemas.dataset import (
 from api.schemas.task import cursor_before, cursor_of, limit_of
 from storage.dataset_names import check_name
 from storage.errors import UploadNotFound
-from storage.records import Dataset, NewFile, State, Task, Upload
+from storage.records import Dataset, NewFile, Role, State, Task, Upload
 from storage.records.datasets import FILES_MOST
 
 blueprint = Blueprint("datasets", __name__)
 
 
 @blueprint.get("/datasets")
+@needs(Role.READ)
 def several() -> Response:
     """A page of all data sets, newest first."""
     check_known(request.args, ("limit", "cursor"))
@@ -43,6 +45,7 @@ def several() -> Response:
 
 
 @blueprint.put("/datasets/<name>")
+@needs(Role.TRAIN)
 def create(name: str) -> Response:
     """Make a data set; 200 when it is there already."""
     check_known(request.args, ())
@@ -50,10 +53,13 @@ def create(name: str) -> Response:
     if request.get_data(cache=True).strip() and read_object(parts().settings.request_limit_bytes):
         raise BadBody("a data set is made without a body, or with an empty object")
     dataset, is_new = parts().records.datasets.create(account().id, name)
+    if is_new:
+        auditing.note("dataset.create", "dataset", dataset.name)
     return plain(told(dataset), 201 if is_new else 200)
 
 
 @blueprint.get("/datasets/<name>")
+@needs(Role.READ)
 def get(name: str) -> Response:
     """A data set with a page of its files, by path."""
     check_known(request.args, ("limit", "cursor"))
@@ -66,15 +72,18 @@ def get(name: str) -> Response:
 
 
 @blueprint.delete("/datasets/<name>")
+@needs(Role.TRAIN)
 def delete(name: str) -> Response:
     """Forget a data set. Tasks that were accepted before go on with what it held."""
     check_known(request.args, ())
     dataset = _find(name)
     parts().records.datasets.delete(dataset.id)
+    auditing.note("dataset.delete", "dataset", dataset.name)
     return plain({"name": dataset.name, "deleted": True})
 
 
 @blueprint.post("/datasets/<name>/files")
+@needs(Role.TRAIN)
 def add_files(name: str) -> Response:
     """Take the files of a form, all or none; `folder` is put before their names, `unpack=true` takes an archive."""
     check_known(request.args, ("folder", "unpack"))
@@ -111,6 +120,7 @@ def _check_form() -> None:
 
 
 @blueprint.post("/datasets/<name>/describe")
+@needs(Role.TRAIN)
 def describe(name: str) -> Response:
     """Have a worker look what the tables hold: 200 when GET tells it, 202 with a task to poll when it takes longer."""
     check_known(request.args, ())
@@ -119,6 +129,7 @@ def describe(name: str) -> Response:
 
 
 @blueprint.delete("/datasets/<name>/files/<path:path>")
+@needs(Role.TRAIN)
 def remove_file(name: str, path: str) -> Response:
     """Take one file out of a data set."""
     check_known(request.args, ())
@@ -128,6 +139,7 @@ def remove_file(name: str, path: str) -> Response:
 
 
 @blueprint.post("/datasets/<name>/uploads")
+@needs(Role.TRAIN)
 def begin(name: str) -> Response:
     """Begin an upload in parts."""
     check_known(request.args, ())
@@ -139,6 +151,7 @@ def begin(name: str) -> Response:
 
 
 @blueprint.get("/datasets/<name>/uploads/<number>")
+@needs(Role.READ)
 def upload(name: str, number: str) -> Response:
     """An upload and what is there of it."""
     check_known(request.args, ())
@@ -146,6 +159,7 @@ def upload(name: str, number: str) -> Response:
 
 
 @blueprint.put("/datasets/<name>/uploads/<number>/parts/<part>")
+@needs(Role.TRAIN)
 def put_part(name: str, number: str, part: str) -> Response:
     """Take a part, whose SHA-256 the request brings along."""
     check_known(request.args, ())
@@ -158,6 +172,7 @@ def put_part(name: str, number: str, part: str) -> Response:
 
 
 @blueprint.post("/datasets/<name>/uploads/<number>/complete")
+@needs(Role.TRAIN)
 def complete(name: str, number: str) -> Response:
     """Put the parts together: 200 at the end, 202 with a task to poll when that takes longer."""
     check_known(request.args, ())
@@ -165,11 +180,12 @@ def complete(name: str, number: str) -> Response:
     upload_id = _whole(number)
     found = None if upload_id is None else parts().records.uploads.get(upload_id)
     if found is None or found.dataset_id != dataset.id:
-        raise UploadNotFound(number[:40])
+        raise UploadNotFound(repr(number[:40]) if upload_id is None else upload_id)
     return _ended(dataset, datasets.complete(parts(), account(), found))
 
 
 @blueprint.delete("/datasets/<name>/uploads/<number>")
+@needs(Role.TRAIN)
 def end(name: str, number: str) -> Response:
     """Give an upload up."""
     check_known(request.args, ())
@@ -194,7 +210,9 @@ def _whole(text: str) -> int | None:
 
 
 def _told(upload: Upload) -> Json:
-    return told_upload(upload, datasets.parts_of(parts(), upload), datasets.links_of(parts(), upload))
+    # Who has a link can write a part.
+    links = datasets.links_of(parts(), upload) if account().role >= Role.TRAIN else None
+    return told_upload(upload, datasets.parts_of(parts(), upload), links)
 
 
 def _ended(dataset: Dataset, task: Task) -> Response:

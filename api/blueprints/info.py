@@ -11,6 +11,8 @@ from api import services
 from api.answers import envelope
 from api.parts import account, parts
 from api.query import flag
+from api.roles import needs
+from storage.records import Role
 
 blueprint = Blueprint("info", __name__)
 
@@ -25,6 +27,7 @@ def version() -> str:
 
 
 @blueprint.get("/info")
+@needs(Role.READ)
 def info() -> Response:
     """Version and services; with `status=true` their jobs as well."""
     with_jobs = flag(request.args, "status", default=False)

@@ -26,13 +26,14 @@ from api.predicting import (
     head_of,
     question_of,
 )
+from api.roles import needs
 from api.schemas.reading import read, service_of
 from api.schemas.train import PredictRequest
 from ml.errors import BadParameter
 from ml.options import Warning
 from ml.options.loading import as_json
 from storage.errors import StorageError
-from storage.records import Service
+from storage.records import Role, Service
 from workers.asked import Asked
 from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
 
@@ -43,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @blueprint.post("/predict")
+@needs(Role.PREDICT)
 def predict() -> Response:
     """Predict with the newest version of a service's repository."""
     began = time.perf_counter()

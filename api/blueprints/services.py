@@ -6,17 +6,18 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from api import origins, repositories, services
+from api import auditing, origins, repositories, services
 from api.answers import Json, envelope, failure, with_warnings
 from api.body import read_object
 from api.parts import account, parts
 from api.query import flag
 from api.refusals import BadBody, NothingToDelete
+from api.roles import needs
 from api.schemas.reading import fold
 from ml.errors import BadParameter, MlError
 from ml.options import Loaded
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
-from storage.records import State
+from storage.records import Role, State
 
 blueprint = Blueprint("services", __name__)
 
@@ -24,6 +25,7 @@ _NAME_LIMIT = 255
 
 
 @blueprint.route("/services/<name>", methods=["PUT", "POST"])
+@needs(Role.TRAIN)
 def create(name: str) -> Response:
     """Create a service. The name is looked at first, then the JSON, the repository, and the options."""
     name = fold(name)
@@ -33,6 +35,8 @@ def create(name: str) -> Response:
         raise BadBody(f"a service name has at most {_NAME_LIMIT} printable characters")
     loaded = _load(body)
     service, warnings, task = services.create(parts(), account(), name, loaded.value)
+    if service is not None:
+        auditing.note("service.create", "service", name)
     head = with_warnings({}, [each.as_json() for each in (*loaded.warnings, *warnings)])
     if task is not None:
         head["task_id"] = task.id
@@ -71,6 +75,7 @@ def _check_repository(model: Any) -> None:
 
 
 @blueprint.get("/services/<name>")
+@needs(Role.READ)
 def get(name: str) -> Response:
     """Describe a service; `status=false` leaves the jobs out, `labels=true` adds the class names."""
     with_jobs = flag(request.args, "status", default=True)
@@ -84,6 +89,7 @@ def get(name: str) -> Response:
 
 
 @blueprint.delete("/services/<name>")
+@needs(Role.TRAIN)
 def delete(name: str) -> Response:
     """End the jobs of a service and forget it; `clear` removes files of its repository first."""
     try:
@@ -99,8 +105,9 @@ def delete(name: str) -> Response:
         )
     with parts().slots.held():
         task = services.delete(parts(), account(), service, clear)
+    if task is not None and task.state is not State.FINISHED:
+        return failure(*services.failed(task), head={"method": "/services", "task_id": task.id})
+    auditing.note("service.delete", "service", service.name)
     if task is None:
         return envelope()
-    if task.state is not State.FINISHED:
-        return failure(*services.failed(task), head={"method": "/services", "task_id": task.id})
     return envelope(head={"method": "/services", "task_id": task.id})

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from api import results, services
+from api import auditing, results, services
 from api.answers import Json, plain
 from api.event_stream import CONTENT_TYPE, read_place
 from api.events import EVENTS, WATCH, Events, Watch
@@ -16,10 +16,11 @@ from api.jobs import note_ends, progress_of
 from api.parts import account, parts
 from api.query import check_known
 from api.refusals import NotReported, RouteNotFound
+from api.roles import check, needs
 from api.schemas.reading import fold
 from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, cursor_before, read_query
 from storage.errors import LiveUnavailable, TaskNotFound
-from storage.records import State, Task
+from storage.records import Kind, Role, State, Task
 
 blueprint = Blueprint("tasks", __name__)
 
@@ -27,6 +28,7 @@ _ONE = OneTaskSchema()
 
 
 @blueprint.get("/tasks")
+@needs(Role.READ)
 def several() -> Response:
     """The tasks of the given numbers, or a page of all that match, newest first."""
     query = read_query(_arguments())
@@ -108,6 +110,7 @@ def _find(number: str) -> Task:
 
 
 @blueprint.get("/tasks/<number>")
+@needs(Role.READ)
 def one(number: str) -> Response:
     """One task with its attempts, phases, queue position and measures."""
     check_known(request.args, ())
@@ -115,6 +118,7 @@ def one(number: str) -> Response:
 
 
 @blueprint.get("/tasks/<number>/report")
+@needs(Role.READ)
 def report(number: str) -> Response:
     """What an ended task found: measures, histories, parameters."""
     check_known(request.args, ())
@@ -126,6 +130,7 @@ def report(number: str) -> Response:
 
 
 @blueprint.get("/tasks/<number>/result")
+@needs(Role.READ)
 def result(number: str) -> Response:
     """What a prediction task answers: the answer of /predict, JSON lines or Parquet."""
     check_known(request.args, ())
@@ -133,6 +138,7 @@ def result(number: str) -> Response:
 
 
 @blueprint.get("/tasks/<number>/events")
+@needs(Role.READ)
 def events(number: str) -> Response:
     """What happens to a task, as server-sent events until its end; the event loop in front of Flask sends them."""
     check_known(request.args, ())
@@ -151,12 +157,16 @@ def events(number: str) -> Response:
 
 
 @blueprint.delete("/tasks/<number>")
+@needs(Role.PREDICT)
 def cancel(number: str) -> Response:
     """Ask for the end of a task without waiting: 202, or 200 when it was over already."""
     check_known(request.args, ())
     task = _find(number)
+    if task.kind is not Kind.PREDICT:
+        check(account(), Role.TRAIN)
     if task.state.is_final:
         return plain(_whole(task), 200)
     asked = services.cancel(parts(), task)
+    auditing.note("task.cancel", str(task.kind), task.id)
     # It may have ended since it was read; then nothing was asked of anybody.
     return plain(_whole(asked), 200 if asked.cancel_requested_at is None else 202)

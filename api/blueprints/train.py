@@ -7,18 +7,19 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from api import accepting, jobs, services
+from api import accepting, auditing, jobs, services
 from api.answers import Json, envelope, failure, with_warnings
 from api.body import read_object
 from api.parts import account, parts
 from api.query import as_object
 from api.refusals import BadQuery
+from api.roles import needs
 from api.schemas.reading import read, service_of
 from api.schemas.train import TrainRequest
 from api.waiting import wait_for_end
 from ml.options.loading import shown
 from storage.errors import JobNotFound
-from storage.records import Service, State, Task
+from storage.records import Role, Service, State, Task
 
 blueprint = Blueprint("train", __name__)
 
@@ -27,6 +28,7 @@ _FOREVER_S = 10.0 * 365 * 86_400
 
 
 @blueprint.route("/train", methods=["POST", "PUT"])
+@needs(Role.TRAIN)
 def start() -> Response:
     """Accept a training; with `async:false` answer at its end."""
     began = time.monotonic()
@@ -58,6 +60,7 @@ def _blocking_answer(service: Service, task: Task, took_s: float) -> Response:
 
 
 @blueprint.get("/train")
+@needs(Role.READ)
 def poll() -> Response:
     """How a job stands; waits at most `timeout` seconds for its end."""
     query = as_object(request.args.items(multi=True))
@@ -74,6 +77,7 @@ def poll() -> Response:
 
 
 @blueprint.delete("/train")
+@needs(Role.TRAIN)
 def end() -> Response:
     """End a job, wait for that, and forget it."""
     query = as_object(request.args.items(multi=True))
@@ -85,6 +89,7 @@ def end() -> Response:
         return envelope(200, jobs.head_of(task))
     with parts().slots.held():
         services.cancel(parts(), task)
+        auditing.note("task.cancel", str(task.kind), task.id)
         task = wait_for_end(parts().records, task.id, services.END_WAIT_S)
     if not task.state.is_final:
         # It cannot end otherwise any more, but it is not over: a repeated DELETE goes on waiting.

@@ -41,7 +41,16 @@ _WORK = {
     200: json_answer("It is done; with what was found.", dataset.WorkSchema),
     202: json_answer("It takes longer; poll the task.", dataset.WorkSchema, Location="The task."),
 }
-_WORKING = ("bad_input", "upload_refused", "missing_extra", "checksum_mismatch", "killed", "worker_lost")
+_WORKING = (
+    "bad_input",
+    "upload_refused",
+    "missing_extra",
+    "checksum_mismatch",
+    "killed",
+    "worker_lost",
+    "too_many_queued",
+    "too_much_stored",
+)
 
 SEVERAL = Operation(
     "Data sets",
@@ -125,7 +134,7 @@ BEGIN = Operation(
     "Begin an upload in parts",
     "For large files: parts can be sent again, in any order, and after a break.",
     {201: json_answer("What to send.", dataset.UploadSchema, Location="The upload.")},
-    (*_UNKNOWN, "bad_json", "bad_body", "body_too_large", "file_too_large", "dataset_full", *_KEPT),
+    (*_UNKNOWN, "bad_json", "bad_body", "body_too_large", "file_too_large", "dataset_full", "too_much_stored", *_KEPT),
     (_NAME,),
     "UploadRequest",
     examples={"file": ("A file", {"path": "more.csv", "bytes": len(_LINES)})},

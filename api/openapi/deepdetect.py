@@ -51,6 +51,7 @@ _MODEL = ("unknown_library", "missing_extra", "unknown_connector", "model_unusab
 _DATA = ("bad_input", "outside_data_roots")
 _FAULTS = ("out_of_memory", "killed", "worker_lost", "checksum_mismatch", "artifact_not_found", "storage_full")
 _KEPT = ("live_unavailable", "store_unavailable")
+_QUOTAS = ("too_many_queued", "too_much_stored")
 
 INFO = Operation(
     "Server",
@@ -74,6 +75,7 @@ CREATE = Operation(
         *_DATA,
         *_FAULTS,
         *_KEPT,
+        *_QUOTAS,
         "unknown_type",
         "version_not_found",
         "service_exists",
@@ -150,6 +152,7 @@ TRAIN = Operation(
         *_DATA,
         *_FAULTS,
         *_KEPT,
+        *_QUOTAS,
         "service_missing",
         "bad_header",
         "service_not_found",
@@ -215,6 +218,7 @@ PREDICT = Operation(
         *_DATA,
         *_FAULTS,
         *_KEPT,
+        *_QUOTAS,
         "service_missing",
         "bad_header",
         "service_not_found",

@@ -11,12 +11,13 @@ from apispec import APISpec
 from flask import Flask
 from werkzeug.routing import Rule
 
-from api import refusals
+from api import refusals, roles
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
-from api.openapi import datasets, deepdetect, native
+from api.openapi import accounts, datasets, deepdetect, native
 from api.openapi.converter import Plugin
 from api.openapi.operation import JSON, Answer, Operation, Parameter
+from api.schemas.account import KeyRequest
 from api.schemas.dataset import UploadRequest
 from api.schemas.deepdetect import ErrorAnswerSchema
 from api.schemas.health import NativeErrorSchema
@@ -28,11 +29,16 @@ from ml.options.service import ModelOptions, OriginOptions, ServiceHead
 from storage import errors as storage_errors
 from workers import queue
 
-OPERATIONS: dict[str, dict[str, Operation]] = {**deepdetect.OPERATIONS, **datasets.OPERATIONS, **native.OPERATIONS}
+OPERATIONS: dict[str, dict[str, Operation]] = {
+    **deepdetect.OPERATIONS,
+    **datasets.OPERATIONS,
+    **accounts.OPERATIONS,
+    **native.OPERATIONS,
+}
 """By endpoint and verb."""
 
 _VERSION = "3.1.0"
-_ALWAYS = ("key_needed", "foreign_origin", "internal", "records_unavailable")
+_ALWAYS = ("key_needed", "role_needed", "foreign_origin", "too_many_requests", "internal", "records_unavailable")
 """What every route may answer that needs an account."""
 
 _SECTIONS = {"bad_parameter": ("input", "service", "mllib")}
@@ -53,6 +59,7 @@ _TAGS = {
     "Prediction": "What a model says of data.",
     "Data sets": "Files that are uploaded, and named as dataset://NAME/PATH in `data`.",
     "Tasks": "Every durable piece of work, by its number.",
+    "Accounts": "Who calls, with which keys, and what was done.",
     "Server": "What the server is and how it is.",
 }
 
@@ -84,6 +91,8 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
         made["operationId"] = f"{rule.endpoint.replace('.', '_')}_{verb.lower()}"
         if rule.endpoint in open_ones:
             made["security"] = []
+        elif role := roles.needed(app, rule.endpoint):
+            made["description"] += f" Needs a key with the role `{role}`."
         spec.path(path, operations={verb.lower(): made})
     whole: Json = spec.to_dict()
     return whole
@@ -253,6 +262,7 @@ def _add_requests(spec: APISpec, plugin: Plugin) -> None:
     parameters: Json = {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]}
     data: Json = {"type": "array", "minItems": 1, "items": {"type": "string"}}
     _add(spec, "UploadRequest", schema(UploadRequest))
+    _add(spec, "KeyRequest", schema(KeyRequest))
     _add(
         spec,
         "TrainRequest",

@@ -38,7 +38,7 @@ def live_of(settings: Settings) -> Iterator[Live]:
 @contextmanager
 def records_of(settings: Settings) -> Iterator[Records]:
     """The records, closed afterwards. Raises RecordsUnavailable; makes no file where none is."""
-    records = Records.connect(settings.database_url)
+    records = Records.connect(settings.database_url, settings.quotas)
     try:
         file = records.database.url.database
         if records.database.is_sqlite and file and not Path(file).exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from storage.live.allowance import Allowance, Share
 from storage.live.changes import Changes
 from storage.live.endings import Ending, Endings
 from storage.live.figures import Figures
@@ -20,6 +21,7 @@ from storage.live.statistics import Counts, Statistics
 
 __all__ = [
     "LOST",
+    "Allowance",
     "Batch",
     "Changes",
     "Counts",
@@ -36,6 +38,7 @@ __all__ = [
     "Replies",
     "Request",
     "Sent",
+    "Share",
     "Spread",
     "Statistics",
     "Taken",
@@ -55,6 +58,7 @@ class Live:
         self.statistics = Statistics(self.server)
         self.figures = Figures(self.server)
         self.endings = Endings(self.server)
+        self.allowance = Allowance(self.server)
 
     def check(self) -> None:
         """Raises LiveUnavailable unless Redis answers within a second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import select, text
@@ -9,25 +10,32 @@ from sqlalchemy.exc import DatabaseError
 
 from storage.errors import RecordsUnavailable
 from storage.records.accounts import LOCAL, Accounts, Keys
+from storage.records.audit import Audit
 from storage.records.database import Database
 from storage.records.datasets import Datasets
 from storage.records.queues import Before, Queues, Running, Took
+from storage.records.quotas import QuotaRecords, Use
 from storage.records.rows import (
     MOVES,
     Account,
     Artifact,
     Attempt,
     AttemptRow,
+    Caller,
     Dataset,
     DatasetFile,
     Key,
     Kind,
     ModelSize,
     NewFile,
+    NewNote,
     NewTask,
     NewVersion,
+    Note,
     Part,
+    Quotas,
     Repository,
+    Role,
     Service,
     State,
     Task,
@@ -48,6 +56,7 @@ __all__ = [
     "Attempt",
     "AttemptRow",
     "Before",
+    "Caller",
     "Dataset",
     "DatasetFile",
     "Ended",
@@ -55,45 +64,55 @@ __all__ = [
     "Kind",
     "ModelSize",
     "NewFile",
+    "NewNote",
     "NewTask",
     "NewVersion",
+    "Note",
     "OpenTasks",
     "Part",
+    "Quotas",
     "Records",
     "Repository",
+    "Role",
     "Running",
     "Service",
     "State",
     "Task",
     "Took",
     "Upload",
+    "Use",
     "Version",
     "Waiting",
 ]
 
 
 class Records:
-    """All records behind one address. Safe to share between threads; a forked process makes its own."""
+    """All records behind one address. Safe to share between threads; a forked process makes its own.
 
-    def __init__(self, database: Database) -> None:
+    quotas : what accounts may use that have no quotas of their own, by the names of `Quotas`; no limits without.
+    """
+
+    def __init__(self, database: Database, quotas: Mapping[str, int] | None = None) -> None:
         self.database = database
+        self.audit = Audit(database)
+        self.quotas = QuotaRecords(database, quotas)
         self.accounts = Accounts(database)
-        self.keys = Keys(database, self.accounts)
+        self.keys = Keys(database, self.accounts, self.quotas)
         self.services = Services(database)
         self.repositories = Repositories(database)
-        self.tasks = Tasks(database)
+        self.tasks = Tasks(database, self.quotas)
         self.queues = Queues(database)
         self.versions = Versions(database)
-        self.datasets = Datasets(database)
-        self.uploads = Uploads(database)
+        self.datasets = Datasets(database, self.quotas)
+        self.uploads = Uploads(database, self.quotas)
 
     @classmethod
-    def connect(cls, url: str) -> Records:
+    def connect(cls, url: str, quotas: Mapping[str, int] | None = None) -> Records:
         """Records at a SQLAlchemy address; nothing is read before the first call.
 
         Raises RecordsUnavailable when the address cannot be understood.
         """
-        return cls(Database(url))
+        return cls(Database(url), quotas)
 
     def upgrade(self) -> None:
         """Bring the tables to the newest form. Several processes may ask at once."""

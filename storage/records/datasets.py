@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import DatasetConflict, DatasetFileNotFound, DatasetFull, DatasetNotFound, UploadNotFound
 from storage.records.database import Database
+from storage.records.quotas import QuotaRecords
 from storage.records.rows import Dataset, DatasetFile, Json, NewFile
 from storage.records.schema import dataset_files as files
 from storage.records.schema import dataset_uploads as uploads
@@ -41,8 +42,9 @@ T = TypeVar("T")
 class Datasets:
     """The data sets of all accounts. What leaves one keeps its row until no task needs it any more."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quotas: QuotaRecords) -> None:
         self._database = database
+        self._quotas = quotas
 
     def create(self, account_id: int, name: str) -> tuple[Dataset, bool]:
         """The data set of that name, and whether it was made just now."""
@@ -128,8 +130,11 @@ class Datasets:
             ).all()
         return [DatasetFile(**row._mapping) for row in rows]
 
-    def stage(self, dataset_id: int, new: Sequence[NewFile]) -> list[int]:
-        """Note files before they are stored; `commit` takes the numbers. What is not committed is cleaned some day."""
+    def stage(self, dataset_id: int, new: Sequence[NewFile], upload_id: int | None = None) -> list[int]:
+        """Note files before they are stored; `commit` takes the numbers. What is not committed is cleaned some day.
+
+        upload_id : the upload that they come from. Raises StoredQuota when there would be no room for them.
+        """
         if not new:
             return []
         rows = [
@@ -143,23 +148,31 @@ class Datasets:
             for each in new
         ]
         with self._database.write() as connection:
+            more = sum(each.size_bytes for each in new)
+            more -= _size_at(connection, dataset_id, [each.path for each in new])
+            self._quotas.check_bytes(connection, dataset_id, more, but_upload=upload_id)
             return list(connection.execute(insert(files).returning(files.c.id), rows).scalars())
 
     def commit(self, dataset_id: int, staged: Sequence[int], upload_id: int | None = None) -> int:
         """Make stored files part of a data set, all at once; those of the same paths leave it. Returns its new state.
 
         upload_id : the upload that they come from, which is over then.
-        Raises DatasetNotFound, or UploadNotFound, when it was ended meanwhile, DatasetConflict, DatasetFull.
+        Raises DatasetNotFound, or UploadNotFound, when it was ended meanwhile, DatasetConflict, DatasetFull,
+        StoredQuota when others were faster and took the room.
         """
         with self._database.write() as connection:
             revision = _change(connection, dataset_id)
             if upload_id is not None and not end_upload(connection, upload_id):
                 raise UploadNotFound(upload_id)
             held = connection.execute(select(files.c.path).where(files.c.dataset_id == dataset_id, _IS_HERE)).scalars()
-            before, wanted = set(held), set()
+            before, sizes = set(held), dict[str, int]()
             for some in _pieces(staged):
-                wanted |= set(connection.execute(select(files.c.path).where(files.c.id.in_(some))).scalars())
+                rows = connection.execute(select(files.c.path, files.c.size_bytes).where(files.c.id.in_(some)))
+                sizes |= {row.path: row.size_bytes for row in rows}
+            wanted = set(sizes)
             _check_paths(before | wanted)
+            more = sum(sizes.values()) - _size_at(connection, dataset_id, sorted(before & wanted))
+            self._quotas.check_bytes(connection, dataset_id, more)
             for some in _pieces(sorted(before & wanted)):
                 _take_out(connection, revision, files.c.dataset_id == dataset_id, files.c.path.in_(some))
             for some in _pieces(staged):
@@ -206,6 +219,15 @@ class Datasets:
         """Drop the rows of files whose content is gone."""
         with self._database.write() as connection:
             connection.execute(delete(files).where(files.c.id.in_(list(file_ids))))
+
+
+def _size_at(connection: Connection, dataset_id: int, paths: Sequence[str]) -> int:
+    """What the files at these paths take."""
+    sizes = (
+        select(func.sum(files.c.size_bytes)).where(files.c.dataset_id == dataset_id, _IS_HERE, files.c.path.in_(some))
+        for some in _pieces(paths)
+    )
+    return sum(int(connection.execute(each).scalar_one() or 0) for each in sizes)
 
 
 def _change(connection: Connection, dataset_id: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 Json = dict[str, Any]
@@ -41,6 +41,39 @@ class Kind(StrEnum):
     DESCRIBE = "describe"
 
 
+class Role(IntEnum):
+    """What a key is good for; each role may do what those before it may. `str` gives the name that people use."""
+
+    READ = 1
+    PREDICT = 2
+    TRAIN = 3
+    ADMIN = 4
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def named(cls, name: str) -> Role:
+        """The role of that name; raises ValueError."""
+        for role in cls:
+            if str(role) == name:
+                return role
+        raise ValueError(f"role is {name[:40]!r}; use one of {', '.join(map(str, cls))}")
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """What an account may use; None where the default of the installation holds, 0 for no limit.
+
+    trainings : running at once. queued_tasks : waiting at once. stored_bytes : in data sets, versions and results.
+    """
+
+    trainings: int | None = None
+    queued_tasks: int | None = None
+    stored_bytes: int | None = None
+    requests_per_minute: int | None = None
+
+
 @dataclass(frozen=True)
 class Account:
     """Who owns services, tasks and repositories."""
@@ -50,15 +83,68 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Caller(Account):
+    """An account as one of its keys acts for it.
+
+    key_id : number of the key; None for `local`, which acts without one. quotas : those in force, without None.
+    """
+
+    role: Role
+    key_id: int | None
+    quotas: Quotas
+
+
+@dataclass(frozen=True)
 class Key:
     """A credential of an account; the secret itself is not kept."""
 
     id: int
     account_id: int
     account: str
+    role: Role
     label: str
     created_at: float
     revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class NewNote:
+    """What is to be noted in the audit log.
+
+    account_id, key_id, role : who acted; no account when nobody knows, no key for `local` and on the machine itself.
+    action : what was done, such as `key.create`. kind, name : the object that it was done to.
+    outcome : "done" or "refused". count : how often, when several are told as one.
+    trace : the trace of the request, if it had one. address : where it came from.
+    """
+
+    action: str
+    kind: str = ""
+    name: str = ""
+    account_id: int | None = None
+    key_id: int | None = None
+    role: str = ""
+    outcome: str = "done"
+    count: int = 1
+    trace: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the audit log; see `NewNote`."""
+
+    id: int
+    at: float
+    account: str | None
+    key_id: int | None
+    role: str
+    action: str
+    kind: str
+    name: str
+    outcome: str
+    count: int
+    trace: str
+    address: str
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
 
 
-REVISION = "0003"
+REVISION = "0004"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -70,10 +70,44 @@ keys = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    # The default is for programs of before, which know no roles, and for their keys.
+    Column("role", Text, nullable=False, server_default="train"),
     Column("label", Text, nullable=False),
     Column("digest", Text, nullable=False, unique=True),
     Column("created_at", Double, nullable=False, default=now()),
     Column("revoked_at", Double),
+    sqlite_autoincrement=True,
+)
+
+# What an account may use, where that is not what the settings say; NULL leaves it to them, 0 is no limit.
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
+    Column("trainings", BigInteger),
+    Column("queued_tasks", BigInteger),
+    Column("stored_bytes", BigInteger),
+    Column("requests_per_minute", BigInteger),
+)
+
+# Who did what. The account and the key are those of then; nothing here is ever changed, only swept when it is old.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Double, nullable=False, default=now()),
+    Column("account_id", ForeignKey("accounts.id")),
+    Column("key_id", ForeignKey("keys.id")),
+    Column("role", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("trace", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Index("ix_audit_account_id_id", "account_id", "id"),
+    Index("ix_audit_at", "at"),
     sqlite_autoincrement=True,
 )
 
@@ -152,6 +186,8 @@ tasks = Table(
     Column("forgotten_at", Double),
     # Set when the files of the ended task were cleaned from the object store.
     Column("cleaned_at", Double),
+    # What the result of a prediction takes.
+    Column("result_bytes", BigInteger),
     UniqueConstraint("service_id", "job"),
     UniqueConstraint("account_id", "idempotency_key"),
     # At most one running task per repository, kept by the database: two claims at one moment cannot both win.
@@ -177,10 +213,25 @@ tasks = Table(
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
     Index(
+        "ix_tasks_open_account",
+        "account_id",
+        "kind",
+        "id",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+    Index(
         "ix_tasks_uncleaned",
         "finished_at",
         sqlite_where=text("cleaned_at IS NULL AND finished_at IS NOT NULL"),
         postgresql_where=text("cleaned_at IS NULL AND finished_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_tasks_results",
+        "account_id",
+        "result_bytes",
+        sqlite_where=text("result_bytes IS NOT NULL AND cleaned_at IS NULL"),
+        postgresql_where=text("result_bytes IS NOT NULL AND cleaned_at IS NULL"),
     ),
     Index("ix_tasks_account_id_id", "account_id", "id"),
     Index("ix_tasks_account_id_state_id", "account_id", "state", "id"),

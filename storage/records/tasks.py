@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     case,
     exists,
@@ -27,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import IdempotencyConflict, JobNotFound, ServiceNotFound, Superseded, TaskNotFound
 from storage.records.database import Database
+from storage.records.quotas import QuotaRecords
 from storage.records.rows import MOVES, Attempt, AttemptRow, Json, Kind, NewTask, NewVersion, State, Task
 from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
 
@@ -143,8 +145,9 @@ _IS_FIRST_OF_REPOSITORY = ~exists(
 class Tasks:
     """Tasks and their attempts."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quotas: QuotaRecords) -> None:
         self._database = database
+        self._quotas = quotas
 
     # Accepting and reading
 
@@ -169,7 +172,8 @@ class Tasks:
         failure : the task is refused already; it is recorded as failed and never sent.
         Returns the task and True; or the earlier task and False when `idempotency_key` came before
         with the same `request_digest`.
-        Raises IdempotencyConflict when it came with another one, ServiceNotFound when the service went away.
+        Raises IdempotencyConflict when it came with another one, ServiceNotFound when the service went away,
+        QueueQuota, StoredQuota when the account may have no further task.
         """
         if idempotency_key is not None:
             earlier = self._by_idempotency_key(account_id, idempotency_key, request_digest)
@@ -177,6 +181,8 @@ class Tasks:
                 return earlier, False
         try:
             with self._database.write() as connection:
+                if failure is None:
+                    self._quotas.check_new_task(connection, account_id, kind)
                 job = None
                 if is_job:
                     job = connection.execute(
@@ -363,11 +369,18 @@ class Tasks:
         """Become the one that works on a task, or None when another holds it, it must wait, or it is over.
 
         Allowed from `queued`, and from `running` when the lease ran out; the attempt number goes up by one.
-        Of the tasks of one repository the oldest open one goes first, and only one runs.
+        Of the tasks of one repository the oldest open one goes first, and only one runs; and of the trainings of an
+        account no more run than its quota says.
         """
         ran_out = and_(tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
         try:
             with self._database.write() as connection:
+                if not self._quotas.check_training(connection, task_id):
+                    # Its message is used up: as one that was never sent it goes out again when there is room.
+                    connection.execute(
+                        update(tasks).where(tasks.c.id == task_id, tasks.c.state == State.QUEUED).values(sent_at=None)
+                    )
+                    return None
                 row = connection.execute(
                     update(tasks)
                     .where(
@@ -503,6 +516,7 @@ class Tasks:
                     lease_owner=None,
                     lease_until=None,
                     failure=failure,
+                    result_bytes=((report or {}).get("result") or {}).get("size_bytes"),
                 )
                 .returning(tasks.c.state, tasks.c.repository_id)
             ).one_or_none()
@@ -705,7 +719,7 @@ class Tasks:
 
     def waiting(self, unsent_for_s: float) -> list[Waiting]:
         """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`."""
-        startable = and_(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+        startable = and_(_IS_OPEN, tasks.c.id.in_(self._startable()))
         found = []
         with self._database.read() as connection:
             for queue, count in connection.execute(
@@ -727,7 +741,7 @@ class Tasks:
     def open_tasks(self) -> list[OpenTasks]:
         """How many tasks are not over, by kind, queue and state."""
         has_run_out = and_(tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
-        is_startable = and_(tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+        is_startable = tasks.c.id.in_(self._startable())
         with self._database.read() as connection:
             rows = connection.execute(
                 select(
@@ -746,6 +760,34 @@ class Tasks:
             OpenTasks(Kind(kind), queue, State(state), count, max(0.0, oldest_s), int(run_out), int(startable))
             for kind, queue, state, count, oldest_s, run_out, startable in rows
         ]
+
+    def _startable(self) -> Select[int]:
+        """Numbers of the tasks that could start now."""
+        place = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.kind), order_by=tasks.c.id)
+        candidates = (
+            select(tasks.c.id, tasks.c.account_id, tasks.c.kind, place.label("place"))
+            .where(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+            .subquery()
+        )
+        return self._quotas.allowed(candidates)
+
+    def next_of_account(self, account_id: int) -> Task | None:
+        """The oldest training of an account that its quota let wait and lets start now; None for one without."""
+        if not self._quotas.of(account_id).trainings:
+            return None
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(*_COLUMNS)
+                .where(
+                    _IS_OPEN,
+                    tasks.c.account_id == account_id,
+                    tasks.c.kind == Kind.TRAIN,
+                    tasks.c.id.in_(self._startable()),
+                )
+                .order_by(tasks.c.id)
+                .limit(1)
+            ).one_or_none()
+        return None if row is None else _task(row)
 
     def next_of_repository(self, repository_id: int) -> Task | None:
         """The task that may start now in a repository, if it is still queued."""

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from storage.errors import UploadNotFound
 from storage.records.database import Database
+from storage.records.quotas import QuotaRecords
 from storage.records.rows import Part, Upload
 from storage.records.schema import dataset_parts as parts
 from storage.records.schema import dataset_uploads as uploads
@@ -31,8 +32,9 @@ _COLUMNS = (
 class Uploads:
     """Files on their way into data sets."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quotas: QuotaRecords) -> None:
         self._database = database
+        self._quotas = quotas
 
     def add(
         self,
@@ -45,8 +47,9 @@ class Uploads:
         unpack: bool = False,
         is_direct: bool = False,
     ) -> Upload:
-        """Begin an upload."""
+        """Begin an upload. Raises StoredQuota when there would be no room for the whole of it."""
         with self._database.write() as connection:
+            self._quotas.check_bytes(connection, dataset_id, size_bytes)
             row = connection.execute(
                 insert(uploads)
                 .values(

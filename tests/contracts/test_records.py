@@ -35,6 +35,7 @@ from storage.records import (
     NewTask,
     NewVersion,
     Records,
+    Role,
     Service,
     State,
     Task,
@@ -731,19 +732,27 @@ def test_service_keeps_what_its_creation_said_of_the_model_and_can_be_configured
     )
 
 
-def test_services_of_the_first_form_get_an_empty_model(url: str) -> None:
+def test_services_of_the_first_form_get_an_empty_model_and_its_keys_may_train(url: str) -> None:
     records = Records.connect(url)
     records.upgrade()
     service = make_service(records)
+    _, secret = records.keys.create("local", role=Role.READ)
     with records.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE services DROP COLUMN model")
-        for table in ("dataset_parts", "dataset_uploads", "dataset_files", "datasets"):
+        connection.exec_driver_sql("ALTER TABLE keys DROP COLUMN role")
+        for index in ("ix_tasks_results", "ix_tasks_open_account"):
+            connection.exec_driver_sql(f"DROP INDEX {index}")
+        connection.exec_driver_sql("ALTER TABLE tasks DROP COLUMN result_bytes")
+        for table in ("audit", "quotas", "dataset_parts", "dataset_uploads", "dataset_files", "datasets"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(RecordsUnavailable, match="db upgrade"):
         records.check()
     records.upgrade()
     assert records.services.get(service.id).model == {}
+    caller = records.keys.account_of(secret)
+    assert caller is not None
+    assert caller.role is Role.TRAIN
     records.close()
 
 

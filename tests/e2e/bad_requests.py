@@ -1392,6 +1392,34 @@ def tasks_of_unknown_service(client: Client) -> Answer:
     return client.call("GET", "/tasks?service=nobody")
 
 
+# Accounts
+
+
+@request
+def account_query_unknown(client: Client) -> Answer:
+    return client.call("GET", "/account?name=ada")
+
+
+@request
+def keys_without_role(client: Client) -> Answer:
+    return client.call("GET", "/keys")
+
+
+@request
+def key_to_make_without_role(client: Client) -> Answer:
+    return client.call("POST", "/keys", {"role": "admin"})
+
+
+@request
+def key_to_end_without_role(client: Client) -> Answer:
+    return client.call("DELETE", "/keys/999999")
+
+
+@request
+def audit_without_role(client: Client) -> Answer:
+    return client.call("GET", "/audit")
+
+
 # Data sets
 
 

@@ -59,13 +59,18 @@ ORDER = (
     ("get", "/datasets/{name}", 200),
     ("delete", "/datasets/{name}/files/{path}", 200),
     ("delete", "/datasets/{name}", 200),
+    ("get", "/account", 200),
+    ("get", "/keys", 403),
+    ("post", "/keys", 403),
+    ("delete", "/keys/{number}", 403),
+    ("get", "/audit", 403),
     ("get", "/metrics", 200),
     ("delete", "/services/{name}", 200),
     ("post", "/services/{name}", 201),
 )
 """Every operation, in an order that works, with the status of its examples; those of tasks are a 201.
 
-The only upload is given up before anything completes it.
+The only upload is given up before anything completes it. A stack without keys lets nobody manage any over HTTP.
 """
 
 

@@ -22,7 +22,7 @@ import redis
 
 from cli.stack import Stack
 from settings import Settings
-from storage.records import Records
+from storage.records import Records, Role
 from tests.integration.fronted import (
     FIRST,
     ROW,
@@ -214,6 +214,51 @@ def test_service_of_another_account_is_not_there(line: Line, key: str, records: 
 
 
 # Callers that hang up
+
+
+@pytest.mark.parametrize(("role", "code"), [(Role.READ, 403), (Role.PREDICT, 200), (Role.ADMIN, 200)])
+def test_role_of_a_key_holds_on_both_ways(line: Line, key: str, records: Records, role: Role, code: int):
+    other = records.keys.create("alice", role=role)[1]
+    warmed(line, key)
+    if code == 200:
+        warmed(line, other)
+    by_loop, by_flask = ask(line, other), ask(line, other, chain=[])
+    assert [by_loop.code, by_flask.code] == [code, code]
+    assert code == 200 or by_loop.content == by_flask.content
+    assert code == 200 or "needs a key with the role predict" in by_loop.json["status"]["message"]
+
+
+def test_quota_of_requests_holds_on_both_ways_together(line: Line, key: str, records: Records):
+    alice = records.accounts.ensure("alice")
+    warmed(line, key)
+    try:
+        records.quotas.set(alice, {"requests_per_minute": 300})
+        first = until(lambda: (found := ask(line, key)).headers.get("ratelimit") and found)
+        assert first.headers["ratelimit-policy"] == '"requests";q=300;w=60'
+        ways, refused = [first.headers[WAY]], None
+        for number in range(400):
+            answer = ask(line, key) if number % 10 else line.ask("GET", "/account", None, f"X-API-KEY: {key}")
+            if answer.code == 429:
+                refused = answer
+                break
+            assert answer.code == 200
+            ways.append(answer.headers[WAY])
+        # What was asked before the quota was seen is not counted.
+        assert refused is not None
+        assert len(ways) == 300
+        assert ways.count("loop") > 200
+        answers = {each.headers[WAY]: each for each in (ask(line, key), ask(line, key, chain=[]))}
+        assert set(answers) == {"loop", "flask"}
+        for each in answers.values():
+            assert each.code == 429
+            assert each.headers["ratelimit"].startswith('"requests";r=0;t=')
+            assert 1 <= int(each.headers["retry-after"]) <= 61
+            assert "may send 300 requests a minute" in each.json["status"]["message"]
+        figures = line.ask("GET", "/metrics", None, f"X-API-KEY: {records.keys.create('bob')[1]}").content.decode()
+        assert "modelyard_quota_refusals_total{" in figures
+    finally:
+        records.quotas.set(alice, {"requests_per_minute": None})
+    assert until(lambda: ask(line, key).code == 200)
 
 
 def statistics(line: Line, key: str) -> dict[str, Any]:

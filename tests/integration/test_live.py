@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from storage.errors import LiveUnavailable
-from storage.live import Counts, Heartbeat, Live, Request, Spread
+from storage.live import Counts, Heartbeat, Live, Request, Share, Spread
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.servers
@@ -49,6 +49,7 @@ def write_everything(live: Live) -> None:
     live.statistics.add(1, Counts(predict_count=1, predict_success=1, inference_count=3))
     live.changes.note()
     live.endings.note("train", "finished", 1.5)
+    live.allowance.take(1, 5, 100)
     append(live)
 
 
@@ -63,7 +64,7 @@ def append(live: Live) -> None:
 def test_every_key_has_a_lifetime(live: Live):
     write_everything(live)
     found = lifetimes(live)
-    assert len(found) == 13
+    assert len(found) == 14
     assert all(0 < seconds <= 30 * 86400 for seconds in found.values()), found
 
 
@@ -358,3 +359,37 @@ def test_redis_that_goes_while_a_drain_rests_is_told(own_live: Live, own_redis: 
             resting.result(20)
         assert time.monotonic() - began < 3
     drain.close()
+
+
+# What accounts may still send
+
+
+def test_shares_of_a_minute_add_up_to_the_quota_whoever_takes_them(live: Live, redis_url: str):
+    others = [Live(redis_url) for _ in range(4)]
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            shares = [
+                share
+                for found in pool.map(lambda other: [other.allowance.take(7, 3, 100) for _ in range(20)], others)
+                for share in found
+            ]
+    finally:
+        for other in others:
+            other.close()
+    assert sum(share.given for share in shares) == 100
+    assert max(share.given for share in shares) == 3
+    assert min(share.rest for share in shares) == 0
+    assert all(0 < share.for_s <= 60 for share in shares)
+    assert live.allowance.used(7) == 100
+    assert live.allowance.take(8, 3, 100).given == 3, "of another account"
+
+
+def test_quota_that_was_lowered_gives_nothing_and_the_minute_ends(live: Live):
+    assert live.allowance.take(9, 50, 100).given == 50
+    lowered = live.allowance.take(9, 1, 10)
+    assert (lowered.given, lowered.rest) == (0, 0)
+    live.server.redis.pexpire("requests:9", 1)
+    deadline = time.monotonic() + 10
+    while live.allowance.used(9):
+        assert time.monotonic() < deadline
+    assert live.allowance.take(9, 1, 10) == Share(1, 9, 60.0)

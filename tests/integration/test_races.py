@@ -190,6 +190,25 @@ def test_message_that_comes_while_another_worker_trains_does_nothing(parts: Part
     assert outcomes(parts, task) == ["finished"]
 
 
+def test_training_over_the_quota_of_its_account_waits_and_is_sent_when_another_ends(
+    parts: Parts, service: Service
+) -> None:
+    account = parts.records.accounts.ensure("local")
+    parts.records.quotas.set(account, {"trainings": 1})
+    other = parts.records.repositories.ensure(account.id, "objects:1/other")
+    first = add(parts, service, iterations=20, pause_s=0.1)
+    second = add(parts, dataclasses.replace(service, repository_id=other.id))
+    running = Worker(parts).start(first)
+    until(is_at(parts, first, 1))
+    parts.records.tasks.mark_sent([second.id])
+    assert work(parts, second) is None, "its message comes to a free worker"
+    assert Sweep(parts)().sent == 0, "it could not start"
+    assert parts.live.waiting_messages("train.cpu") == 0
+    assert running.join() == Ended(State.FINISHED, 1)
+    assert parts.live.waiting_messages("train.cpu") == 1
+    assert work(parts, second) == Ended(State.FINISHED, 1)
+
+
 def test_message_that_never_came_is_sent_by_the_sweep(parts: Parts, service: Service) -> None:
     task = add(parts, service)
     swept = Sweep(parts)()

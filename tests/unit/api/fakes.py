@@ -10,7 +10,7 @@ import orjson
 
 from ml.json_text import dump
 from storage.errors import LiveUnavailable
-from storage.live import Counts, Heartbeat
+from storage.live import Counts, Heartbeat, Share
 from storage.records import Records, Task
 from workers.asked import Answer, Asked
 from workers.queue import Changed, NoAnswer
@@ -30,6 +30,7 @@ class FakeLive:
         self.heartbeats = FakeHeartbeats(self)
         self.statistics = FakeStatistics(self)
         self.changes = FakeChanges(self)
+        self.allowance = FakeAllowance(self)
 
     def check(self) -> None:
         self.answer()
@@ -108,6 +109,27 @@ class FakeChanges:
     def current(self) -> str:
         self._live.answer()
         return self.mark
+
+
+class FakeAllowance:
+    """Never begins a new minute by itself."""
+
+    def __init__(self, live: FakeLive) -> None:
+        self._live = live
+        self.given: dict[int, int] = {}
+        self.wanted: list[int] = []
+
+    def take(self, account_id: int, wanted: int, most: int) -> Share:
+        self._live.answer()
+        self.wanted.append(wanted)
+        used = self.given.get(account_id, 0)
+        given = max(0, min(wanted, most - used))
+        self.given[account_id] = used + given
+        return Share(given, max(0, most - used - given), 30.0)
+
+    def used(self, account_id: int) -> int:
+        self._live.answer()
+        return self.given.get(account_id, 0)
 
 
 class FakeStatistics:

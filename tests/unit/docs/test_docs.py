@@ -91,7 +91,7 @@ def commands_in(page: Path) -> list[list[str]]:
 def test_commands_on_a_page_exist_and_take_these_words(page: Path) -> None:
     for words in commands_in(page):
         command: click.Command = main
-        while isinstance(command, click.Group):
+        while isinstance(command, click.Group) and (words or not command.invoke_without_command):
             name = words.pop(0)
             assert name in command.commands, f"{name_of(page)} names {name}"
             command = command.commands[name]

@@ -1,0 +1,214 @@
+"""What belongs to an account does not exist for another: no status, no word and no list tells otherwise."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.blueprints import docs, health
+from storage.records import Records, Role
+from tests.unit.api.conftest import Yard
+
+Json = dict[str, Any]
+
+CSV = b"a,b\n1,2\n"
+UNKNOWN = 999
+TRAINING, PREDICTION, UPLOAD = 1, 3, 1
+
+OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
+    ("services.get", "GET"): ("/services/{name}", None),
+    ("services.delete", "DELETE"): ("/services/{name}?clear=full", None),
+    ("train.start", "POST"): ("/train", {"service": "{name}", "async": True, "data": ["x.csv"], "parameters": {}}),
+    ("train.start", "PUT"): ("/train", {"service": "{name}", "async": False, "data": ["x.csv"], "parameters": {}}),
+    ("train.poll", "GET"): ("/train?service={name}&job=1", None),
+    ("train.end", "DELETE"): ("/train?service={name}&job=1", None),
+    ("predict.predict", "POST"): ("/predict", {"service": "{name}", "parameters": {}, "data": ["1,2"]}),
+    ("tasks.one", "GET"): ("/tasks/{training}", None),
+    ("tasks.report", "GET"): ("/tasks/{training}/report", None),
+    ("tasks.result", "GET"): ("/tasks/{prediction}/result", None),
+    ("tasks.events", "GET"): ("/tasks/{training}/events", None),
+    ("tasks.cancel", "DELETE"): ("/tasks/{training}", None),
+    ("datasets.get", "GET"): ("/datasets/{name}", None),
+    ("datasets.delete", "DELETE"): ("/datasets/{name}", None),
+    ("datasets.add_files", "POST"): ("/datasets/{name}/files", b"form"),
+    ("datasets.remove_file", "DELETE"): ("/datasets/{name}/files/a.csv", None),
+    ("datasets.describe", "POST"): ("/datasets/{name}/describe", None),
+    ("datasets.begin", "POST"): ("/datasets/{name}/uploads", {"path": "b.csv", "bytes": 3}),
+    ("datasets.upload", "GET"): ("/datasets/{name}/uploads/1", None),
+    ("datasets.end", "DELETE"): ("/datasets/{name}/uploads/1", None),
+    ("datasets.put_part", "PUT"): ("/datasets/{name}/uploads/1/parts/1", b"part"),
+    ("datasets.complete", "POST"): ("/datasets/{name}/uploads/1/complete", None),
+    ("accounts.revoke_key", "DELETE"): ("/keys/{key}", None),
+}
+"""Routes of one object: how it is asked for, and with what."""
+
+MAKING = {
+    ("services.create", "PUT"),
+    ("services.create", "POST"),
+    ("datasets.create", "PUT"),
+    ("accounts.create_key", "POST"),
+}
+LISTING = {
+    ("info.info", "GET"): "/info?status=true",
+    ("tasks.several", "GET"): "/tasks",
+    ("datasets.several", "GET"): "/datasets",
+    ("accounts.keys", "GET"): "/keys",
+    ("accounts.audit", "GET"): "/audit",
+    ("accounts.whoami", "GET"): "/account",
+}
+SHARED = {("metrics.metrics", "GET")}
+"""Figures of the whole installation, which name no object."""
+
+
+@pytest.fixture
+def ann(records: Records) -> str:
+    return records.keys.create("ann", "anns-laptop", role=Role.ADMIN)[1]
+
+
+@pytest.fixture
+def bob(records: Records) -> str:
+    return records.keys.create("bob", role=Role.ADMIN)[1]
+
+
+@pytest.fixture
+def ask(client: FlaskClient, yard: Yard, ann: str, bob: str) -> Callable[..., TestResponse]:
+    """Asks as somebody. Ann has a trained service `secret`, tasks, a data set of that name, and an upload."""
+
+    def asking(key: str, verb: str, path: str, body: Any = None) -> TestResponse:
+        headers = {"X-API-KEY": key}
+        if body == b"form":
+            return client.open(path, method=verb, headers=headers, data={"file": (io.BytesIO(CSV), "a.csv")})
+        if body == b"part":
+            headers["X-Content-SHA256"] = "0" * 64
+            return client.open(path, method=verb, headers=headers, data=body)
+        return client.open(path, method=verb, headers=headers, json=body)
+
+    client.environ_base["HTTP_X_API_KEY"] = ann
+    yard.create("secret")
+    yard.finish(yard.train(service="secret"))
+    assert yard.train(service="secret") == 2
+    predicted = client.post("/predict", json={"service": "secret", "async": True, "parameters": {}, "data": ["1,2"]})
+    assert predicted.json["head"]["task_id"] == PREDICTION
+    for verb, path, body in (
+        ("PUT", "/datasets/secret", None),
+        ("POST", "/datasets/secret/files", b"form"),
+        ("POST", "/datasets/secret/uploads", {"path": "b.csv", "bytes": 3}),
+    ):
+        assert asking(ann, verb, path, body).status_code == 201, path
+    del client.environ_base["HTTP_X_API_KEY"]
+    return asking
+
+
+def filled(value: Any, **words: object) -> Any:
+    """The value with words in the places of their names."""
+    if isinstance(value, str):
+        return re.sub(r"{(\w+)}", lambda found: str(words[found[1]]), value)
+    return {name: filled(each, **words) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+def test_every_route_has_its_place_here(app: Flask):
+    found = {
+        (rule.endpoint, verb)
+        for rule in app.url_map.iter_rules()
+        for verb in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.endpoint not in health.OPEN | docs.OPEN
+    }
+    assert found == {*OBJECTS, *MAKING, *LISTING, *SHARED}
+
+
+def test_object_of_another_account_is_answered_as_one_that_does_not_exist(
+    ask: Callable[..., TestResponse], ann: str, bob: str
+):
+    for (endpoint, verb), (path, body) in OBJECTS.items():
+        theirs: Json = {"name": "secret", "training": TRAINING, "prediction": PREDICTION, "key": 1}
+        if verb == "GET" and endpoint not in ("tasks.events", "tasks.result"):
+            assert ask(ann, verb, filled(path, **theirs)).status_code == 200, "it does exist"
+        nobodys: Json = {"name": "nobody", "training": UNKNOWN, "prediction": UNKNOWN, "key": UNKNOWN}
+        answers = [ask(bob, verb, filled(path, **words), filled(body, **words)) for words in (theirs, nobodys)]
+        assert [answer.status_code for answer in answers] == [404, 404], (endpoint, answers[0].text)
+        told = [
+            re.sub(rf"\b(secret|nobody|{TRAINING}|{PREDICTION}|{UNKNOWN})\b", "X", answer.text) for answer in answers
+        ]
+        assert told[0] == told[1], endpoint
+        assert dict(answers[0].headers) | {"Content-Length": ""} == dict(answers[1].headers) | {"Content-Length": ""}
+
+
+def test_nothing_that_another_account_tried_has_changed_anything(
+    ask: Callable[..., TestResponse], ann: str, bob: str, records: Records
+):
+    for (_, verb), (path, body) in OBJECTS.items():
+        words: Json = {"name": "secret", "training": 2, "prediction": PREDICTION, "key": 1}
+        ask(bob, verb, filled(path, **words), filled(body, **words))
+    assert ask(ann, "GET", "/services/secret").json["body"]["predict"] is True
+    assert [task["cancel_requested"] for task in ask(ann, "GET", "/tasks").json["tasks"]] == [False] * 3
+    assert [file["path"] for file in ask(ann, "GET", "/datasets/secret").json["files"]] == ["a.csv"]
+    assert ask(ann, "GET", "/datasets/secret/uploads/1").status_code == 200
+    assert records.keys.list()[0].revoked_at is None
+
+
+def test_lists_hold_nothing_of_another_account(ask: Callable[..., TestResponse], ann: str, bob: str):
+    for path in LISTING.values():
+        theirs, own = ask(ann, "GET", path), ask(bob, "GET", path)
+        assert theirs.status_code == own.status_code == 200
+        for word in ("secret", "ann", "laptop"):
+            assert word not in own.text, (path, own.text)
+    assert ask(bob, "GET", "/tasks?ids=1,2,3").json == {"tasks": [], "missing": [1, 2, 3]}
+    assert ask(bob, "GET", "/tasks?service=secret").status_code == 404
+    assert ask(bob, "GET", "/info").json["head"]["services"] == []
+
+
+def test_figures_name_no_object(ask: Callable[..., TestResponse], bob: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("api.figures.ApiFigures.of_all", lambda figures: figures.told())
+    assert "secret" not in ask(bob, "GET", "/metrics").text
+
+
+def test_names_that_another_account_took_are_free(ask: Callable[..., TestResponse], yard: Yard, bob: str):
+    body = yard.service_body(model={"repository": "mine", "create_repository": True})
+    answers = [ask(bob, "PUT", f"/services/{name}", body) for name in ("secret", "nobody")]
+    assert [each.status_code for each in answers] == [201, 201]
+    assert answers[0].data == answers[1].data
+    assert ask(bob, "PUT", "/datasets/secret").status_code == 201
+    assert ask(bob, "GET", "/datasets/secret").json["files"] == []
+
+
+def test_data_set_of_another_account_cannot_be_named_in_data(ask: Callable[..., TestResponse], yard: Yard, bob: str):
+    assert ask(bob, "PUT", "/services/own", yard.service_body(model={"repository": "mine"})).status_code == 201
+    told = []
+    for name in ("secret", "nobody"):
+        body = yard.train_body(service="own", data=[f"dataset://{name}/a.csv"]) | {"async": False}
+        answer = ask(bob, "POST", "/train", body)
+        assert answer.status_code == 400
+        told.append(answer.text.replace(name, "X"))
+    assert told[0] == told[1]
+
+
+def test_idempotency_key_of_another_account_gives_its_task_to_nobody(
+    ask: Callable[..., TestResponse], client: FlaskClient, yard: Yard, ann: str, bob: str
+):
+    assert ask(bob, "PUT", "/services/secret", yard.service_body(model={"repository": "mine"})).status_code == 201
+    body = yard.train_body(service="secret")
+    tasks = [
+        client.post("/train", json=body, headers={"X-API-KEY": key, "Idempotency-Key": "same"}).json["head"]["task_id"]
+        for key in (ann, bob)
+    ]
+    assert tasks[0] != tasks[1]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.0", "01", "001", "1e0", "%31", "18446744073709551617", "1%00"])
+def test_number_in_another_form_finds_nothing_of_another_account(
+    ask: Callable[..., TestResponse], bob: str, number: str
+):
+    for path in ("/tasks/{}", "/datasets/secret/uploads/{}"):
+        assert ask(bob, "GET", path.format(number)).status_code in (404,), path
+    ask(bob, "PUT", "/datasets/own")
+    found = ask(bob, "POST", f"/datasets/own/uploads/{number}/complete")
+    missing = ask(bob, "POST", f"/datasets/own/uploads/{number.replace('1', '7')}/complete")
+    assert (found.status_code, missing.status_code) == (404, 404)
+    assert found.text.replace("1", "7") == missing.text
