@@ -14,13 +14,14 @@ from werkzeug.routing import Rule
 from api import refusals
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
-from api.openapi import datasets, deepdetect, native
+from api.openapi import datasets, deepdetect, native, webhooks
 from api.openapi.converter import Plugin
 from api.openapi.operation import JSON, Answer, Operation, Parameter
 from api.schemas.dataset import UploadRequest
 from api.schemas.deepdetect import ErrorAnswerSchema
 from api.schemas.health import NativeErrorSchema
 from api.schemas.train import PredictRequest, TrainRequest
+from api.schemas.webhook import EVENTS, SecretRequest, WebhookChange, WebhookRequest
 from ml import errors as ml_errors
 from ml.options import catalog
 from ml.options.output import OutputOptions
@@ -28,7 +29,12 @@ from ml.options.service import ModelOptions, OriginOptions, ServiceHead
 from storage import errors as storage_errors
 from workers import queue
 
-OPERATIONS: dict[str, dict[str, Operation]] = {**deepdetect.OPERATIONS, **datasets.OPERATIONS, **native.OPERATIONS}
+OPERATIONS: dict[str, dict[str, Operation]] = {
+    **deepdetect.OPERATIONS,
+    **datasets.OPERATIONS,
+    **webhooks.OPERATIONS,
+    **native.OPERATIONS,
+}
 """By endpoint and verb."""
 
 _VERSION = "3.1.0"
@@ -52,6 +58,7 @@ _TAGS = {
     "Training": "Jobs of a service.",
     "Prediction": "What a model says of data.",
     "Data sets": "Files that are uploaded, and named as dataset://NAME/PATH in `data`.",
+    "Webhooks": "Addresses that are told of the ends of tasks, and what was sent to them.",
     "Tasks": "Every durable piece of work, by its number.",
     "Server": "What the server is and how it is.",
 }
@@ -253,6 +260,10 @@ def _add_requests(spec: APISpec, plugin: Plugin) -> None:
     parameters: Json = {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]}
     data: Json = {"type": "array", "minItems": 1, "items": {"type": "string"}}
     _add(spec, "UploadRequest", schema(UploadRequest))
+    for body in (WebhookRequest, WebhookChange):
+        events = {"type": ["array", "null"], "items": {"enum": list(EVENTS)}, "minItems": 1, "anyOf": [{}]}
+        _add(spec, body.__name__, schema(body), events=events)
+    _add(spec, "SecretRequest", schema(SecretRequest))
     _add(
         spec,
         "TrainRequest",

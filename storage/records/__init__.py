@@ -11,6 +11,7 @@ from storage.errors import RecordsUnavailable
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.database import Database
 from storage.records.datasets import Datasets
+from storage.records.deliveries import Deliveries, Due, WaitingDeliveries
 from storage.records.queues import Before, Queues, Running, Took
 from storage.records.rows import (
     MOVES,
@@ -20,25 +21,33 @@ from storage.records.rows import (
     AttemptRow,
     Dataset,
     DatasetFile,
+    Delivering,
+    Delivery,
+    DeliveryAttempt,
     Key,
     Kind,
     ModelSize,
     NewFile,
     NewTask,
     NewVersion,
+    NewWebhook,
+    Parcel,
     Part,
+    Receipt,
     Repository,
     Service,
     State,
     Task,
     Upload,
     Version,
+    Webhook,
 )
 from storage.records.schema import REVISION, now
 from storage.records.services import Repositories, Services
 from storage.records.tasks import Ended, OpenTasks, Tasks, Waiting
 from storage.records.uploads import Uploads
 from storage.records.versions import Versions
+from storage.records.webhooks import Webhooks
 
 __all__ = [
     "LOCAL",
@@ -50,6 +59,10 @@ __all__ = [
     "Before",
     "Dataset",
     "DatasetFile",
+    "Delivering",
+    "Delivery",
+    "DeliveryAttempt",
+    "Due",
     "Ended",
     "Key",
     "Kind",
@@ -57,8 +70,11 @@ __all__ = [
     "NewFile",
     "NewTask",
     "NewVersion",
+    "NewWebhook",
     "OpenTasks",
+    "Parcel",
     "Part",
+    "Receipt",
     "Records",
     "Repository",
     "Running",
@@ -69,6 +85,8 @@ __all__ = [
     "Upload",
     "Version",
     "Waiting",
+    "WaitingDeliveries",
+    "Webhook",
 ]
 
 
@@ -86,6 +104,8 @@ class Records:
         self.versions = Versions(database)
         self.datasets = Datasets(database)
         self.uploads = Uploads(database)
+        self.webhooks = Webhooks(database)
+        self.deliveries = Deliveries(database)
 
     @classmethod
     def connect(cls, url: str) -> Records:

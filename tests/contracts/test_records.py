@@ -737,7 +737,10 @@ def test_services_of_the_first_form_get_an_empty_model(url: str) -> None:
     service = make_service(records)
     with records.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE services DROP COLUMN model")
-        for table in ("dataset_parts", "dataset_uploads", "dataset_files", "datasets"):
+        for table in (
+            *("webhook_attempts", "webhook_deliveries", "webhooks"),
+            *("dataset_parts", "dataset_uploads", "dataset_files", "datasets"),
+        ):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(RecordsUnavailable, match="db upgrade"):
