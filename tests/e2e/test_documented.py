@@ -59,13 +59,23 @@ ORDER = (
     ("get", "/datasets/{name}", 200),
     ("delete", "/datasets/{name}/files/{path}", 200),
     ("delete", "/datasets/{name}", 200),
+    ("post", "/webhooks", 201),
+    ("get", "/webhooks", 200),
+    ("get", "/webhooks/{number}", 200),
+    ("patch", "/webhooks/{number}", 200),
+    ("post", "/webhooks/{number}/secret", 200),
+    ("post", "/webhooks/{number}/test", 409),
+    ("get", "/webhooks/{number}/deliveries", 200),
+    ("get", "/webhooks/{number}/deliveries/{delivery}", 404),
+    ("post", "/webhooks/{number}/deliveries/{delivery}/replay", 404),
+    ("delete", "/webhooks/{number}", 200),
     ("get", "/metrics", 200),
     ("delete", "/services/{name}", 200),
     ("post", "/services/{name}", 201),
 )
 """Every operation, in an order that works, with the status of its examples; those of tasks are a 201.
 
-The only upload is given up before anything completes it.
+The only upload is given up before anything completes it, and the only webhook is inactive: nothing is sent.
 """
 
 
