@@ -46,7 +46,7 @@ def list_webhooks(target: Target, limit: int, cursor: str | None) -> None:
 
 
 @webhooks.command()
-@click.argument("url")
+@click.argument("receiver", metavar="URL")
 @click.option("--event", "events", multiple=True, type=click.Choice(_EVENTS), help="Only these; may be repeated.")
 @click.option("--service", "services", multiple=True, help="Only tasks of these services; may be repeated.")
 @click.option("--description", help="For people.")
@@ -58,14 +58,14 @@ def list_webhooks(target: Target, limit: int, cursor: str | None) -> None:
 @asks
 def create(
     target: Target,
-    url: str,
+    receiver: str,
     events: tuple[str, ...],
     services: tuple[str, ...],
     description: str | None,
     secret_file: IO[str] | None,
 ) -> None:
     """Have events posted to URL, and print the secret that they are signed with; it cannot be shown again."""
-    body: Json = {"url": url, "description": description}
+    body: Json = {"url": receiver, "description": description}
     if secret_file is not None:
         body["secret"] = secret_file.read().strip()
     body |= {"events": list(events) or None, "services": list(services) or None}

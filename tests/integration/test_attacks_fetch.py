@@ -585,6 +585,9 @@ def test_host_that_drips_is_cut_in_time(door: Door, drip: str, settings: Setting
     """A byte now and then keeps any timeout of a socket from coming; the time for all of it comes nevertheless."""
     head, piece = DRIPS[drip]
     with receiving(lambda connection: _pour(connection, head, piece, 0.05)) as host:
+        if door is WEBHOOK and drip == "packed content":
+            assert door.go(host.url, opened(settings), tmp_path) == b"", "nobody waits for it"
+            return
         began = time.monotonic()
         refused(door, host.url, opened(settings), tmp_path)
         assert time.monotonic() - began < 10, "it drips for 15 seconds"

@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 import redis
-from prometheus_client import generate_latest
 
 import settings as settings_module
 from settings import Settings
@@ -448,7 +447,7 @@ def test_several_senders_send_everything_once(yard: Yard):
         waiting = [ping(yard, webhook_id) for _ in range(12)]
         with couriers(yard, 3) as senders:
             ended = [settled(yard, webhook_id, each) for each in waiting]
-            text = "".join(generate_latest(each._registry).decode() for each in senders)
+            text = "".join(each.figures.told().decode() for each in senders)
     assert [each["attempt"] for each in ended] == [1] * 12
     ids = [check(receiver, nth, SECRET)["webhook-id"] for nth in range(len(receiver.heads))]
     assert sorted(ids) == sorted(each["event_id"] for each in ended)
@@ -559,7 +558,7 @@ def test_secret_stands_in_no_log_no_task_and_nothing_that_redis_holds(
         with couriers(yard) as [courier]:
             delivery = yard.parts.records.deliveries.page(webhook_id, limit=1)[0]
             until(lambda: told(yard, webhook_id, delivery.id)["attempt"] > 0, "an attempt")
-            yard.parts.live.figures.tell("test", generate_latest(courier._registry))
+            yard.parts.live.figures.tell("test", courier.figures.told())
     key = SECRET.removeprefix("whsec_")
     assert "delivery" in caplog.text
     assert "hush" not in caplog.text

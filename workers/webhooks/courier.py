@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Collection
-
-from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from storage.errors import StorageError
 from storage.records import Due
-from workers.figures import process_name
+from workers.figures import WebhookFigures, process_name
 from workers.parts import Parts
 from workers.webhooks.sending import deliver
 
@@ -49,21 +47,12 @@ class Courier:
         self._served: dict[str, float] = {}
         """When each place had its last turn."""
         self._slow: set[str] = set()
-        self._registry = CollectorRegistry()
-        self._attempts = Counter(
-            "modelyard_webhook_attempts",
-            "Attempts to send an event to a webhook: delivered, failed (tried again), given_up (not tried again), "
-            "superseded (another sender took over, or the webhook was ended)",
-            ["outcome"],
-            registry=self._registry,
-        )
+        self.figures = WebhookFigures()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
         """Begin to look for deliveries, and to tell what is counted."""
-        for outcome in ("delivered", "failed", "given_up"):
-            self._attempts.labels(outcome)  # so that the first one is seen as a rise
-        self._parts.live.figures.keep_telling(process_name(), lambda: generate_latest(self._registry))
+        self._parts.live.figures.keep_telling(process_name(), self.figures.told)
         self._thread.start()
 
     def stop(self) -> None:
@@ -108,7 +97,7 @@ class Courier:
         chosen: list[Due] = []
         with self._lock:
             waiting = [each for each in due if each.id not in self._under_way]
-            busy = Tally(self._under_way.values())
+            busy = Counter(self._under_way.values())
             waiting.sort(key=lambda each: self._served.get(each.place, 0.0))  # stable: of one place the oldest first
             for each in waiting:
                 if len(self._under_way) >= SLOTS:
@@ -136,8 +125,7 @@ class Courier:
             lease_s = parts.settings.webhook_timeout_s + parts.settings.lease_s
             parcel = parts.records.deliveries.claim(due.id, parts.owner, lease_s)
             if parcel is not None:
-                outcome = deliver(parts.records, parts.settings, parcel)
-                self._attempts.labels(outcome).inc()
+                self.figures.note(deliver(parts.records, parts.settings, parcel))
         except StorageError as error:
             _log.warning("delivery %s comes again: %s", due.id, error)
         finally:
