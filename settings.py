@@ -99,6 +99,13 @@ def _seconds(low: float) -> Callable[[str], float]:
     return read
 
 
+def _delays(value: str) -> tuple[float, ...]:
+    delays = tuple(_seconds(0.1)(name) for name in _names(value))
+    if not delays:
+        raise ValueError("must be seconds with commas between them, such as 5,30,120")
+    return delays
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -174,8 +181,8 @@ class Settings:
     fetch_allow: tuple[str, ...] = _setting(
         "MODELYARD_FETCH_ALLOW",
         "Hosts, addresses or networks, separated by commas, that data and archives may be fetched from and predictions "
-        "sent to although they are not public, e.g. files.local,10.0.0.0/8. What a name listed here leads to is not "
-        "looked at.",
+        "and webhooks sent to although they are not public, e.g. files.local,10.0.0.0/8. What a name listed here leads "
+        "to is not looked at.",
         _hosts,
         (),
     )
@@ -233,6 +240,31 @@ class Settings:
         "Seconds that a host to which a prediction is sent (`output.network`) has to take it and answer.",
         _seconds(0.1),
         30.0,
+    )
+    webhook_timeout_s: float = _setting(
+        "MODELYARD_WEBHOOK_TIMEOUT_S",
+        "Seconds that the receiver of a webhook has to take an event and answer.",
+        _seconds(0.1),
+        10.0,
+    )
+    webhook_delays_s: tuple[float, ...] = _setting(
+        "MODELYARD_WEBHOOK_DELAYS_S",
+        "Seconds, separated by commas, from one attempt to send an event to a webhook to the next, each with some "
+        "chance; there is one attempt more than delays.",
+        _delays,
+        (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0),
+    )
+    webhook_give_up_s: float = _setting(
+        "MODELYARD_WEBHOOK_GIVE_UP_S",
+        "Seconds after which a webhook that has done nothing but fail is switched off.",
+        _seconds(1.0),
+        5 * 86400.0,
+    )
+    webhook_kept_s: float = _setting(
+        "MODELYARD_WEBHOOK_KEPT_S",
+        "Seconds that what was sent to webhooks can be looked up and sent again.",
+        _seconds(0.0),
+        7 * 86400.0,
     )
     service_start_list: Path | None = _setting(
         "MODELYARD_SERVICE_START_LIST",
@@ -419,7 +451,7 @@ class Settings:
             if each.name == "data_roots":
                 value = os.pathsep.join(str(part) for part in value)
             elif isinstance(value, tuple):
-                value = ",".join(value)
+                value = ",".join(map(str, value))
             made[each.metadata["variable"]] = str(value)
         return made
 

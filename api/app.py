@@ -14,7 +14,7 @@ from api.access import Access, Headers
 from api.allowance import Left
 from api.answers import NOSNIFF, failure, speaks_deepdetect
 from api.auditing import by
-from api.blueprints import accounts, datasets, docs, health, info, metrics, predict, services, tasks, train
+from api.blueprints import accounts, datasets, docs, health, info, metrics, predict, services, tasks, train, webhooks
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
@@ -79,7 +79,7 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, datasets, accounts, metrics, health, docs):
+    for each in (info, services, train, predict, tasks, datasets, webhooks, accounts, metrics, health, docs):
         app.register_blueprint(each.blueprint)
     return app
 

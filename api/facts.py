@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.answers import Json
 from api.parts import Parts
-from api.schemas.task import moment
+from storage.moments import moment
 from storage.records import State, Task
 
 

@@ -42,6 +42,7 @@ class FleetFigures(Collector):
         found: list[Metric] = [_gauge("modelyard_records_up", "Whether the records told of tasks", tasks is not None)]
         if tasks is not None:
             found += _of_tasks(tasks, served)
+            found += self._of_webhooks()
         if beats is not None:
             found += _of_workers(beats)
             try:
@@ -56,6 +57,21 @@ class FleetFigures(Collector):
         except RecordsUnavailable as error:
             _log.warning("no figures of tasks: %s", error)
             return None
+
+    def _of_webhooks(self) -> list[Metric]:
+        try:
+            waiting = self._records.deliveries.waiting()
+        except RecordsUnavailable as error:
+            _log.warning("no figures of webhooks: %s", error)
+            return []
+        return [
+            _gauge("modelyard_webhook_deliveries_waiting", "Deliveries to webhooks that wait", waiting.count),
+            _gauge(
+                "modelyard_webhook_deliveries_oldest_seconds",
+                "Seconds since the oldest delivery that waits was made",
+                waiting.oldest_s,
+            ),
+        ]
 
     def _beats(self) -> list[Heartbeat] | None:
         try:

@@ -24,6 +24,7 @@ from cli.remote.predict import predict
 from cli.remote.services import services
 from cli.remote.tasks import tasks
 from cli.remote.train import train
+from cli.remote.webhooks import webhooks
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def main() -> None:
     """Modelyard, a machine-learning server whose work is done by a fleet.
 
     Settings come from the environment: MODELYARD_HOME, MODELYARD_HOST, MODELYARD_PORT, … The commands services,
-    train, predict and tasks speak with a server, here or elsewhere: MODELYARD_URL, MODELYARD_KEY.
+    datasets, train, predict, tasks and webhooks speak with a server, here or elsewhere: MODELYARD_URL, MODELYARD_KEY.
     """
 
 
@@ -374,7 +375,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (audit, quotas, doctor, services, datasets, train, predict, tasks):
+for _command in (audit, quotas, doctor, services, datasets, train, predict, tasks, webhooks):
     main.add_command(_command)
 
 

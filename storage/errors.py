@@ -125,6 +125,36 @@ class UploadNotFound(StorageError):
         super().__init__(f"upload {upload_id} does not exist, or is over")
 
 
+class WebhookNotFound(StorageError):
+    """The account has no webhook of that number."""
+
+    kind = "webhook_not_found"
+
+    def __init__(self, webhook_id: object) -> None:
+        super().__init__(f"webhook {webhook_id} does not exist")
+
+
+class TooManyWebhooks(StorageError):
+    """The account has as many webhooks as one may have."""
+
+    kind = "too_many_webhooks"
+
+
+class WebhookInactive(StorageError):
+    """The webhook is not active, so nothing is sent to it."""
+
+    kind = "webhook_inactive"
+
+
+class DeliveryNotFound(StorageError):
+    """The webhook has no delivery of that number, or it was deleted with age."""
+
+    kind = "delivery_not_found"
+
+    def __init__(self, delivery_id: object) -> None:
+        super().__init__(f"delivery {delivery_id} does not exist, or was deleted with age")
+
+
 class IdempotencyConflict(StorageError):
     """An Idempotency-Key came again with another request."""
 

@@ -67,6 +67,19 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What another host made of what it was sent.
+
+    status : 200 to 599. beginning : the first bytes of its answer; none of one that is packed.
+    retry_after : its Retry-After, as it came; empty when there was none.
+    """
+
+    status: int
+    beginning: bytes
+    retry_after: str
+
+
+@dataclass(frozen=True)
 class Known:
     """What tells whether a file is still the one that was fetched before.
 
@@ -94,6 +107,14 @@ class Fetched:
 def check_url(url: str) -> None:
     """Refuse what can be refused without asking anybody: no http(s), no host, unreadable. Raises FetchForbidden."""
     _parsed(url)
+
+
+def check_target(url: str) -> str:
+    """The host and port that `url` leads to. Raises what `check_url` raises, also when it holds a user or password."""
+    target = _parsed(url)
+    if target.auth is not None:
+        raise FetchForbidden("the URL holds a user or password, which it must not")
+    return f"{target.host}:{_port(target)}"
 
 
 def shown(url: str) -> str:
@@ -188,12 +209,44 @@ def send(
     """
     with _exchange(method, url, body, headers, allow, _Clock(timeout_s)) as exchange:
         response = exchange.response
-        if not 200 <= response.status < 600:
-            raise FetchFailed(f"{exchange.host} answered with status {response.status}, which ends no request")
-        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        _check_final(exchange)
+        if not _is_plain(exchange):
             raise FetchFailed(f"{exchange.host} answered with packed content, for which it was not asked")
         content = b"".join(exchange.content(limit_bytes))
         return Answer(response.status, content, response.headers.get("Content-Type", ""))
+
+
+def notify(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    allow: Sequence[str] = (),
+    kept_bytes: int,
+    timeout_s: float,
+) -> Taken:
+    """Post `body` to `url`, whose answer is of interest for its status, whatever that is; no redirect is followed.
+
+    allow : hosts and networks that may be used although their addresses are not public.
+    kept_bytes : most bytes of the answer; what follows is not read. timeout_s : for all of it, these included; only
+        the time in which the system's resolver gives up is its own.
+    Raises FetchForbidden, FetchFailed.
+    """
+    with _exchange("POST", url, body, headers, allow, _Clock(timeout_s)) as exchange:
+        response = exchange.response
+        _check_final(exchange)
+        beginning = exchange.beginning(kept_bytes) if _is_plain(exchange) else b""
+        return Taken(response.status, beginning, response.headers.get("Retry-After", ""))
+
+
+def _check_final(exchange: _Exchange) -> None:
+    status = exchange.response.status
+    if not 200 <= status < 600:
+        raise FetchFailed(f"{exchange.host} answered with status {status}, which ends no request")
+
+
+def _is_plain(exchange: _Exchange) -> bool:
+    return exchange.response.headers.get("Content-Encoding", "identity").strip().lower() == "identity"
 
 
 # A file, and how it is known again
@@ -347,6 +400,17 @@ class _Exchange:
             if size > limit_bytes:
                 raise FetchFailed(too_large)
             yield chunk
+
+    def beginning(self, size: int) -> bytes:
+        """At most `size` bytes of the body, unpacked by nobody. Raises FetchFailed."""
+        found = b""
+        while len(found) < size:
+            with _told(self.host, self.clock):
+                chunk = self.response.read(size - len(found), decode_content=False)
+            if not chunk:
+                break
+            found += chunk
+        return found
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Celery, bootsteps, signals
 from celery.worker import state as worker_state
@@ -25,6 +25,9 @@ from storage.live.heartbeats import INTERVAL_S
 from workers.memory import family_bytes
 from workers.parts import Parts
 from workers.queue import CONTROL_QUEUE, SWEEP
+
+if TYPE_CHECKING:
+    from workers.webhooks.courier import Courier
 
 ONCE = "MODELYARD_WORKER_ONCE"
 """Set for a worker that ends after one task: for how many seconds it waits for one."""
@@ -112,7 +115,32 @@ class SweepClock(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publi
             self._entry = None
 
 
+class Sender(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
+    """Sends events to webhooks; part of every worker that serves the control queue."""
+
+    requires: ClassVar = {"celery.worker.components:Timer"}
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._courier: Courier | None = None
+
+    def start(self, worker: Any) -> None:
+        """Begin to send."""
+        if CONTROL_QUEUE in _queues(worker.app):
+            from workers.webhooks.courier import Courier
+
+            self._courier = Courier(Parts.make(settings))
+            self._courier.start()
+
+    def stop(self, worker: Any) -> None:
+        """Send no more."""
+        if self._courier is not None:
+            self._courier.stop()
+            self._courier = None
+
+
 app.steps["worker"].add(SweepClock)
+app.steps["worker"].add(Sender)
 
 
 def _queues(worker_app: Celery) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 def clean(parts: Parts, grace_s: float = _GRACE_S) -> None:
     """One round of cleaning; what fails is tried again in the next."""
     try:
+        parts.records.deliveries.forget(parts.settings.webhook_kept_s)
         parts.records.versions.remove_old(parts.settings.versions_kept)
         for version_id, prefix in parts.records.versions.removed_prefixes(grace_s):
             parts.objects.delete_prefix(prefix)

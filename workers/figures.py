@@ -1,4 +1,4 @@
-"""What a worker process counts of its predictions, for Prometheus."""
+"""What a worker process counts, for Prometheus."""
 
 from __future__ import annotations
 
@@ -121,6 +121,30 @@ class LaneFigures:
         """Say how many models are loaded now, and what they take."""
         self._figures.models.set(count)
         self._figures.bytes.set(taken_bytes)
+
+
+class WebhookFigures:
+    """What one process counts of what it sends to webhooks."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._attempts = Counter(
+            "modelyard_webhook_attempts",
+            "Attempts to send an event to a webhook: delivered, failed (tried again), given_up (not tried again), "
+            "superseded (another sender took over, or the webhook was ended)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("delivered", "failed", "given_up"):
+            self._attempts.labels(outcome)  # so that the first one is seen as a rise
+
+    def note(self, outcome: str) -> None:
+        """Count an attempt by what came of it."""
+        self._attempts.labels(outcome).inc()
+
+    def told(self) -> bytes:
+        """All of it, in the exposition format of Prometheus."""
+        return generate_latest(self.registry)
 
 
 @cache

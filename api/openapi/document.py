@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from api import refusals, roles
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
-from api.openapi import accounts, datasets, deepdetect, native
+from api.openapi import accounts, datasets, deepdetect, native, webhooks
 from api.openapi.converter import Plugin
 from api.openapi.operation import JSON, Answer, Operation, Parameter
 from api.schemas.account import KeyRequest
@@ -22,6 +22,7 @@ from api.schemas.dataset import UploadRequest
 from api.schemas.deepdetect import ErrorAnswerSchema
 from api.schemas.health import NativeErrorSchema
 from api.schemas.train import PredictRequest, TrainRequest
+from api.schemas.webhook import EVENTS, SecretRequest, WebhookChange, WebhookRequest
 from ml import errors as ml_errors
 from ml.options import catalog
 from ml.options.output import OutputOptions
@@ -33,6 +34,7 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
     **deepdetect.OPERATIONS,
     **datasets.OPERATIONS,
     **accounts.OPERATIONS,
+    **webhooks.OPERATIONS,
     **native.OPERATIONS,
 }
 """By endpoint and verb."""
@@ -58,6 +60,7 @@ _TAGS = {
     "Training": "Jobs of a service.",
     "Prediction": "What a model says of data.",
     "Data sets": "Files that are uploaded, and named as dataset://NAME/PATH in `data`.",
+    "Webhooks": "Addresses that are told of the ends of tasks, and what was sent to them.",
     "Tasks": "Every durable piece of work, by its number.",
     "Accounts": "Who calls, with which keys, and what was done.",
     "Server": "What the server is and how it is.",
@@ -263,6 +266,10 @@ def _add_requests(spec: APISpec, plugin: Plugin) -> None:
     data: Json = {"type": "array", "minItems": 1, "items": {"type": "string"}}
     _add(spec, "UploadRequest", schema(UploadRequest))
     _add(spec, "KeyRequest", schema(KeyRequest))
+    for body in (WebhookRequest, WebhookChange):
+        events = {"type": ["array", "null"], "items": {"enum": list(EVENTS)}, "minItems": 1, "anyOf": [{}]}
+        _add(spec, body.__name__, schema(body), events=events)
+    _add(spec, "SecretRequest", schema(SecretRequest))
     _add(
         spec,
         "TrainRequest",

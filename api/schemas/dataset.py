@@ -14,9 +14,9 @@ from marshmallow import Schema, fields
 from api.answers import Json
 from api.refusals import BadBody, BadHeader, BadQuery
 from api.schemas.described import Always, flag, several, table, text, whole
-from api.schemas.task import moment
 from ml.errors import BadParameter
 from ml.options.loading import Flag, Range, Text, Whole, load, option
+from storage.moments import moment
 from storage.records import Dataset, DatasetFile, Part, State, Upload
 
 CHECKSUM = "X-Content-SHA256"

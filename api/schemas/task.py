@@ -7,7 +7,6 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from api.query import check_known
 from api.refusals import BadQuery
 from api.schemas.deepdetect import WarningSchema
 from api.schemas.described import Always, several
+from storage.moments import moment
 from storage.records import Kind, State
 
 IDS_MOST = 1000
@@ -32,13 +32,6 @@ class Moment(fields.Field[float]):
 
     def _serialize(self, value: float | None, attr: str | None, obj: Any, **options: Any) -> str | None:
         return moment(value)
-
-
-def moment(at: float | None) -> str | None:
-    """ISO 8601 in UTC with milliseconds, as in 2026-01-31T09:30:00.250Z."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _told(text: str, kind: str | None = None) -> Any:

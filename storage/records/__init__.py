@@ -13,6 +13,7 @@ from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.audit import Audit
 from storage.records.database import Database
 from storage.records.datasets import Datasets
+from storage.records.deliveries import Deliveries, Due, WaitingDeliveries
 from storage.records.queues import Before, Queues, Running, Took
 from storage.records.quotas import QuotaRecords, Use
 from storage.records.rows import (
@@ -24,6 +25,9 @@ from storage.records.rows import (
     Caller,
     Dataset,
     DatasetFile,
+    Delivering,
+    Delivery,
+    DeliveryAttempt,
     Key,
     Kind,
     ModelSize,
@@ -31,9 +35,12 @@ from storage.records.rows import (
     NewNote,
     NewTask,
     NewVersion,
+    NewWebhook,
     Note,
+    Parcel,
     Part,
     Quotas,
+    Receipt,
     Repository,
     Role,
     Service,
@@ -41,12 +48,14 @@ from storage.records.rows import (
     Task,
     Upload,
     Version,
+    Webhook,
 )
 from storage.records.schema import REVISION, now
 from storage.records.services import Repositories, Services
 from storage.records.tasks import Ended, OpenTasks, Tasks, Waiting
 from storage.records.uploads import Uploads
 from storage.records.versions import Versions
+from storage.records.webhooks import Webhooks
 
 __all__ = [
     "LOCAL",
@@ -59,6 +68,10 @@ __all__ = [
     "Caller",
     "Dataset",
     "DatasetFile",
+    "Delivering",
+    "Delivery",
+    "DeliveryAttempt",
+    "Due",
     "Ended",
     "Key",
     "Kind",
@@ -67,10 +80,13 @@ __all__ = [
     "NewNote",
     "NewTask",
     "NewVersion",
+    "NewWebhook",
     "Note",
     "OpenTasks",
+    "Parcel",
     "Part",
     "Quotas",
+    "Receipt",
     "Records",
     "Repository",
     "Role",
@@ -83,6 +99,8 @@ __all__ = [
     "Use",
     "Version",
     "Waiting",
+    "WaitingDeliveries",
+    "Webhook",
 ]
 
 
@@ -105,6 +123,8 @@ class Records:
         self.versions = Versions(database)
         self.datasets = Datasets(database, self.quotas)
         self.uploads = Uploads(database, self.quotas)
+        self.webhooks = Webhooks(database)
+        self.deliveries = Deliveries(database)
 
     @classmethod
     def connect(cls, url: str, quotas: Mapping[str, int] | None = None) -> Records:

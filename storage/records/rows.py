@@ -396,3 +396,103 @@ class Part:
     number: int
     size_bytes: int
     sha256: str | None
+
+
+class Delivering(StrEnum):
+    """Where a delivery stands."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class NewWebhook:
+    """An address that is to be told of the ends of tasks.
+
+    place : host and port that `url` leads to. services : names of those whose tasks count; all when there are none.
+    """
+
+    url: str
+    place: str
+    description: str
+    events: list[str]
+    services: list[str]
+    is_active: bool
+
+
+@dataclass(frozen=True)
+class Webhook(NewWebhook):
+    """An address that is told of the ends of tasks, without the secret that it is signed with.
+
+    failing_since : when the first attempt failed after which none went well.
+    """
+
+    id: int
+    account_id: int
+    inactive_because: str | None
+    failing_since: float | None
+    old_secret_until: float | None
+    created_at: float
+    changed_at: float
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One event on its way to one webhook.
+
+    event_id : what the receiver knows the event by. task_id : None for a test. attempt : the newest one's number.
+    due_at : of a waiting one, when it is sent next. event_at : when the task ended.
+    """
+
+    id: int
+    webhook_id: int
+    event_id: str
+    event: str
+    task_id: int | None
+    replay_of: int | None
+    state: Delivering
+    attempt: int
+    failures: int
+    due_at: float
+    event_at: float
+    created_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class DeliveryAttempt:
+    """One try at a delivery; without end while it runs, and for good when its sender died.
+
+    answer : the beginning of what came back.
+    """
+
+    number: int
+    owner: str
+    began_at: float
+    ended_at: float | None
+    status: int | None
+    error: str | None
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A delivery that was claimed: what its sender needs. The number of its attempt guards what it writes.
+
+    secrets : those to sign with, the newest first.
+    """
+
+    delivery: Delivery
+    account_id: int
+    url: str
+    secrets: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How an attempt at a delivery went. error : why it failed; None when it went well."""
+
+    status: int | None
+    error: str | None
+    answer: str | None

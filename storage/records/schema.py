@@ -41,7 +41,7 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
 
 
-REVISION = "0004"
+REVISION = "0005"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -370,4 +370,74 @@ dataset_parts = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("sha256", Text, nullable=False),
+)
+
+# Addresses that are told of the ends of tasks. The secrets are needed as they are, to sign with.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    # What `url` connects to, host and port: deliveries to one place take turns.
+    Column("place", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("services", JSON, nullable=False),
+    Column("secret", Text, nullable=False),
+    # The one before, which signs beside the new one until that time.
+    Column("old_secret", Text),
+    Column("old_secret_until", Double),
+    Column("is_active", Boolean, nullable=False),
+    Column("inactive_because", Text),
+    # When the first of those attempts failed since which none went well.
+    Column("failing_since", Double),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("changed_at", Double, nullable=False, default=now()),
+    Column("deleted_at", Double),
+    Index("ix_webhooks_account_id_id", "account_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("webhook_id", ForeignKey("webhooks.id"), nullable=False),
+    # What the receiver knows an event by, however often it is sent.
+    Column("event_id", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("task_id", ForeignKey("tasks.id")),
+    Column("replay_of", _Id),
+    Column("state", Text, nullable=False),
+    # The number of the attempt is the fence; `failures` counts those whose end was recorded.
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    # Of a waiting one: when it is to be sent, and while somebody sends it, when another may.
+    Column("due_at", Double, nullable=False, default=now()),
+    Column("event_at", Double, nullable=False, default=now()),
+    Column("created_at", Double, nullable=False, default=now()),
+    Column("ended_at", Double),
+    Index(
+        "ix_webhook_deliveries_due",
+        "due_at",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index("ix_webhook_deliveries_webhook_id_id", "webhook_id", "id"),
+    Index("ix_webhook_deliveries_ended_at", "ended_at"),
+    sqlite_autoincrement=True,
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("delivery_id", ForeignKey("webhook_deliveries.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("owner", Text, nullable=False),
+    Column("began_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("answer", Text),
 )

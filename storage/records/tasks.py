@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import IdempotencyConflict, JobNotFound, ServiceNotFound, Superseded, TaskNotFound
 from storage.records.database import Database
+from storage.records.deliveries import note_end
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import MOVES, Attempt, AttemptRow, Json, Kind, NewTask, NewVersion, State, Task
 from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
@@ -123,6 +124,11 @@ def _accept(connection: Connection, account_id: int, new: NewTask) -> Task:
     return _task(row)
 
 
+def _tell(connection: Connection, task: Task, state: State) -> None:
+    """Have webhooks told of the end of a task, which the same transaction writes."""
+    note_end(connection, task.id, task.account_id, task.service_id, state)
+
+
 def _held_by(attempt: Attempt) -> ColumnElement[bool]:
     """The fence."""
     return and_(tasks.c.id == attempt.task.id, tasks.c.attempt == attempt.number, tasks.c.state == State.RUNNING)
@@ -212,6 +218,8 @@ class Tasks:
                     )
                     .returning(*_COLUMNS)
                 ).one()
+                if failure is not None:
+                    note_end(connection, row.id, account_id, service_id, State.FAILED)
         except IntegrityError:
             if idempotency_key is not None:
                 earlier = self._by_idempotency_key(account_id, idempotency_key, request_digest)
@@ -487,6 +495,8 @@ class Tasks:
             if row is None:
                 raise Superseded(f"{attempt.name} was taken over")
             self._close(connection, attempt, outcome, phases, failure)
+            if row.state == State.CANCELLED:
+                _tell(connection, attempt.task, State.CANCELLED)
         return Ended(State(row.state))
 
     def end(
@@ -535,6 +545,7 @@ class Tasks:
             left = None
             if following is not None and written is State.FINISHED:
                 left = _accept(connection, attempt.task.account_id, following)
+            _tell(connection, attempt.task, written)
         return Ended(written, number, left)
 
     def adopt(self, attempt: Attempt, spec: Json, version: NewVersion, report: Json) -> int:
@@ -581,6 +592,7 @@ class Tasks:
                 )
             )
             connection.execute(insert(reports).values(task_id=task_id, report=report))
+            note_end(connection, task_id, attempt.task.account_id, attempt.task.service_id, State.FINISHED)
             return self._publish(connection, task_id, 1, repository_id, version)
 
     @staticmethod
@@ -647,7 +659,7 @@ class Tasks:
         Asking again, or after the end, changes nothing. Returns the task as it is then.
         """
         with self._database.write() as connection:
-            connection.execute(
+            row = connection.execute(
                 update(tasks)
                 .where(tasks.c.id == task_id, tasks.c.state.in_(_OPEN))
                 .values(
@@ -655,7 +667,10 @@ class Tasks:
                     state=case((tasks.c.state == State.QUEUED, State.CANCELLED), else_=tasks.c.state),
                     finished_at=case((tasks.c.state == State.QUEUED, now()), else_=None),
                 )
-            )
+                .returning(*_COLUMNS)
+            ).one_or_none()
+            if row is not None and row.state == State.CANCELLED:
+                _tell(connection, _task(row), State.CANCELLED)
         return self.get(task_id)
 
     def forget(self, task_id: int) -> None:
@@ -704,6 +719,8 @@ class Tasks:
                     .where(attempts.c.task_id == task.id, attempts.c.ended_at.is_(None))
                     .values(ended_at=now(), outcome="lost")
                 )
+                if task.state.is_final:
+                    _tell(connection, task, task.state)
         return taken
 
     def silent(self, for_s: float) -> list[Task]:

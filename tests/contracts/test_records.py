@@ -743,7 +743,10 @@ def test_services_of_the_first_form_get_an_empty_model_and_its_keys_may_train(ur
         for index in ("ix_tasks_results", "ix_tasks_open_account"):
             connection.exec_driver_sql(f"DROP INDEX {index}")
         connection.exec_driver_sql("ALTER TABLE tasks DROP COLUMN result_bytes")
-        for table in ("audit", "quotas", "dataset_parts", "dataset_uploads", "dataset_files", "datasets"):
+        for table in (
+            *("audit", "quotas", "webhook_attempts", "webhook_deliveries", "webhooks"),
+            *("dataset_parts", "dataset_uploads", "dataset_files", "datasets"),
+        ):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(RecordsUnavailable, match="db upgrade"):

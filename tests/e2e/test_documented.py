@@ -64,13 +64,24 @@ ORDER = (
     ("post", "/keys", 403),
     ("delete", "/keys/{number}", 403),
     ("get", "/audit", 403),
+    ("post", "/webhooks", 201),
+    ("get", "/webhooks", 200),
+    ("get", "/webhooks/{number}", 200),
+    ("patch", "/webhooks/{number}", 200),
+    ("post", "/webhooks/{number}/secret", 200),
+    ("post", "/webhooks/{number}/test", 409),
+    ("get", "/webhooks/{number}/deliveries", 200),
+    ("get", "/webhooks/{number}/deliveries/{delivery}", 404),
+    ("post", "/webhooks/{number}/deliveries/{delivery}/replay", 404),
+    ("delete", "/webhooks/{number}", 200),
     ("get", "/metrics", 200),
     ("delete", "/services/{name}", 200),
     ("post", "/services/{name}", 201),
 )
 """Every operation, in an order that works, with the status of its examples; those of tasks are a 201.
 
-The only upload is given up before anything completes it. A stack without keys lets nobody manage any over HTTP.
+The only upload is given up before anything completes it, and the only webhook is inactive: nothing is sent. A stack
+without keys lets nobody manage any over HTTP.
 """
 
 

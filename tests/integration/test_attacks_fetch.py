@@ -1,8 +1,9 @@
 """Attacks by way of an address: server-side request forgery, from every place that fetches.
 
-Each case is an attack. It is made three times: through `data`, through `model.init` of a new service, and through
-`output.network`. Each is refused without a connection to the inner host; and each gets through when the lock that it
-meets is taken away, which shows that the request was one to be refused for that lock alone.
+Each case is an attack. It is made four times: through `data`, through `model.init` of a new service, through
+`output.network`, and through the address of a webhook. Each is refused without a connection to the inner host; and each
+gets through when the lock that it meets is taken away, which shows that the request was one to be refused for that lock
+alone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.receiver import Receiver, answer, receiving
 from workers.data import sources
 from workers.fetching import fetching
 from workers.installing import fetch_archive
+from workers.webhooks import sending
 
 REFUSALS = (BadInput, BadParameter, FetchFailed, PushFailed)
 TIMEOUT_S = 1.0
@@ -75,12 +77,17 @@ def through_network(url: str, settings: Settings, folder: Path) -> bytes:
     return made.get_data()
 
 
-DATA, INIT, NETWORK = (
+def through_webhook(url: str, settings: Settings, folder: Path) -> bytes:
+    return sending.post(url, "msg_1", b"{}", ["whsec_c2VjcmV0"], settings).beginning
+
+
+DATA, INIT, NETWORK, WEBHOOK = (
     Door("data", through_data),
     Door("model.init", through_init),
     Door("output.network", through_network, follows=False),
+    Door("webhook", through_webhook, follows=False),
 )
-DOORS = (DATA, INIT, NETWORK)
+DOORS = (DATA, INIT, NETWORK, WEBHOOK)
 each_door = pytest.mark.parametrize("door", DOORS, ids=str)
 each_that_follows = pytest.mark.parametrize("door", [door for door in DOORS if door.follows], ids=str)
 
@@ -88,7 +95,7 @@ each_that_follows = pytest.mark.parametrize("door", [door for door in DOORS if d
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """What an operator has who allows nothing."""
-    return dataclasses.replace(settings, fetch_timeout_s=TIMEOUT_S, push_timeout_s=TIMEOUT_S)
+    return patient(settings, TIMEOUT_S)
 
 
 @pytest.fixture
@@ -96,6 +103,11 @@ def inner() -> Iterator[Receiver]:
     """A host of the inner network: it answers everybody who can reach it."""
     with receiving(answer("200 OK", b"secret of the inner network")) as server:
         yield server
+
+
+def patient(settings: Settings, seconds: float) -> Settings:
+    """With so much time for everything."""
+    return dataclasses.replace(settings, fetch_timeout_s=seconds, push_timeout_s=seconds, webhook_timeout_s=seconds)
 
 
 def opened(settings: Settings, *hosts: str) -> Settings:
@@ -452,10 +464,11 @@ def test_redirects_without_end_come_to_one(door: Door, settings: Settings, tmp_p
         assert len(outer.heads) == fetch.REDIRECTS_MAX + 1
 
 
-def test_what_is_sent_follows_no_redirect(inner: Receiver, settings: Settings, tmp_path: Path):
-    """Else the answer would go to whoever the first host names."""
+@pytest.mark.parametrize("door", [NETWORK, WEBHOOK], ids=str)
+def test_what_is_sent_follows_no_redirect(door: Door, inner: Receiver, settings: Settings, tmp_path: Path):
+    """Else it would go to whoever the first host names."""
     with receiving(answer("307 Again", b"moved", f"Location: {inner.url}")) as outer:
-        assert NETWORK.go(outer.url, opened(settings), tmp_path) == b"moved"
+        assert door.go(outer.url, opened(settings), tmp_path) == b"moved"
     assert inner.heads == []
 
 
@@ -546,10 +559,14 @@ def test_answer_without_measure_fills_neither_memory_nor_disk(
     door: Door, body: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pushing, "ANSWER_LIMIT_BYTES", 2**20)
-    small = dataclasses.replace(opened(settings), fetch_limit_bytes=2**20, fetch_timeout_s=5.0, push_timeout_s=5.0)
+    small = dataclasses.replace(patient(opened(settings), 5.0), fetch_limit_bytes=2**20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with receiving(BODIES[body]) as host:
-        refused(door, host.url, small, tmp_path)
+        if door is WEBHOOK and body.startswith("without end"):
+            # What it is told is of no interest but for its beginning.
+            assert door.go(host.url, small, tmp_path) == b"x" * sending.KEPT_BYTES
+        else:
+            refused(door, host.url, small, tmp_path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024, "KiB"
     assert _kept(settings, tmp_path) < 2**20
 
@@ -568,13 +585,15 @@ def test_host_that_drips_is_cut_in_time(door: Door, drip: str, settings: Setting
     """A byte now and then keeps any timeout of a socket from coming; the time for all of it comes nevertheless."""
     head, piece = DRIPS[drip]
     with receiving(lambda connection: _pour(connection, head, piece, 0.05)) as host:
+        if door is WEBHOOK and drip == "packed content":
+            assert door.go(host.url, opened(settings), tmp_path) == b"", "nobody waits for it"
+            return
         began = time.monotonic()
         refused(door, host.url, opened(settings), tmp_path)
         assert time.monotonic() - began < 10, "it drips for 15 seconds"
         # Nothing but the limit ends it: with more time it takes more time.
         began = time.monotonic()
-        longer = dataclasses.replace(opened(settings), fetch_timeout_s=2.0, push_timeout_s=2.0)
-        refused(door, host.url, longer, tmp_path)
+        refused(door, host.url, patient(opened(settings), 2.0), tmp_path)
         assert time.monotonic() - began >= 2.0 or drip == "packed content"
 
 
@@ -592,12 +611,14 @@ def test_few_bytes_that_unpack_to_many_are_cut_at_the_limit(settings: Settings, 
         assert len(DATA.go(host.url, large, tmp_path)) == 200 << 20
 
 
-@pytest.mark.parametrize("door", [INIT, NETWORK], ids=str)
+@pytest.mark.parametrize("door", [INIT, NETWORK, WEBHOOK], ids=str)
 def test_bomb_is_not_unpacked_where_nothing_is(door: Door, settings: Settings, tmp_path: Path):
     bomb = gzip.compress(b"\0" * (20 << 20), 9)
     with receiving(answer("200 OK", bomb, "Content-Encoding: gzip")) as host:
         if door is INIT:
             assert door.go(host.url, opened(settings), tmp_path) == bomb
+        elif door is WEBHOOK:
+            assert door.go(host.url, opened(settings), tmp_path) == b""
         else:
             assert "packed content" in refused(door, host.url, opened(settings), tmp_path)
 

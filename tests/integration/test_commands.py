@@ -61,7 +61,7 @@ def fake() -> Iterator[Fake]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = answer
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
         def log_message(self, *words: object) -> None:
             pass
@@ -500,3 +500,99 @@ def test_data_set_file_or_upload_is_deleted(fake: Fake, run: Run, words: tuple[s
     # An empty name is no way to delete the whole.
     assert run("datasets", "delete", "D", "--file", "").exit_code == 2
     assert len(fake.asked) == 1
+
+
+# Webhooks
+
+HOOK = {
+    "webhook_id": 7,
+    "url": "https://receiver.example/in",
+    "description": "the pager",
+    "events": ["task.failed"],
+    "services": ["iris"],
+    "active": False,
+    "inactive_because": "the receiver answered 410 Gone",
+    "failing_since": "2026-11-21T18:50:01.112Z",
+    "old_secret_until": None,
+    "created_at": "2026-11-21T18:00:01.112Z",
+    "changed_at": "2026-11-21T18:00:01.112Z",
+}
+DELIVERY = {
+    "delivery_id": 3,
+    "webhook_id": 7,
+    "event_id": "msg_1",
+    "event": "task.failed",
+    "task_id": 17,
+    "replay_of": None,
+    "state": "waiting",
+    "attempt": 1,
+    "created_at": "2026-11-21T18:50:01.112Z",
+    "next_at": "2026-11-21T18:50:06.112Z",
+    "ended_at": None,
+}
+
+
+def test_webhook_is_made_and_its_secret_alone_goes_to_standard_output(fake: Fake, run: Run):
+    fake.answers["POST /webhooks"] = [(201, {**HOOK, "secret": "whsec_word"})]
+    words = ("--event", "task.failed", "--service", "Iris", "--service", "wine", "--description", "the pager")
+    result = run("webhooks", "create", HOOK["url"], *words)
+    assert (result.exit_code, result.stdout) == (0, "whsec_word\n")
+    assert "secret of webhook 7; keep it" in result.stderr
+    [(_, _, body)] = fake.asked
+    wanted = {"url": HOOK["url"], "events": ["task.failed"], "services": ["Iris", "wine"], "description": "the pager"}
+    assert body == wanted
+    run("webhooks", "create", HOOK["url"], "--secret-file", "-", stdin="whsec_mine\n")
+    given = {name: value for name, value in fake.asked[-1][2].items() if value is not None}
+    assert given == {"url": HOOK["url"], "secret": "whsec_mine"}
+
+
+def test_webhooks_and_what_was_sent_to_them_are_shown(fake: Fake, run: Run):
+    attempt = {"attempt": 1, "worker": "host:1", "began_at": "2026-11-21T18:50:01.2Z", "ms": 21.5, "status": 500}
+    attempt |= {"error": "it answered with status 500", "answer": "so\u001b[2Jrry"}
+    fake.answers |= {
+        "GET /webhooks": [(200, {"webhooks": [HOOK], "next_cursor": "abc"})],
+        "GET /webhooks/7": [(200, HOOK)],
+        "GET /webhooks/7/deliveries": [(200, {"deliveries": [DELIVERY], "next_cursor": None})],
+        "GET /webhooks/7/deliveries/3": [(200, {**DELIVERY, "attempts": [attempt]})],
+    }
+    listed = run("webhooks", "list")
+    assert "https://receiver.example/in  no" in listed.stdout
+    assert "--cursor abc" in listed.stderr
+    shown = run("webhooks", "show", "7").stdout
+    assert "because           the receiver answered 410 Gone" in shown
+    assert "services          iris" in shown
+    sent = run("webhooks", "deliveries", "7", "--state", "waiting")
+    assert fake.asked[-1][0] == "GET /webhooks/7/deliveries?state=waiting&limit=20"
+    assert "task.failed" in sent.stdout
+    assert sent.stderr == ""
+    one = run("webhooks", "delivery", "7", "3").stdout
+    assert "it answered with status 500" in one
+    assert "\u001b" not in one, "what a receiver answers must not steer a terminal"
+
+
+@pytest.mark.parametrize(
+    ("words", "request_line", "body", "answer", "told"),
+    [
+        (("switch", "7", "on"), "PATCH /webhooks/7", {"active": True}, HOOK, "webhook 7 is on"),
+        (("switch", "7", "off"), "PATCH /webhooks/7", {"active": False}, HOOK, "webhook 7 is off"),
+        (("rotate", "7"), "POST /webhooks/7/secret", {}, {"webhook_id": 7, "secret": "whsec_new"}, "whsec_new"),
+        (("delete", "7"), "DELETE /webhooks/7", None, {"webhook_id": 7}, "webhook 7 is deleted"),
+        (("test", "7"), "POST /webhooks/7/test", None, DELIVERY, "modelyard webhooks delivery 7 3"),
+        (
+            ("replay", "7", "2"),
+            "POST /webhooks/7/deliveries/2/replay",
+            None,
+            DELIVERY,
+            "modelyard webhooks delivery 7 3",
+        ),
+    ],
+)
+def test_webhook_is_changed_tested_and_replayed(
+    fake: Fake, run: Run, words: tuple[str, ...], request_line: str, body: Any, answer: Json, told: str
+):
+    fake.answers[request_line] = [(200, answer)]
+    result = run("webhooks", *words)
+    assert (result.exit_code, told in result.stdout) == (0, True), result.output
+    assert [(line, sent) for line, _, sent in fake.asked] == [(request_line, body)]
+    as_json = run("webhooks", *words, "--json")
+    assert json.loads(as_json.stdout) == answer

@@ -39,6 +39,8 @@ WITHOUT_BODY = {
     ("put", "/datasets/{name}"),
     ("post", "/datasets/{name}/describe"),
     ("post", "/datasets/{name}/uploads/{number}/complete"),
+    ("post", "/webhooks/{number}/test"),
+    ("post", "/webhooks/{number}/deliveries/{delivery}/replay"),
 }
 
 

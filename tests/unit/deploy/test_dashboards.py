@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.figures import ApiFigures
 from api.fleet_figures import FleetFigures
 from storage.live import Batch, Depth, Ending, Heartbeat, Live, Taken
-from storage.records import Kind, OpenTasks, Records, State
+from storage.records import Kind, OpenTasks, Records, State, WaitingDeliveries
 from tests.unit.deploy.files import ROOT
-from workers.figures import PARTS, PredictionFigures
+from workers.figures import PARTS, PredictionFigures, WebhookFigures
 
 Json = dict[str, Any]
 BOARD = json.loads((ROOT / "deploy" / "grafana" / "modelyard.json").read_text())
@@ -30,10 +30,13 @@ OF_PROMETHEUS = {"up": {"job", "instance"}}
 class Told:
     """Records and Redis of a fleet that has something of everything."""
 
-    tasks = heartbeats = figures = lane = endings = property(lambda self: self)
+    tasks = deliveries = heartbeats = figures = lane = endings = property(lambda self: self)
 
     def open_tasks(self) -> list[OpenTasks]:
         return [OpenTasks(Kind.TRAIN, "train.cpu", state, 1, 1.0, 0, 1) for state in (State.QUEUED, State.RUNNING)]
+
+    def waiting(self) -> WaitingDeliveries:
+        return WaitingDeliveries(1, 1.0)
 
     def all(self) -> Any:
         return self._all.pop(0)
@@ -51,7 +54,7 @@ class Told:
         ending.timed[0] = 1
         # In the order in which they are asked for.
         self._all: list[Any] = [
-            {"worker": worker.told().decode()},
+            {"worker": worker.told().decode(), "sender": WebhookFigures().told().decode()},
             [Heartbeat("train1@here", ("train.cpu", "predict.toy.cpu"))],
             {("train", "finished"): ending},
         ]

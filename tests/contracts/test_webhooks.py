@@ -1,0 +1,420 @@
+"""Deliveries to webhooks are written with the end of a task, and held by one sender at a time, on every database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from storage.errors import DeliveryNotFound, Superseded, TooManyWebhooks, WebhookInactive, WebhookNotFound
+from storage.records import (
+    Attempt,
+    Delivering,
+    Delivery,
+    Kind,
+    NewVersion,
+    NewWebhook,
+    Parcel,
+    Receipt,
+    Records,
+    Service,
+    State,
+    Task,
+    Webhook,
+)
+from storage.records.webhooks import WEBHOOKS_MOST
+
+LEASE_S = 30.0
+EVENTS = ["task.finished", "task.failed", "task.cancelled"]
+GOOD, BAD = Receipt(200, None, "ok"), Receipt(500, "it answered with status 500", "no")
+LOST = {"kind": "worker_lost", "message": "gone"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def records(url: str) -> Iterator[Records]:
+    made = Records.connect(url)
+    made.upgrade()
+    yield made
+    made.close()
+
+
+def add(records: Records, account: str = "local", place: str = "a.example:443", **changes: Any) -> Webhook:
+    new = {"url": f"https://{place}/", "place": place, "description": "", "events": EVENTS, "services": []}
+    owner = records.accounts.ensure(account)
+    return records.webhooks.add(owner.id, NewWebhook(**{**new, "is_active": True, **changes}), "whsec_one")
+
+
+def make_service(records: Records, name: str = "iris") -> Service:
+    account = records.accounts.ensure("local")
+    return records.services.add(
+        account.id,
+        name,
+        mllib="xgboost",
+        mltype="classification",
+        type="supervised",
+        description="",
+        repository_id=records.repositories.ensure(account.id, f"objects:1/{name}").id,
+        parameters={},
+    )
+
+
+def accept(records: Records, service: Service | None = None, **more: Any) -> Task:
+    account = records.accounts.ensure("local")
+    of_service = {} if service is None else {"service_id": service.id, "repository_id": service.repository_id}
+    return records.tasks.add(account.id, Kind.TRAIN, "train.cpu", {}, **of_service, **more)[0]
+
+
+def begin(records: Records, service: Service | None = None, lease_s: float = LEASE_S) -> Attempt:
+    attempt = records.tasks.claim(accept(records, service).id, "worker", lease_s)
+    assert attempt is not None
+    return attempt
+
+
+def finish(records: Records, service: Service | None = None, state: State = State.FINISHED) -> Task:
+    attempt = begin(records, service)
+    records.tasks.end(attempt, state, phases={})
+    return attempt.task
+
+
+def to(records: Records, webhook: Webhook) -> list[Delivery]:
+    """Deliveries, oldest first."""
+    return records.deliveries.page(webhook.id, limit=100)[::-1]
+
+
+def take(records: Records, delivery_id: int, lease_s: float = LEASE_S) -> Parcel:
+    parcel = records.deliveries.claim(delivery_id, "sender", lease_s)
+    assert parcel is not None
+    return parcel
+
+
+def record(records: Records, parcel: Parcel, receipt: Receipt, again_in_s: float | None = 60.0, **more: Any) -> bool:
+    options = {"ends_webhook": None, "give_up_s": 3600.0, **more}
+    return records.deliveries.record(parcel, receipt, again_in_s=again_in_s, **options)
+
+
+# With the end of a task
+
+
+def cancel_queued(records: Records, service: Service) -> Task:
+    task = accept(records, service)
+    records.tasks.request_cancel(task.id)
+    records.tasks.request_cancel(task.id)
+    return task
+
+
+def cancel_running(records: Records, service: Service) -> Task:
+    attempt = begin(records, service)
+    records.tasks.request_cancel(attempt.task.id)
+    records.tasks.end(attempt, State.FINISHED, phases={})
+    return attempt.task
+
+
+def cancel_paused(records: Records, service: Service) -> Task:
+    attempt = begin(records, service)
+    records.tasks.request_cancel(attempt.task.id)
+    records.tasks.requeue(attempt, "paused", phases={})
+    return attempt.task
+
+
+def lose(records: Records, service: Service) -> Task:
+    task = begin(records, service, lease_s=0.0).task
+    time.sleep(0.02)
+    records.tasks.take_back_silent(1, LOST)
+    return task
+
+
+def refuse(records: Records, service: Service) -> Task:
+    return accept(records, service, failure={"kind": "bad_input"})
+
+
+ENDS: dict[str, tuple[Callable[[Records, Service], Task], str]] = {
+    "finished": (finish, "task.finished"),
+    "failed": (lambda records, service: finish(records, service, State.FAILED), "task.failed"),
+    "cancelled while it waited": (cancel_queued, "task.cancelled"),
+    "cancelled while it ran": (cancel_running, "task.cancelled"),
+    "cancelled while its worker stopped": (cancel_paused, "task.cancelled"),
+    "given up by the sweep": (lose, "task.failed"),
+    "refused at once": (refuse, "task.failed"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_end_of_a_task_is_told_once_with_the_end_itself(records: Records, end: str):
+    webhook, make = add(records), ENDS[end][0]
+    task = make(records, make_service(records))
+    [delivery] = to(records, webhook)
+    assert (delivery.task_id, delivery.event, delivery.state) == (task.id, ENDS[end][1], Delivering.WAITING)
+    assert delivery.event_id.startswith("msg_")
+    assert "." not in delivery.event_id, "what is signed is divided by points"
+    assert delivery.event_at == pytest.approx(records.tasks.get(task.id).finished_at, abs=5)
+
+
+def test_task_that_goes_on_is_not_told_of(records: Records):
+    webhook, service = add(records), make_service(records)
+    records.tasks.requeue(begin(records, service), "paused", phases={})
+    begin(records, service=None, lease_s=0.0)
+    time.sleep(0.02)
+    assert [task.state for task in records.tasks.take_back_silent(3, LOST)] == [State.QUEUED]
+    assert to(records, webhook) == []
+
+
+def test_end_that_is_not_written_is_not_told_of(records: Records):
+    webhook = add(records)
+    attempt = begin(records, lease_s=0.0)
+    time.sleep(0.02)
+    records.tasks.claim(attempt.task.id, "another", LEASE_S)
+    with pytest.raises(Superseded):
+        records.tasks.end(attempt, State.FINISHED, phases={})
+    assert to(records, webhook) == []
+
+
+def test_model_that_was_found_is_told_of_as_well(records: Records):
+    webhook, service = add(records), make_service(records)
+    attempt = begin(records, service)
+    records.tasks.adopt(attempt, {}, NewVersion("p", {}, []), {})
+    [delivery] = to(records, webhook)
+    assert delivery.task_id != attempt.task.id
+
+
+def test_only_webhooks_that_want_an_end_are_told_of_it(records: Records):
+    service, other = make_service(records), make_service(records, "wine")
+    every, failures, foreign = add(records), add(records, events=["task.failed"]), add(records, "ann")
+    of_iris, off, gone = add(records, services=["iris"]), add(records, is_active=False), add(records)
+    records.webhooks.delete(gone.account_id, gone.id)
+    first, second, third = finish(records, service), finish(records, other), finish(records)
+    assert [each.task_id for each in to(records, every)] == [first.id, second.id, third.id]
+    assert [each.task_id for each in to(records, of_iris)] == [first.id]
+    assert [to(records, each) for each in (failures, foreign, off)] == [[], [], []]
+    ids = {each.event_id for each in (*to(records, every), *to(records, of_iris))}
+    assert len(ids) == 3, "an event has one id, whoever gets it"
+
+
+# The sender
+
+
+def test_of_many_senders_one_gets_a_delivery(records: Records):
+    webhook = add(records)
+    finish(records)
+    [delivery] = to(records, webhook)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: records.deliveries.claim(delivery.id, "sender", LEASE_S), range(8)))
+    [parcel] = [each for each in found if each is not None]
+    assert (parcel.url, parcel.secrets, parcel.delivery.attempt) == (webhook.url, ("whsec_one",), 1)
+    assert "whsec_one" not in repr(parcel)
+    assert records.deliveries.due(4) == []
+
+
+def test_delivery_of_a_sender_that_died_is_due_again_and_it_may_write_no_more(records: Records):
+    webhook = add(records)
+    finish(records)
+    [delivery] = to(records, webhook)
+    dead = take(records, delivery.id, lease_s=0.0)
+    time.sleep(0.02)
+    [due] = records.deliveries.due(4)
+    assert (due.id, due.place) == (delivery.id, webhook.place)
+    parcel = take(records, due.id)
+    assert not record(records, dead, BAD)
+    assert records.webhooks.get(webhook.account_id, webhook.id).failing_since is None
+    assert record(records, parcel, GOOD)
+    [ended] = to(records, webhook)
+    assert (ended.state, ended.attempt, ended.failures) == (Delivering.DELIVERED, 2, 0)
+    assert ended.ended_at is not None
+    assert not record(records, parcel, BAD), "an end is final"
+    assert [each.number for each in records.deliveries.attempts(delivery.id)] == [1, 2]
+
+
+def test_attempt_that_failed_is_made_again_later_until_no_more_is_wanted(records: Records):
+    webhook = add(records)
+    finish(records)
+    [delivery] = to(records, webhook)
+    assert record(records, take(records, delivery.id), BAD, 3600.0)
+    [waiting] = to(records, webhook)
+    assert (waiting.state, waiting.failures) == (Delivering.WAITING, 1)
+    assert waiting.due_at == pytest.approx(records.clock_s() + 3600, abs=30)
+    assert records.deliveries.due(4) == []
+    assert records.deliveries.claim(delivery.id, "sender", LEASE_S) is None
+    make_due(records)
+    assert record(records, take(records, delivery.id), BAD, None)
+    [ended] = to(records, webhook)
+    assert (ended.state, ended.failures) == (Delivering.FAILED, 2)
+    [first, last] = records.deliveries.attempts(delivery.id)
+    assert (first.status, first.error, first.answer) == (500, BAD.error, "no")
+    assert last.ended_at is not None
+
+
+def make_due(records: Records) -> None:
+    """As if all delays had passed."""
+    with records.database.write() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET due_at = 0 WHERE state = 'waiting'"))
+
+
+def test_places_with_much_to_get_do_not_hide_the_others(records: Records):
+    add(records), add(records, place="b.example:443")
+    for _ in range(5):
+        finish(records)
+    found = records.deliveries.due(2)
+    assert sorted(each.place for each in found) == ["a.example:443"] * 2 + ["b.example:443"] * 2
+    assert [each.id for each in found] == sorted(each.id for each in found), "the longest due come first"
+
+
+def test_webhook_that_is_gone_for_good_gets_nothing_more(records: Records):
+    webhook = add(records)
+    finish(records), finish(records)
+    first, _ = to(records, webhook)
+    assert record(records, take(records, first.id), BAD, ends_webhook="410")
+    found = records.webhooks.get(webhook.account_id, webhook.id)
+    assert (found.is_active, found.inactive_because) == (False, "410")
+    assert [each.state for each in to(records, webhook)] == [Delivering.FAILED] * 2
+    assert records.deliveries.due(4) == []
+    finish(records)
+    assert len(to(records, webhook)) == 2
+    with pytest.raises(WebhookInactive):
+        records.deliveries.test(webhook.id)
+    again = records.webhooks.change(webhook.account_id, webhook.id, {"is_active": True})
+    assert (again.is_active, again.inactive_because, again.failing_since) == (True, None, None)
+
+
+def test_webhook_that_does_nothing_but_fail_is_switched_off_and_one_success_saves_it(records: Records):
+    webhook = add(records)
+    finish(records), finish(records), finish(records)
+    first, second, third = to(records, webhook)
+    record(records, take(records, first.id), BAD)
+    assert records.webhooks.get(webhook.account_id, webhook.id).failing_since is not None
+    record(records, take(records, second.id), GOOD)
+    assert records.webhooks.get(webhook.account_id, webhook.id).failing_since is None
+    record(records, take(records, third.id), BAD)
+    make_due(records)
+    time.sleep(0.02)
+    record(records, take(records, first.id), BAD, give_up_s=0.01)
+    found = records.webhooks.get(webhook.account_id, webhook.id)
+    assert not found.is_active
+    assert "every attempt failed" in str(found.inactive_because)
+
+
+# Those who own them
+
+
+def test_replay_is_a_delivery_of_its_own_with_the_event_of_the_other(records: Records):
+    webhook = add(records)
+    finish(records)
+    [delivery] = to(records, webhook)
+    record(records, take(records, delivery.id), GOOD)
+    again = records.deliveries.replay(delivery)
+    assert again.id != delivery.id
+    assert (again.event_id, again.task_id, again.event_at) == (delivery.event_id, delivery.task_id, delivery.event_at)
+    assert (again.replay_of, again.state, again.attempt) == (delivery.id, Delivering.WAITING, 0)
+
+
+def test_old_secret_signs_beside_the_new_one_for_a_time(records: Records):
+    webhook = add(records)
+    for _ in range(2):
+        finish(records)
+    first, second = to(records, webhook)
+    changed = records.webhooks.rotate(webhook.account_id, webhook.id, "whsec_two", 3600.0)
+    assert changed.old_secret_until == pytest.approx(records.clock_s() + 3600, abs=30)
+    assert take(records, first.id).secrets == ("whsec_two", "whsec_one")
+    records.webhooks.rotate(webhook.account_id, webhook.id, "whsec_three", -1.0)
+    assert take(records, second.id).secrets == ("whsec_three",)
+
+
+def test_webhook_that_is_deleted_leaves_no_secret_behind(records: Records):
+    webhook = add(records)
+    finish(records)
+    records.webhooks.rotate(webhook.account_id, webhook.id, "whsec_two", 3600.0)
+    records.webhooks.delete(webhook.account_id, webhook.id)
+    with records.database.read() as connection:
+        left = connection.execute(text("SELECT url, secret, old_secret FROM webhooks")).one()
+    assert tuple(left) == ("", "", None)
+    assert records.deliveries.due(4) == []
+    for call in (
+        lambda: records.webhooks.get(webhook.account_id, webhook.id),
+        lambda: records.webhooks.delete(webhook.account_id, webhook.id),
+        lambda: records.webhooks.change(webhook.account_id, webhook.id, {"is_active": True}),
+        lambda: records.webhooks.rotate(webhook.account_id, webhook.id, "s", 1.0),
+        lambda: records.deliveries.test(webhook.id),
+    ):
+        with pytest.raises(WebhookNotFound):
+            call()
+
+
+def test_accounts_see_their_own_only_and_have_a_bounded_number(records: Records):
+    mine, foreign = add(records), add(records, "ann")
+    with pytest.raises(WebhookNotFound):
+        records.webhooks.get(mine.account_id, foreign.id)
+    assert [each.id for each in records.webhooks.page(mine.account_id, limit=10)] == [mine.id]
+    delivery = records.deliveries.test(foreign.id)
+    with pytest.raises(DeliveryNotFound):
+        records.deliveries.get(mine.id, delivery.id)
+    for _ in range(WEBHOOKS_MOST - 1):
+        add(records)
+    with pytest.raises(TooManyWebhooks):
+        add(records)
+    records.webhooks.delete(mine.account_id, mine.id)
+    add(records)
+
+
+def test_old_deliveries_are_forgotten_and_waiting_ones_are_not(records: Records):
+    webhook, off = add(records), add(records)
+    finish(records)
+    [sent], [stray] = to(records, webhook), to(records, off)
+    record(records, take(records, sent.id), GOOD)
+    finish(records)
+    # As if a task had ended in the moment in which it was switched off.
+    with records.database.write() as connection:
+        connection.execute(text(f"UPDATE webhooks SET is_active = false WHERE id = {off.id}"))
+    assert records.deliveries.waiting().count == 3
+    time.sleep(0.02)
+    assert records.deliveries.forget(3600.0) == 0
+    assert records.deliveries.forget(0.0) == 3
+    assert [each.state for each in to(records, webhook)] == [Delivering.WAITING]
+    assert to(records, off) == []
+    assert records.deliveries.attempts(sent.id) == []
+    assert stray.state is Delivering.WAITING
+    assert 0 < records.deliveries.waiting().oldest_s < 60
+    records.webhooks.delete(webhook.account_id, webhook.id)
+    assert (records.deliveries.waiting().count, records.deliveries.waiting().oldest_s) == (0, 0.0)
+
+
+def test_looking_for_what_is_due_reads_waiting_deliveries_only(tmp_path: Path):
+    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
+    records.upgrade()
+    plans: list[str] = []
+    with records.database.engine.connect() as connection:
+        for question in ("due", "waiting"):
+            statement = str(_statement_of(records, question))
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").all()
+            plans += [row.detail for row in rows if "webhook_deliveries" in row.detail]
+    assert plans
+    assert all("ix_webhook_deliveries_due" in plan for plan in plans), plans
+    records.close()
+
+
+def _statement_of(records: Records, question: str) -> str:
+    from sqlalchemy import event
+
+    found: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _k: Any, statement: str, parameters: Any, _x: Any, _m: bool) -> None:
+        found.append((statement, parameters))
+
+    event.listen(records.database.engine, "before_cursor_execute", note)
+    try:
+        records.deliveries.due(4) if question == "due" else records.deliveries.waiting()
+    finally:
+        event.remove(records.database.engine, "before_cursor_execute", note)
+    statement, parameters = next(each for each in found if "webhook_deliveries" in each[0])
+    for value in parameters:
+        statement = statement.replace("?", repr(value), 1)
+    return statement

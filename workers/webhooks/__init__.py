@@ -1,0 +1,1 @@
+"""Telling the receivers of webhooks of the ends of tasks."""
