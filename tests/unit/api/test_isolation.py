@@ -46,6 +46,14 @@ OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
     ("datasets.put_part", "PUT"): ("/datasets/{name}/uploads/1/parts/1", b"part"),
     ("datasets.complete", "POST"): ("/datasets/{name}/uploads/1/complete", None),
     ("accounts.revoke_key", "DELETE"): ("/keys/{key}", None),
+    ("webhooks.get", "GET"): ("/webhooks/{webhook}", None),
+    ("webhooks.change", "PATCH"): ("/webhooks/{webhook}", {"description": "mine"}),
+    ("webhooks.delete", "DELETE"): ("/webhooks/{webhook}", None),
+    ("webhooks.rotate", "POST"): ("/webhooks/{webhook}/secret", None),
+    ("webhooks.test", "POST"): ("/webhooks/{webhook}/test", None),
+    ("webhooks.deliveries", "GET"): ("/webhooks/{webhook}/deliveries", None),
+    ("webhooks.one_delivery", "GET"): ("/webhooks/{webhook}/deliveries/1", None),
+    ("webhooks.replay", "POST"): ("/webhooks/{webhook}/deliveries/1/replay", None),
 }
 """Routes of one object: how it is asked for, and with what."""
 
@@ -54,11 +62,13 @@ MAKING = {
     ("services.create", "POST"),
     ("datasets.create", "PUT"),
     ("accounts.create_key", "POST"),
+    ("webhooks.create", "POST"),
 }
 LISTING = {
     ("info.info", "GET"): "/info?status=true",
     ("tasks.several", "GET"): "/tasks",
     ("datasets.several", "GET"): "/datasets",
+    ("webhooks.several", "GET"): "/webhooks",
     ("accounts.keys", "GET"): "/keys",
     ("accounts.audit", "GET"): "/audit",
     ("accounts.whoami", "GET"): "/account",
@@ -79,7 +89,7 @@ def bob(records: Records) -> str:
 
 @pytest.fixture
 def ask(client: FlaskClient, yard: Yard, ann: str, bob: str) -> Callable[..., TestResponse]:
-    """Asks as somebody. Ann has a trained service `secret`, tasks, a data set of that name, and an upload."""
+    """Asks as somebody. Ann has a trained service `secret`, tasks, a data set of that name, an upload and a webhook."""
 
     def asking(key: str, verb: str, path: str, body: Any = None) -> TestResponse:
         headers = {"X-API-KEY": key}
@@ -100,8 +110,10 @@ def ask(client: FlaskClient, yard: Yard, ann: str, bob: str) -> Callable[..., Te
         ("PUT", "/datasets/secret", None),
         ("POST", "/datasets/secret/files", b"form"),
         ("POST", "/datasets/secret/uploads", {"path": "b.csv", "bytes": 3}),
+        ("POST", "/webhooks", {"url": "https://secret.example/ends"}),
     ):
         assert asking(ann, verb, path, body).status_code == 201, path
+    assert asking(ann, "POST", "/webhooks/1/test").status_code == 202
     del client.environ_base["HTTP_X_API_KEY"]
     return asking
 
@@ -127,10 +139,11 @@ def test_object_of_another_account_is_answered_as_one_that_does_not_exist(
     ask: Callable[..., TestResponse], ann: str, bob: str
 ):
     for (endpoint, verb), (path, body) in OBJECTS.items():
-        theirs: Json = {"name": "secret", "training": TRAINING, "prediction": PREDICTION, "key": 1}
+        theirs: Json = {"name": "secret", "training": TRAINING, "prediction": PREDICTION, "key": 1, "webhook": 1}
         if verb == "GET" and endpoint not in ("tasks.events", "tasks.result"):
             assert ask(ann, verb, filled(path, **theirs)).status_code == 200, "it does exist"
-        nobodys: Json = {"name": "nobody", "training": UNKNOWN, "prediction": UNKNOWN, "key": UNKNOWN}
+        numbers = dict.fromkeys(("training", "prediction", "key", "webhook"), UNKNOWN)
+        nobodys: Json = {"name": "nobody", **numbers}
         answers = [ask(bob, verb, filled(path, **words), filled(body, **words)) for words in (theirs, nobodys)]
         assert [answer.status_code for answer in answers] == [404, 404], (endpoint, answers[0].text)
         told = [
@@ -144,13 +157,16 @@ def test_nothing_that_another_account_tried_has_changed_anything(
     ask: Callable[..., TestResponse], ann: str, bob: str, records: Records
 ):
     for (_, verb), (path, body) in OBJECTS.items():
-        words: Json = {"name": "secret", "training": 2, "prediction": PREDICTION, "key": 1}
+        words: Json = {"name": "secret", "training": 2, "prediction": PREDICTION, "key": 1, "webhook": 1}
         ask(bob, verb, filled(path, **words), filled(body, **words))
     assert ask(ann, "GET", "/services/secret").json["body"]["predict"] is True
     assert [task["cancel_requested"] for task in ask(ann, "GET", "/tasks").json["tasks"]] == [False] * 3
     assert [file["path"] for file in ask(ann, "GET", "/datasets/secret").json["files"]] == ["a.csv"]
     assert ask(ann, "GET", "/datasets/secret/uploads/1").status_code == 200
     assert records.keys.list()[0].revoked_at is None
+    assert ask(ann, "GET", "/webhooks/1").json["description"] == ""
+    assert ask(ann, "GET", "/webhooks/1").json["old_secret_until"] is None
+    assert len(ask(ann, "GET", "/webhooks/1/deliveries").json["deliveries"]) == 1
 
 
 def test_lists_hold_nothing_of_another_account(ask: Callable[..., TestResponse], ann: str, bob: str):

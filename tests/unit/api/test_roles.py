@@ -17,7 +17,7 @@ from tests.unit.api.conftest import Yard
 from tests.unit.api.fakes import FakeLive
 
 OPEN = health.OPEN | docs.OPEN
-VALUES = {"name": "iris", "number": "1", "part": "1", "path": "a.csv"}
+VALUES = {"name": "iris", "number": "1", "part": "1", "delivery": "1", "path": "a.csv"}
 
 
 def routes(app: Flask) -> Iterator[tuple[str, str, str]]:
