@@ -11,6 +11,7 @@ from storage.errors import RecordsUnavailable
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.database import Database
 from storage.records.datasets import Datasets
+from storage.records.inventory import Inventory, Named
 from storage.records.queues import Before, Queues, Running, Took
 from storage.records.rows import (
     MOVES,
@@ -54,6 +55,7 @@ __all__ = [
     "Key",
     "Kind",
     "ModelSize",
+    "Named",
     "NewFile",
     "NewTask",
     "NewVersion",
@@ -86,6 +88,7 @@ class Records:
         self.versions = Versions(database)
         self.datasets = Datasets(database)
         self.uploads = Uploads(database)
+        self.inventory = Inventory(database)
 
     @classmethod
     def connect(cls, url: str) -> Records:

@@ -1,0 +1,107 @@
+"""Putting a backup into an empty home, and fitting records to a store that were copied one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from cli.backup.copying import ABOUT, DATA, OBJECTS, RECORDS, NoBackup
+from settings import Settings
+from storage.landing import landing, local_errors
+from storage.live import Live
+from storage.objects import Objects, connect
+from storage.objects.folder import FolderObjects
+from storage.records import Records
+
+_ATTEMPT = re.compile(r"attempts/(\d{1,18})/(\d{1,9})/")
+_UPLOAD = re.compile(r"(?:uploads/|datasets/\d+/upload-)(\d{1,18})/")
+
+
+def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    """Put the backup in the folder `source` where the settings say; all of these places must be empty.
+
+    Raises NoBackup, RecordsUnavailable, StoreUnavailable, StorageFull, LiveUnavailable.
+    """
+    _check_backup(source)
+    with contextlib.closing(Records.connect(settings.database_url)) as records:
+        if not records.database.is_sqlite:
+            raise NoBackup("MODELYARD_DATABASE_URL names a database server: restore it by its own means")
+        place = Path(str(records.database.url.database))
+    objects = connect(settings.objects_url, endpoint_url=settings.s3_endpoint_url)
+    if place.exists():
+        raise NoBackup(f"{place} is there already; restore into another MODELYARD_HOME, or put that one aside")
+    if next(iter(objects.list()), None) is not None:
+        raise NoBackup("the object store is not empty; name an empty one, or put its content aside")
+    copied = FolderObjects(source / OBJECTS)
+    count = 0
+    for listed in copied.list():
+        objects.put_file(listed.key, source / OBJECTS / listed.key)
+        count += 1
+    say(f"{count} objects")
+    _restore_data(settings, source / DATA)
+    # The records come last: without them this was no restore, and can be begun anew.
+    with local_errors(f"{place} cannot be written"):
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (source / RECORDS).open("rb") as content, landing(place, durable=True, mode=0o600) as file:
+            shutil.copyfileobj(content, file, 2**20)
+    with contextlib.closing(Records.connect(settings.database_url)) as records:
+        records.upgrade()
+        say("the records")
+        interrupted = settle(settings, records, objects)
+    say(f"{interrupted} tasks were running, and begin or go on again")
+
+
+def _check_backup(source: Path) -> None:
+    try:
+        about = json.loads((source / ABOUT).read_text(encoding="utf-8"))
+        is_whole = isinstance(about, dict) and (source / RECORDS).is_file()
+    except (OSError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise NoBackup(f"{source} holds no complete backup: {ABOUT} is written last, when everything else is there")
+
+
+def _restore_data(settings: Settings, source: Path) -> None:
+    root = settings.home / "data"
+    if not source.is_dir():
+        return
+    if root not in settings.data_roots:
+        raise NoBackup(f"the backup has files of the data root in the home, which MODELYARD_DATA_ROOTS leaves out: {root}")
+    with local_errors(f"{root} cannot be written"):
+        root.mkdir(parents=True, exist_ok=True)
+        if any(root.iterdir()):
+            raise NoBackup(f"{root} is not empty; restore into another MODELYARD_HOME, or put it aside")
+        shutil.copytree(source, root, symlinks=True, dirs_exist_ok=True)
+
+
+def settle(settings: Settings, records: Records, objects: Objects) -> int:
+    """Have records and a Redis of our own go on after records and objects were restored; how many tasks were running.
+
+    Nothing may run meanwhile. Raises NoBackup when a worker does, RecordsUnavailable, StoreUnavailable, LiveUnavailable.
+    """
+    if settings.redis_url is not None:
+        _forget_old_time(settings)
+    attempts: dict[int, int] = {}
+    uploads = 0
+    for listed in objects.list():
+        if found := _ATTEMPT.match(listed.key):
+            task, number = int(found[1]), int(found[2])
+            attempts[task] = max(number, attempts.get(task, 0))
+        elif found := _UPLOAD.match(listed.key):
+            uploads = max(uploads, int(found[1]))
+    return records.inventory.go_on(attempts, uploads)
+
+
+def _forget_old_time(settings: Settings) -> None:
+    """Progress and messages in Redis are those of tasks that may have other numbers now."""
+    with contextlib.closing(Live(settings.live_url)) as live:
+        if beats := live.heartbeats.all():
+            names = ", ".join(beat.worker for beat in beats[:5])
+            raise NoBackup(f"stop all parts first, and ask again 15 s later; still alive: {names}")
+        live.clear()
+
+
