@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.backup.command import backup, restore, settle, verify
 from cli.doctor.command import doctor
 from cli.environment import settings_here as _settings
 from cli.remote.datasets import datasets
@@ -376,8 +377,9 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (doctor, services, datasets, train, predict, tasks):
+for _command in (backup, restore, verify, doctor, services, datasets, train, predict, tasks):
     main.add_command(_command)
+db.add_command(settle)
 
 
 if __name__ == "__main__":

@@ -368,7 +368,7 @@ def _copy_for_anyone(programs: Path, target: Path) -> Path:
 class PostgresServer:
     """A PostgreSQL on a unix socket; `database` makes and drops databases.
 
-    port : of the loopback address, where it listens too, and asks for passwords. None: on the socket only, no passwords.
+    port : of the loopback address, where it listens too, and asks for passwords. None: on the socket only, without.
     password : of the user postgres, for who comes over TCP.
     is_durable : whether what was committed outlives a `kill`; slower, so off unless that is what is tested.
     """

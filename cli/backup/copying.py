@@ -1,9 +1,9 @@
 """A copy of records, objects and the home's data root, made while everything runs, that fits together.
 
-The order is what makes it fit. Artifacts are written once and never changed, and stored before a record names them; they
-are deleted an hour after the last record stopped naming them at the earliest. So whatever the records name at a moment
-can be copied during the hour that follows. All objects are copied first, however long that takes, then the records in
-one moment, then the objects that came meanwhile, which is quick.
+The order is what makes it fit. Artifacts are written once and never changed, and stored before a record names them;
+they are deleted an hour after the last record stopped naming them at the earliest. So whatever the records name at a
+moment can be copied during the hour that follows. All objects are copied first, however long that takes, then the
+records in one moment, then the objects that came meanwhile, which is quick.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from settings import Settings
 from storage.errors import ArtifactNotFound, StorageFull, StoreUnavailable
 from storage.landing import is_partial_name, landing, local_errors
 from storage.objects import Objects, connect
-from storage.records import REVISION, Records
+from storage.records import Records
+from storage.records.schema import REVISION
 
 RECORDS, OBJECTS, DATA, ABOUT = "records.db", "objects", "data", "backup.json"
 _QUICK_S = 1800.0
@@ -112,7 +113,9 @@ def _copy_records(source: Path, target: Path) -> None:
             opened.backup(copy)
     except sqlite3.Error as error:
         full = "full" in str(error)
-        raise (StorageFull if full else StoreUnavailable)(f"the records cannot be copied to {target}: {error}") from error
+        raise (StorageFull if full else StoreUnavailable)(
+            f"the records cannot be copied to {target}: {error}"
+        ) from error
 
 
 def _copy_data(settings: Settings, target: Path, copied: Copied) -> None:

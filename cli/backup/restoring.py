@@ -70,7 +70,9 @@ def _restore_data(settings: Settings, source: Path) -> None:
     if not source.is_dir():
         return
     if root not in settings.data_roots:
-        raise NoBackup(f"the backup has files of the data root in the home, which MODELYARD_DATA_ROOTS leaves out: {root}")
+        raise NoBackup(
+            f"the backup has files of the data root in the home, which MODELYARD_DATA_ROOTS leaves out: {root}"
+        )
     with local_errors(f"{root} cannot be written"):
         root.mkdir(parents=True, exist_ok=True)
         if any(root.iterdir()):
@@ -81,7 +83,8 @@ def _restore_data(settings: Settings, source: Path) -> None:
 def settle(settings: Settings, records: Records, objects: Objects) -> int:
     """Have records and a Redis of our own go on after records and objects were restored; how many tasks were running.
 
-    Nothing may run meanwhile. Raises NoBackup when a worker does, RecordsUnavailable, StoreUnavailable, LiveUnavailable.
+    Nothing may run meanwhile. Raises NoBackup when a worker does; RecordsUnavailable, StoreUnavailable,
+    LiveUnavailable.
     """
     if settings.redis_url is not None:
         _forget_old_time(settings)
@@ -103,5 +106,3 @@ def _forget_old_time(settings: Settings) -> None:
             names = ", ".join(beat.worker for beat in beats[:5])
             raise NoBackup(f"stop all parts first, and ask again 15 s later; still alive: {names}")
         live.clear()
-
-

@@ -52,7 +52,9 @@ class Inventory:
 
     def _of_versions(self) -> Iterator[Named]:
         wanted = (
-            select(artifacts.c.key, artifacts.c.size_bytes, artifacts.c.sha256, repositories.c.location, versions.c.number)
+            select(
+                artifacts.c.key, artifacts.c.size_bytes, artifacts.c.sha256, repositories.c.location, versions.c.number
+            )
             .join(versions, versions.c.id == artifacts.c.version_id)
             .join(repositories, repositories.c.id == versions.c.repository_id)
             .where(versions.c.removed_at.is_(None))
@@ -133,8 +135,13 @@ def _raise_counter(connection: Connection, table: Table, least: int, is_sqlite: 
     if not least:
         return
     if not is_sqlite:
-        raised = text("SELECT setval(sequence, greatest(:least, nextval(sequence))) FROM pg_get_serial_sequence(:name, 'id') sequence")
-        connection.execute(raised, {"least": least, "name": table.name})
+        connection.execute(
+            text(
+                "SELECT setval(sequence, greatest(CAST(:least AS bigint), nextval(sequence))) "
+                "FROM CAST(pg_get_serial_sequence(:name, 'id') AS regclass) AS sequence"
+            ),
+            {"least": least, "name": table.name},
+        )
         return
     wanted = {"least": least, "name": table.name}
     raised = text("UPDATE sqlite_sequence SET seq = max(seq, :least) WHERE name = :name")
