@@ -103,12 +103,12 @@ class Server:
         """Wait until the server ends by itself; its exit code."""
         return self._process.wait(timeout_s)
 
-    def stop(self, ask: signal.Signals = signal.SIGTERM) -> None:
-        """End the server with `ask`, after STOP_S with KILL."""
+    def stop(self, ask: signal.Signals = signal.SIGTERM, within_s: float = STOP_S) -> None:
+        """End the server with `ask`, after `within_s` with KILL."""
         if self._process.poll() is None:
             self._process.send_signal(ask)
             try:
-                self._process.wait(STOP_S)
+                self._process.wait(within_s)
             except subprocess.TimeoutExpired:
                 self.kill()
 
