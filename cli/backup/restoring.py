@@ -16,6 +16,7 @@ from storage.live import Live
 from storage.objects import Objects, connect
 from storage.objects.folder import FolderObjects
 from storage.records import Records
+from storage.records.schema import REVISION
 
 _ATTEMPT = re.compile(r"attempts/(\d{1,18})/(\d{1,9})/")
 _UPLOAD = re.compile(r"(?:uploads/|datasets/\d+/upload-)(\d{1,18})/")
@@ -24,26 +25,19 @@ _UPLOAD = re.compile(r"(?:uploads/|datasets/\d+/upload-)(\d{1,18})/")
 def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambda line: None) -> None:
     """Put the backup in the folder `source` where the settings say; all of these places must be empty.
 
-    Raises NoBackup, RecordsUnavailable, StoreUnavailable, StorageFull, LiveUnavailable.
+    One that was interrupted may be begun again. Raises NoBackup, RecordsUnavailable, StoreUnavailable, StorageFull,
+    LiveUnavailable.
     """
     _check_backup(source)
-    with contextlib.closing(Records.connect(settings.database_url)) as records:
-        if not records.database.is_sqlite:
-            raise NoBackup("MODELYARD_DATABASE_URL names a database server: restore it by its own means")
-        place = Path(str(records.database.url.database))
     objects = connect(settings.objects_url, endpoint_url=settings.s3_endpoint_url)
-    if place.exists():
-        raise NoBackup(f"{place} is there already; restore into another MODELYARD_HOME, or put that one aside")
-    if next(iter(objects.list()), None) is not None:
-        raise NoBackup("the object store is not empty; name an empty one, or put its content aside")
-    copied = FolderObjects(source / OBJECTS)
+    place = _check_places(settings, source, objects)
     count = 0
-    for listed in copied.list():
+    for listed in FolderObjects(source / OBJECTS).list():
         objects.put_file(listed.key, source / OBJECTS / listed.key)
         count += 1
     say(f"{count} objects")
     _restore_data(settings, source / DATA)
-    # The records come last: without them this was no restore, and can be begun anew.
+    # The records come last: they make it an installation, with which no other may be mixed.
     with local_errors(f"{place} cannot be written"):
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (source / RECORDS).open("rb") as content, landing(place, durable=True, mode=0o600) as file:
@@ -57,27 +51,47 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
 
 def _check_backup(source: Path) -> None:
     try:
-        about = json.loads((source / ABOUT).read_text(encoding="utf-8"))
-        is_whole = isinstance(about, dict) and (source / RECORDS).is_file()
-    except (OSError, ValueError):
+        form = str(json.loads((source / ABOUT).read_text(encoding="utf-8"))["records"])
+        is_whole = (source / RECORDS).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
         is_whole = False
     if not is_whole:
         raise NoBackup(f"{source} holds no complete backup: {ABOUT} is written last, when everything else is there")
+    if form > REVISION:
+        raise NoBackup(f"{source} was made by a newer version, whose records have form {form}; install that one")
+
+
+def _check_places(settings: Settings, source: Path, objects: Objects) -> Path:
+    """Where the records are to be. Raises NoBackup when anything lies where something is to be put."""
+    with contextlib.closing(Records.connect(settings.database_url)) as records:
+        if not records.database.is_sqlite:
+            raise NoBackup("MODELYARD_DATABASE_URL names a database server: restore it by its own means")
+        place = Path(str(records.database.url.database))
+    if place.exists():
+        raise NoBackup(f"{place} is there already; restore into another MODELYARD_HOME, or put that one aside")
+    for listed in objects.list():
+        if not (source / OBJECTS / listed.key).is_file():  # left by a restore that was interrupted
+            raise NoBackup("the object store is not empty; name an empty one, or put its content aside")
+    root = settings.home / "data"
+    if (source / DATA).is_dir():
+        if root not in settings.data_roots:
+            raise NoBackup(f"the backup has the files of {root}, which MODELYARD_DATA_ROOTS does not name")
+        if root.is_dir() and any(root.iterdir()):
+            raise NoBackup(f"{root} is not empty; restore into another MODELYARD_HOME, or put it aside")
+    return place
 
 
 def _restore_data(settings: Settings, source: Path) -> None:
-    root = settings.home / "data"
+    """All of it at once, so that what an interruption leaves is not taken for the user's."""
     if not source.is_dir():
         return
-    if root not in settings.data_roots:
-        raise NoBackup(
-            f"the backup has files of the data root in the home, which MODELYARD_DATA_ROOTS leaves out: {root}"
-        )
+    root, copy = settings.home / "data", settings.home / "data.restored"
     with local_errors(f"{root} cannot be written"):
         root.mkdir(parents=True, exist_ok=True)
-        if any(root.iterdir()):
-            raise NoBackup(f"{root} is not empty; restore into another MODELYARD_HOME, or put it aside")
-        shutil.copytree(source, root, symlinks=True, dirs_exist_ok=True)
+        if copy.exists():
+            shutil.rmtree(copy)
+        shutil.copytree(source, copy, symlinks=True)
+        copy.rename(root)
 
 
 def settle(settings: Settings, records: Records, objects: Objects) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 import shlex
 import subprocess
@@ -177,6 +178,34 @@ def test_what_is_missing_or_damaged_is_named(settings: Settings, redis_url: str)
         assert "has 0 bytes" in told
         assert f"{last.key} is missing" in told
         assert "2 of them missing or damaged" in told
+
+
+def test_restore_that_was_interrupted_is_begun_again(settings: Settings, tmp_path: Path, redis_url: str):
+    copy, fresh = tmp_path / "copy", dataclasses.replace(settings, home=tmp_path / "fresh")
+    fresh = dataclasses.replace(fresh, database_url="", objects_url="", data_roots=(fresh.home / "data",))
+    with running_yard(settings, redis_url) as yard:
+        yard.create("iris", "iris")
+        yard.train("iris", 5)
+        [version] = yard.versions("iris")
+    modelyard(settings, "backup", str(copy))
+    key = version.artifacts[0].key
+    part = fresh.home / "objects" / key
+    part.parent.mkdir(parents=True)
+    part.write_bytes((copy / "objects" / key).read_bytes())
+    (fresh.home / "data.restored").mkdir()
+    modelyard(fresh, "restore", str(copy))
+    assert "0 of them missing or damaged" in modelyard(fresh, "verify", "--contents")
+
+
+def test_backup_of_a_newer_version_is_refused(settings: Settings, tmp_path: Path):
+    copy = tmp_path / "copy"
+    with contextlib.closing(Records.connect(settings.database_url)) as records:
+        records.upgrade()
+    modelyard(settings, "backup", str(copy))
+    about = json.loads((copy / "backup.json").read_text())
+    (copy / "backup.json").write_text(json.dumps({**about, "records": "9999"}))
+    fresh = dataclasses.replace(settings, home=tmp_path / "fresh", database_url="", objects_url="", data_roots=())
+    assert "newer version" in modelyard(fresh, "restore", str(copy), code=1)
 
 
 @pytest.mark.parametrize("left", ["nothing", "the records", "what says that it is complete"])
