@@ -91,6 +91,7 @@ class Machine:
     folder: Path
     environment: dict[str, str]
     services: dict[str, Server] = field(default_factory=dict)
+    argv: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -119,7 +120,14 @@ class Machine:
         argv = ["/usr/bin/env", "-i", f"--chdir={self.folder}", *variables, *words]
         server = Server(argv, self.folder / f"{name}.log", death=signal.SIGTERM)
         self.services[name] = server
+        self.argv[name] = argv
         return server
+
+    def tend(self) -> None:
+        """Start again what ended by itself, as a manager of processes does."""
+        for name, server in self.services.items():
+            if server.has_ended:
+                self.services[name] = Server(self.argv[name], self.folder / f"{name}.log", death=signal.SIGTERM)
 
     def stop(self, name: str) -> None:
         """Stop a part as its manager would."""
@@ -195,6 +203,15 @@ class Fleet:
         assert (status == 200) is answer["ready"] is not bool(answer["missing"])
         missing: Json = answer["missing"]
         return missing
+
+    def wait_ready(self, timeout_s: float = 100.0) -> None:
+        """Wait until /readyz misses nothing, starting again what ended."""
+        deadline = time.monotonic() + timeout_s
+        while (missing := self.missing()) != {}:
+            assert time.monotonic() < deadline, missing
+            for machine in self.machines.values():
+                machine.tend()
+            time.sleep(0.1)
 
     def ended(self, task_id: int, timeout_s: float = 120.0) -> Json:
         """A task as it ended."""
@@ -300,7 +317,7 @@ def running_fleet(store: S3Server) -> Iterator[Fleet]:
         two = fleet.machine("two")
         for command in predict:
             two.start(command.replace("-one", "-two"))
-        until(lambda: fleet.missing() == {}, 100)
+        fleet.wait_ready()
         yield fleet
 
 

@@ -89,6 +89,10 @@ class Server:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Wait for `is_ready`; ServiceMissing, with the log, when the server ends or START_S passes."""
         deadline = time.monotonic() + START_S

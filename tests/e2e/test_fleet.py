@@ -292,7 +292,7 @@ def test_nothing_is_lost_when_the_servers_fail_one_after_the_other(fleet: Fleet)
         place.postgres.kill()
         assert "records" in until(lambda: fleet.missing())
         place.postgres.start()
-        until(lambda: fleet.missing() == {})
+        fleet.wait_ready()
 
         os.kill(place.store.server.pid, signal.SIGSTOP)
         try:
@@ -303,7 +303,7 @@ def test_nothing_is_lost_when_the_servers_fail_one_after_the_other(fleet: Fleet)
             place.store.kill()
             assert "objects" in until(lambda: fleet.missing())
             place.store.start()
-        until(lambda: fleet.missing() == {})
+        fleet.wait_ready()
 
         place.redis.kill()
         assert "redis" in until(lambda: fleet.missing())
@@ -312,7 +312,7 @@ def test_nothing_is_lost_when_the_servers_fail_one_after_the_other(fleet: Fleet)
         second = fleet.call("POST", "/train", body)["head"]["task_id"]
         assert "data_key" in fleet.records.tasks.spec(second)
         place.redis.start()
-        until(lambda: fleet.missing() == {})
+        fleet.wait_ready()
     finally:
         over.set()
         load.join()
