@@ -31,8 +31,8 @@ def _told() -> Iterator[None]:
 def backup(target: Path) -> None:
     """Copy records, objects and the home's data root into the new folder TO, while everything runs.
 
-    For records in SQLite. Those of a database server are copied by its own means, before or after the bucket: see
-    docs/operations.md.
+    For records in SQLite. Those of a database server are copied by its own means, between two copies of the bucket:
+    see docs/operations.md.
     """
     from cli.backup.copying import backup as copy
 

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from settings import Settings
-from storage.errors import ArtifactNotFound, StorageFull, StoreUnavailable
+from storage.errors import ArtifactNotFound, RecordsUnavailable, StorageFull
 from storage.landing import is_partial_name, landing, local_errors
 from storage.objects import Objects, connect
 from storage.records import Records
@@ -113,9 +113,7 @@ def _copy_records(source: Path, target: Path) -> None:
             opened.backup(copy)
     except sqlite3.Error as error:
         full = "full" in str(error)
-        raise (StorageFull if full else StoreUnavailable)(
-            f"the records cannot be copied to {target}: {error}"
-        ) from error
+        raise (StorageFull if full else RecordsUnavailable)(f"the records cannot be copied: {error}") from error
 
 
 def _copy_data(settings: Settings, target: Path, copied: Copied) -> None:
@@ -131,8 +129,7 @@ def _copy_data(settings: Settings, target: Path, copied: Copied) -> None:
         return to
 
     def left_out(folder: str, names: list[str]) -> list[str]:
-        plain = [name for name in names if _is_plain(Path(folder, name))]
-        return [name for name in names if is_partial_name(name) or name not in plain]
+        return [name for name in names if is_partial_name(name) or not _is_plain(Path(folder, name))]
 
     with local_errors(f"{target} cannot be written"):
         try:

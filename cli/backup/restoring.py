@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cli.backup.copying import ABOUT, DATA, OBJECTS, RECORDS, NoBackup
 from settings import Settings
-from storage.landing import landing, local_errors
+from storage.landing import landing, local_errors, sync_folder
 from storage.live import Live
 from storage.objects import Objects, connect
 from storage.objects.folder import FolderObjects
@@ -37,16 +37,21 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
         count += 1
     say(f"{count} objects")
     _restore_data(settings, source / DATA)
-    # The records come last: they make it an installation, with which no other may be mixed.
+    # The records get their name last: they make it an installation.
+    copy = place.with_name(f"{place.name}.restored")
     with local_errors(f"{place} cannot be written"):
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (source / RECORDS).open("rb") as content, landing(place, durable=True, mode=0o600) as file:
+        for suffix in ("-wal", "-shm"):  # of one that was interrupted; they would be taken for this one's
+            Path(f"{copy}{suffix}").unlink(missing_ok=True)
+        with (source / RECORDS).open("rb") as content, landing(copy, durable=True, mode=0o600) as file:
             shutil.copyfileobj(content, file, 2**20)
-    with contextlib.closing(Records.connect(settings.database_url)) as records:
+    with contextlib.closing(Records.connect(f"sqlite:///{copy}")) as records:
         records.upgrade()
-        say("the records")
         interrupted = settle(settings, records, objects)
-    say(f"{interrupted} tasks were running, and begin or go on again")
+    with local_errors(f"{place} cannot be written"):
+        copy.rename(place)
+        sync_folder(place.parent)
+    say(f"the records; {interrupted} tasks were running, and begin or go on again")
 
 
 def _check_backup(source: Path) -> None:

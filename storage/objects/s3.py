@@ -190,9 +190,8 @@ class S3Objects(Objects):
             return False
         kept = _kept_digest(head)
         if kept is None and head["ContentLength"] == stored.size:
-            kept = self.read_through(
-                stored.key
-            ).sha256  # not our writing, or the server forgot: rclone does when restarted
+            # Not our writing, or the server forgot: rclone does when restarted.
+            kept = self.read_through(stored.key).sha256
         if kept != stored.sha256 or head["ContentLength"] != stored.size:
             raise ArtifactExists(f"other content is stored under {stored.key!r}; keys are written once")
         return True

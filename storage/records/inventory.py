@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Table, select, text, update
 
 from storage.records.database import Database
-from storage.records.rows import State
+from storage.records.rows import Kind, State
 from storage.records.schema import (
     artifacts,
     dataset_files,
@@ -87,10 +87,17 @@ class Inventory:
 
     def _of_tasks(self) -> Iterator[Named]:
         inputs = select(tasks.c.id, tasks.c.spec["data_key"].as_string().label("key")).where(_IS_OPEN)
+        # Never the whole report: small results stand in it.
         results = (
-            select(tasks.c.id, reports.c.report["result"].label("result"))
+            select(
+                tasks.c.id,
+                reports.c.report[("result", "key")].as_string().label("key"),
+                # As a text: PostgreSQL's plain integer ends at 2 GiB.
+                reports.c.report[("result", "size_bytes")].as_string().label("size_bytes"),
+                reports.c.report[("result", "sha256")].as_string().label("sha256"),
+            )
             .join(reports, reports.c.task_id == tasks.c.id)
-            .where(tasks.c.kind == "predict", tasks.c.cleaned_at.is_(None))
+            .where(tasks.c.kind == Kind.PREDICT, tasks.c.cleaned_at.is_(None))
         )
         with self._database.read() as connection:
             for row in connection.execution_options(yield_per=_PAGE).execute(inputs):
@@ -98,9 +105,8 @@ class Inventory:
                     yield Named(f"data of task {row.id}", row.key)
         with self._database.read() as connection:
             for row in connection.execution_options(yield_per=_PAGE).execute(results):
-                if row.result and "key" in row.result:
-                    told = row.result
-                    yield Named(f"result of task {row.id}", told["key"], told["size_bytes"], told["sha256"])
+                if row.key is not None:
+                    yield Named(f"result of task {row.id}", row.key, int(row.size_bytes), row.sha256)
 
     # After a restore
 

@@ -78,6 +78,10 @@ def test_what_can_still_be_asked_for_is_named(records: Records, service: Service
         "sha256": SHA,
     }
     records.tasks.end(attempt, State.FINISHED, phases={}, report={"result": result})
+    small = records.tasks.claim(add(records, service, Kind.PREDICT), "worker", 60)
+    assert small is not None
+    inline = {"name": "predictions", "form": "json", "size_bytes": 2, "content": "[]"}
+    records.tasks.end(small, State.FINISHED, phases={}, report={"result": inline})
     assert set(records.inventory.named()) == {
         Named("version 2 of repository objects:1/iris", "attempts/2/1/a.model", 3, SHA),
         Named(f"here.csv of data set {dataset.id}", f"datasets/{dataset.id}/here", 5, SHA),
