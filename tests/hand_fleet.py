@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,12 @@ class Machine:
 
     def crash(self) -> None:
         """All that runs there is gone at once, as with its power."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        processes = self.processes()
+        # Held first, so that none lives to see another one die.
+        for deed in (psutil.Process.suspend, psutil.Process.kill):
+            for process in processes:
+                with contextlib.suppress(psutil.Error):
+                    deed(process)
         for server in self.services.values():
             server.kill()
         self.services.clear()
@@ -322,10 +326,11 @@ def running_fleet(store: S3Server) -> Iterator[Fleet]:
 
 
 def _end(fleet: Fleet) -> None:
-    """Stop everything in order; nothing may be left running."""
-    for machine in fleet.machines.values():
-        for name in list(machine.services):
-            machine.stop(name)
+    """Stop everything; nothing may be left running."""
+    with ThreadPoolExecutor() as together:
+        for machine in fleet.machines.values():
+            for name in list(machine.services):
+                together.submit(machine.stop, name)
     left = [process for machine in fleet.machines.values() for process in machine.processes()]
     _, alive = psutil.wait_procs(left, timeout=20)
     for process in alive:
