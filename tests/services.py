@@ -169,7 +169,7 @@ def _program(name: str, advice: str) -> Path:
 class RedisServer:
     """A Redis on a unix socket that keeps nothing on disk. `url` stays the same over `restart`.
 
-    configuration : lines of a redis.conf that come on top, such as a port and users. url : how it is reached then.
+    configuration : a redis.conf in place of our options, such as one with a port and users. url : how to reach it.
     """
 
     def __init__(self, folder: Path, configuration: str = "", url: str | None = None) -> None:
@@ -250,7 +250,7 @@ _S3_ID, _S3_SECRET = "modelyard-id", "modelyard-secret"
 
 @dataclass
 class S3Server:
-    """A running S3 server and the credentials it takes. `endpoint_url` stays the same over `restart`."""
+    """A running S3 server and the credentials it takes. `endpoint_url` outlives a `kill` and the `start` after it."""
 
     endpoint_url: str
     access_key_id: str
@@ -434,6 +434,7 @@ class PostgresServer:
         return self._server.pid
 
     def start(self) -> None:
+        """Start it, also after a `kill`, from which it recovers by its log; returns when it answers."""
         # QUIT, not KILL: the server then gives its shared memory back when the tests are killed.
         log = self.folder / "postgres.log"
         self._server = Server(self._command, log, death=signal.SIGQUIT, user=self._user, environment=_PLAIN)
@@ -445,11 +446,6 @@ class PostgresServer:
         self._server.kill()
         psutil.wait_procs(children, timeout=START_S)
 
-    def restart(self) -> None:
-        """Kill it and start it again; it recovers from its log. Returns when it answers."""
-        self.kill()
-        self.start()
-
     def url(self, database: str) -> str:
         """How SQLAlchemy reaches a database as the user postgres."""
         if self._port is None:
@@ -457,7 +453,7 @@ class PostgresServer:
         return f"postgresql+psycopg://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
 
     def stop(self) -> None:
-        self._server.stop(signal.SIGINT)  # "fast": open connections are closed
+        self._server.stop(signal.SIGINT, START_S)  # "fast": open connections are closed
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
