@@ -23,7 +23,7 @@ from settings import Settings
 from storage.records import Records
 from tests.services import free_port, short_folder
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(480)]
 
 ROOT = Path(settings_module.__file__).parent
 FLOWERS = ["5.1,3.5,1.4,0.2", "6.2,3.4,5.4,2.3", "5.9,3.0,4.2,1.5"]
