@@ -8,7 +8,7 @@ ROUNDS ?= 200
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test unit contracts integration e2e chaos lint bench bench-peers format clean
+.PHONY: help demo up test unit contracts integration e2e chaos chaos-fleet lint bench bench-peers format clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -52,9 +52,10 @@ demo: $(VENV)/.installed-run ## train and predict on real data, print what was d
 up: $(VENV)/.installed-run ## run the whole stack in the foreground until Ctrl-C
 	@$(BIN)/modelyard up
 
-test: $(VENV)/.installed-dev ## all tests and a short kill loop
+test: $(VENV)/.installed-dev ## all tests and short kill loops
 	$(PYTEST) -n $(JOBS) --dist loadfile tests/unit tests/contracts tests/integration tests/e2e
 	$(MAKE) --no-print-directory chaos ROUNDS=3
+	$(MAKE) --no-print-directory chaos-fleet ROUNDS=1
 
 unit: $(VENV)/.installed-dev ## tests that need no server, in seconds
 	$(PYTEST) -n $(JOBS) --dist loadfile tests/unit
@@ -70,6 +71,9 @@ e2e: $(VENV)/.installed-dev ## tests that speak HTTP to a running stack
 
 chaos: $(VENV)/.installed-dev ## kill everything at random moments: ROUNDS=200
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+chaos-fleet: $(VENV)/.installed-dev ## the same on PostgreSQL and S3, which are killed too: ROUNDS=200
+	$(BIN)/python -m tests.chaos --records postgresql --objects rclone --rounds $(ROUNDS)
 
 bench: $(VENV)/.installed-dev ## figures, each against the bare library
 	$(BIN)/python -m benchmarks

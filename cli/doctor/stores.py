@@ -23,6 +23,11 @@ _FULL = 0.9
 _SKEW_WARN_S, _SKEW_FAIL_S = 1.0, 5.0
 _CONTENT = b"written by modelyard doctor"
 _WORDS_OF_A_PASSWORD = ("NOAUTH", "WRONGPASS", "Authentication", "AUTH", "password")
+_WORDS_OF_A_ROLE = ("password authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
+_WORDS_OF_A_KEY = (
+    *("AccessDenied", "Forbidden", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    *("Unable to locate credentials", "Partial credentials"),
+)
 
 
 @contextmanager
@@ -126,15 +131,21 @@ def records(settings: Settings) -> Found:
             if found.database.is_sqlite:
                 _check_sqlite(Path(str(found.database.url.database)))
     except RecordsUnavailable as error:
-        is_form = "db upgrade" in str(error)
-        cure = "run: modelyard db upgrade" if is_form else "start the database, or correct MODELYARD_DATABASE_URL"
-        yield fail(f"{shown}: {str(error).partition('; run')[0]}", cure)
+        yield fail(f"{shown}: {str(error).partition('; run')[0]}", _records_cure(str(error)))
     except StorageError as error:
         yield fail(f"{shown}: {error}", "free some space")
     except PermissionError as error:
         yield fail(f"{error.filename} cannot be written", "give it to the user who runs Modelyard (chown)")
     else:
         yield ok(f"{shown} answers and its tables are up to date")
+
+
+def _records_cure(error: str) -> str:
+    if "db upgrade" in error:
+        return "run: modelyard db upgrade"
+    if any(word in error for word in _WORDS_OF_A_ROLE):
+        return "correct user, password and database in MODELYARD_DATABASE_URL; pg_hba.conf must let this machine in"
+    return "start the database, or correct MODELYARD_DATABASE_URL"
 
 
 def _check_sqlite(file: Path) -> None:
@@ -161,7 +172,7 @@ def objects(settings: Settings) -> Found:
         store.delete([key])
         is_gone = not store.exists(key)
     except (StorageError, ValueError) as error:
-        yield fail(f"{shown}: {error}", _objects_cure(settings))
+        yield fail(f"{shown}: {error}", _objects_cure(settings, str(error)))
         return
     if not is_same or not is_gone:
         what = "gives back what was deleted" if is_same else "gives back something else than was written"
@@ -170,12 +181,16 @@ def objects(settings: Settings) -> Found:
         yield ok(f"{shown} writes, reads and deletes")
 
 
-def _objects_cure(settings: Settings) -> str:
-    if settings.objects_url.startswith("s3://"):
+def _objects_cure(settings: Settings, error: str) -> str:
+    if not settings.objects_url.startswith("s3://"):
+        return "give the folder to the user who runs Modelyard, or name another one in MODELYARD_OBJECTS_URL"
+    if "NoSuchBucket" in error:
+        return "create the bucket, or correct MODELYARD_OBJECTS_URL"
+    if any(word in error for word in _WORDS_OF_A_KEY):
         return (
-            "correct MODELYARD_OBJECTS_URL, MODELYARD_S3_ENDPOINT_URL and the credentials (AWS_*), or create the bucket"
+            "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give that key the right to read, write and delete"
         )
-    return "give the folder to the user who runs Modelyard, or name another one in MODELYARD_OBJECTS_URL"
+    return "start the S3 server, or correct MODELYARD_S3_ENDPOINT_URL and MODELYARD_OBJECTS_URL"
 
 
 # Clocks

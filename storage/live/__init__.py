@@ -85,6 +85,18 @@ class Live:
                 pipe.llen(queue)
             return dict(zip(queues, pipe.execute(), strict=True))
 
+    def clear(self) -> None:
+        """Forget everything; with commands that every user may give who may write, as FLUSHDB is not."""
+        with self.server.errors():
+            some: list[str] = []
+            for key in self.server.redis.scan_iter(count=1000):
+                some.append(key)
+                if len(some) == 1000:
+                    self.server.redis.unlink(*some)
+                    some.clear()
+            if some:
+                self.server.redis.unlink(*some)
+
     def close(self) -> None:
         """Give all connections back; drains and replies end by themselves, when they are closed."""
         self.lane.close()

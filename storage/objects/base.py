@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from storage.errors import BadArtifactKey, ChecksumMismatch, StoreUnavailable
 from storage.landing import landing, local_errors
@@ -134,6 +134,16 @@ class Objects(ABC):
             _verify(stored, sha256)
         return stored
 
+    def read_through(self, key: str, sha256: str | None = None) -> Stored:
+        """Read the content of an artifact and keep nothing of it, to learn whether it is whole.
+
+        Raises ArtifactNotFound; ChecksumMismatch when it differs from `sha256`, or from a digest that the store keeps.
+        """
+        check_key(key)
+        stored = self._read(key, _Nowhere(), None)
+        _verify(stored, sha256)
+        return stored
+
     def upload_link(self, key: str, lifetime_s: int) -> str | None:
         """An address that anybody may PUT the content of `key` to for so long, without us; None where there is none.
 
@@ -166,6 +176,13 @@ class Objects(ABC):
             self._delete(found)
             count, before = count + len(found), found
         return count
+
+
+class _Nowhere(io.BytesIO):
+    """A target that keeps nothing, for content of which only the digest matters."""
+
+    def write(self, data: Any, /) -> int:
+        return len(data)
 
 
 def _verify(stored: Stored, sha256: str | None) -> None:

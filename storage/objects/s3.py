@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import itertools
 import os
 import time
@@ -191,7 +190,8 @@ class S3Objects(Objects):
             return False
         kept = _kept_digest(head)
         if kept is None and head["ContentLength"] == stored.size:
-            kept = self._digest(stored.key)  # not our writing, or the server forgot: rclone does when restarted
+            # Not our writing, or the server forgot: rclone does when restarted.
+            kept = self.read_through(stored.key).sha256
         if kept != stored.sha256 or head["ContentLength"] != stored.size:
             raise ArtifactExists(f"other content is stored under {stored.key!r}; keys are written once")
         return True
@@ -243,9 +243,6 @@ class S3Objects(Objects):
                 return None
             raise
         return head
-
-    def _digest(self, key: str) -> str:
-        return self._read(key, _Nowhere(), None).sha256
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._prefix + key}
@@ -303,13 +300,6 @@ def client_of(options: S3Options, *, hasty: bool = False) -> Any:
         region_name=session.region_name or "us-east-1",
         config=config,
     )
-
-
-class _Nowhere(io.BytesIO):
-    """A target that keeps nothing, for content of which only the digest matters."""
-
-    def write(self, data: Any, /) -> int:
-        return len(data)
 
 
 def _kept_digest(answer: dict[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from storage.records.audit import Audit
 from storage.records.database import Database
 from storage.records.datasets import Datasets
 from storage.records.deliveries import Deliveries, Due, WaitingDeliveries
+from storage.records.inventory import Inventory, Named
 from storage.records.queues import Before, Queues, Running, Took
 from storage.records.quotas import QuotaRecords, Use
 from storage.records.rows import (
@@ -76,6 +77,7 @@ __all__ = [
     "Key",
     "Kind",
     "ModelSize",
+    "Named",
     "NewFile",
     "NewNote",
     "NewTask",
@@ -125,6 +127,7 @@ class Records:
         self.uploads = Uploads(database, self.quotas)
         self.webhooks = Webhooks(database)
         self.deliveries = Deliveries(database)
+        self.inventory = Inventory(database)
 
     @classmethod
     def connect(cls, url: str, quotas: Mapping[str, int] | None = None) -> Records:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import DatasetConflict, DatasetFileNotFound, DatasetFull, DatasetNotFound, UploadNotFound
@@ -31,7 +31,11 @@ _COLUMNS = (
     datasets.c.created_at,
     datasets.c.changed_at,
     select(func.count()).where(_HELD).scalar_subquery().label("file_count"),
-    select(func.coalesce(func.sum(files.c.size_bytes), 0)).where(_HELD).scalar_subquery().label("size_bytes"),
+    # PostgreSQL adds whole numbers up to a decimal one, which is no JSON.
+    select(cast(func.coalesce(func.sum(files.c.size_bytes), 0), BigInteger))
+    .where(_HELD)
+    .scalar_subquery()
+    .label("size_bytes"),
 )
 _FILE = (files.c.id, files.c.path, files.c.key, files.c.size_bytes, files.c.sha256, files.c.facts)
 _AT_ONCE = 500

@@ -106,6 +106,7 @@ def test_many_files_come_at_once(records: Records, dataset: Dataset) -> None:
     add(records, dataset, *(new(each.path, "bb") for each in files))
     found = records.datasets.find(dataset.account_id, "iris")
     assert (found.file_count, found.size_bytes) == (1200, 2400)
+    assert type(found.size_bytes) is int, "it goes into JSON"
     page = records.datasets.files(dataset.id, limit=2, after="0009.csv")
     assert [each.path for each in page] == ["0010.csv", "0011.csv"]
 

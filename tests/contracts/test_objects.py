@@ -399,6 +399,9 @@ def test_content_that_is_not_that_of_the_record_is_never_delivered(store: Store,
         store.objects.get_file("a", tmp_path / "target", wrong)
     with pytest.raises(ChecksumMismatch, match=wrong):
         store.objects.get_bytes("a", sha256=wrong)
+    with pytest.raises(ChecksumMismatch, match=wrong):
+        store.objects.read_through("a", wrong)
+    assert store.objects.read_through("a") == store.objects.put_bytes("a", b"hello")
     assert (tmp_path / "target").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir() if is_partial_name(path.name)] == []
 

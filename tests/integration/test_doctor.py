@@ -22,7 +22,7 @@ from cli.doctor.findings import Found
 from settings import Settings
 from storage.live import Heartbeat, Live
 from storage.records import Kind, Records
-from tests.services import RedisServer, S3Server, free_port
+from tests.services import RedisServer, S3Server, free_port, running_postgres
 
 pytestmark = pytest.mark.servers
 
@@ -151,7 +151,7 @@ def test_bucket_is_written_read_and_emptied_and_a_missing_one_is_told(
     for name, value in moto_server.environment().items():
         monkeypatch.setenv(name, value)
     place = {"MODELYARD_OBJECTS_URL": "s3://doctored/all", "MODELYARD_S3_ENDPOINT_URL": moto_server.endpoint_url}
-    assert "create the bucket" in of(ask(**place), "objects", "fail")
+    assert "| create the bucket" in of(ask(**place), "objects", "fail")
     client = boto3.client("s3", endpoint_url=moto_server.endpoint_url)
     try:
         client.create_bucket(Bucket="doctored")
@@ -162,6 +162,26 @@ def test_bucket_is_written_read_and_emptied_and_a_missing_one_is_told(
         client.close()
     place["MODELYARD_S3_ENDPOINT_URL"] = f"http://127.0.0.1:{free_port()}"
     assert "MODELYARD_S3_ENDPOINT_URL" in of(ask(**place), "objects", "fail")
+
+
+def test_key_that_the_store_does_not_take_is_told(ask: Ask, rclone_server: S3Server, monkeypatch: pytest.MonkeyPatch):
+    place = {"MODELYARD_OBJECTS_URL": "s3://doctored/all", "MODELYARD_S3_ENDPOINT_URL": rclone_server.endpoint_url}
+    for wrong in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        for name, value in {**rclone_server.environment(), wrong: "not-this-one"}.items():
+            monkeypatch.setenv(name, value)
+        findings = ask(**place)
+        assert "| correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in of(findings, "objects", "fail")
+        assert rclone_server.secret_access_key not in json.dumps(findings)
+
+
+def test_password_that_postgresql_does_not_take_is_told(ask: Ask):
+    with running_postgres(port=free_port(), password="right") as server:
+        url = server.url("postgres")
+        assert "run: modelyard db upgrade" in of(ask(MODELYARD_DATABASE_URL=url), "records", "fail")
+        for wrong in (url.replace(":right@", ":my-guess@"), url.replace("/postgres", "/none")):
+            findings = ask(MODELYARD_DATABASE_URL=wrong)
+            assert "| correct user, password and database" in of(findings, "records", "fail")
+            assert "my-guess" not in json.dumps(findings)
 
 
 def test_queues_without_workers_are_told(own_redis: RedisServer, records: Records, tmp_path: Path):
