@@ -52,6 +52,15 @@ def _login(value: str) -> str:
     return value
 
 
+def _word(*allowed: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.strip().lower() not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return value.strip().lower()
+
+    return read
+
+
 def _hosts(value: str) -> tuple[str, ...]:
     names = _names(value)
     for name in names:
@@ -233,6 +242,12 @@ class Settings:
         "Seconds that a host to which a prediction is sent (`output.network`) has to take it and answer.",
         _seconds(0.1),
         30.0,
+    )
+    log_format: str = _setting(
+        "MODELYARD_LOG_FORMAT",
+        "How processes write their logs: text, for people, or json, one object a line, for what gathers them.",
+        _word("text", "json"),
+        "text",
     )
     service_start_list: Path | None = _setting(
         "MODELYARD_SERVICE_START_LIST",

@@ -15,9 +15,11 @@ from api.blueprints import datasets, docs, health, info, metrics, predict, servi
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
-from api.parts import Parts, Sender, parts
+from api.parts import Parts, Sender, parts, trace_carried
 from api.refusals import Refusal
 from api.waiting import Slots
+from logs import context
+from logs.context import trace_ids
 from ml.errors import MlError
 from settings import Settings
 from storage.data_roots import DataRoots
@@ -26,7 +28,7 @@ from storage.live import Live
 from storage.objects.base import Objects
 from storage.records import Records
 from workers.queue import Queue
-from workers.tracing import RequestSpan, traces
+from workers.tracing import RequestSpan, carried_by, traces
 
 _OPEN = health.OPEN | docs.OPEN
 _log = logging.getLogger(__name__)
@@ -81,12 +83,20 @@ def create_app(
 
 def _begin() -> Response | None:
     g.began = time.perf_counter()
+    headers = cast(Headers, request.headers)
     found = traces()
     if found is not None:
-        g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
+        g.span = found.request(f"{request.method} {_route()}", headers)
+    else:
+        g.carried = carried_by(headers)
+    context.clear()  # the thread had another request before
+    context.note(**trace_ids(trace_carried()))
+    if request.blueprint == "services":
+        context.note(service=(request.view_args or {}).get("name"))
     told = preflight(parts().cors)
     if told is None and request.endpoint not in _OPEN:
-        g.account = parts().access.account_of(cast(Headers, request.headers))
+        g.account = parts().access.account_of(headers)
+        context.note(account=g.account.name)
     return told
 
 
@@ -103,10 +113,12 @@ def _finish(response: Response) -> Response:
         response.status_code,
         time.perf_counter() - g.get("began", time.perf_counter()),
         "-" if who is None else who.name,
+        {name: value for name, value in context.ids().items() if name != "account"},
     )
     span: RequestSpan | None = g.get("span")
     if span is not None:
         span.end(request.method, _route(), response.status_code)
+    context.clear()
     return response
 
 

@@ -22,6 +22,7 @@ from cli.remote.predict import predict
 from cli.remote.services import services
 from cli.remote.tasks import tasks
 from cli.remote.train import train
+from logs.lines import ROLE
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def api() -> None:
         argv = api_argv(settings)
     except (OpenDoor, StackError, StorageError) as error:
         raise click.ClickException(str(error)) from None
-    _become(argv, settings.to_env())
+    _become(argv, {**settings.to_env(), ROLE: "api"})
 
 
 @main.command()

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from celery import Celery, bootsteps, signals
 from celery.worker import state as worker_state
 
+from logs.setting_up import set_up
 from settings import Settings
 from storage.errors import StorageError
 from storage.live import Heartbeat
@@ -56,7 +57,6 @@ app.conf.update(
     worker_soft_shutdown_timeout=settings.shutdown_s + settings.kill_grace_s + 10,
     worker_proc_alive_timeout=60,
     worker_send_task_events=True,
-    worker_hijack_root_logger=True,
     worker_redirect_stdouts=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
@@ -195,6 +195,12 @@ class Once:
 
 _once: Once | None = None
 _pulse: Pulse | None = None
+
+
+@signals.setup_logging.connect
+def _log_in_our_form(loglevel: int = logging.INFO, **_: Any) -> None:
+    # Whoever answers this signal takes logging over, in the main process and in those of its pool.
+    set_up(loglevel)
 
 
 @signals.celeryd_after_setup.connect

@@ -17,7 +17,7 @@ import settings
 
 ROOT = Path(settings.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"api", "workers", "ml", "storage", "cli", "deploy", "settings"}
+OURS = {"api", "workers", "ml", "storage", "cli", "deploy", "logs", "settings"}
 
 
 def wanted(*extras: str) -> dict[str, Requirement]:
