@@ -77,8 +77,14 @@ class TextLines(logging.Formatter):
 def brief(known: Mapping[str, Any]) -> str:
     """Ids as a line of text tells them: ` [service=iris task=17 attempt=2]`; empty when there are none."""
     told = [(_BRIEF.get(name, name), value) for name, value in known.items()]
-    words = " ".join(f"{name}={value}" for name, value in told if name is not None)
+    words = " ".join(f"{name}={_shown(value)}" for name, value in told if name is not None)
     return f" [{words}]" if words else ""
+
+
+def _shown(value: Any) -> str:
+    """A value that clients choose, on one line whatever it holds."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 class JsonLines(OrjsonFormatter):

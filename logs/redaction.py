@@ -39,7 +39,7 @@ _PATTERNS = [
         (r"\b((?:https?|s3)://[^\s'\"<>?#]+)\?[^\s'\"<>]*", rf"\1?{GONE}"),
         # Headers, as themselves and in what Python or JSON prints of them.
         (
-            r"\b((?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(['\"]?\s*[:=,]\s*b?['\"]?)"
+            r"\b((?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(['\"]?\s*[:=,]\s*(?:b?['\"])?)"
             r"(?:(?:basic|bearer|digest|token|aws4-hmac-sha256)\s+)?[^\s'\",]+",
             rf"\1\2{GONE}",
         ),
