@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, request
 
 from api.errors import PHRASES, code_of, status_of
+from logs.redaction import redacted
 from ml.json_text import finite
 
 Json = dict[str, Any]
@@ -67,7 +68,11 @@ def with_warnings(head: Json, warnings: Iterable[Mapping[str, str]]) -> Json:
 
 
 def failure(kind: str, message: str, section: str | None = None, head: Json | None = None) -> Response:
-    """The answer to a request that failed, in the form of the path it came to."""
+    """The answer to a request that failed, in the form of the path it came to.
+
+    message : repeats what was sent, maybe; the credentials in it are left out.
+    """
+    message = redacted(message)
     if speaks_deepdetect(request.path):
         answer: Json = {"status": status_of(kind, message, section)}
         if head is not None:

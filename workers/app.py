@@ -11,13 +11,17 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
 from celery import Celery, bootsteps, signals
 from celery.worker import state as worker_state
+from celery.worker.control import Panel
 
+from logs.redaction import redacted_value
 from logs.setting_up import set_up
 from settings import Settings
 from storage.errors import StorageError
@@ -79,6 +83,20 @@ def _is_no_sweep(record: logging.LogRecord) -> bool:
 # Two lines for each sweep, every two seconds, would bury all others; what a sweep did is logged by itself.
 for _name in ("celery.worker.strategy", "celery.app.trace"):
     logging.getLogger(_name).addFilter(_is_no_sweep)
+
+
+def _told_without_secrets(command: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(command)
+    def told(*args: Any, **named: Any) -> Any:
+        return redacted_value(command(*args, **named))
+
+    return told
+
+
+# What a worker tells of itself is shown by Flower. Celery hides the password of most brokers' addresses, but not that
+# of one behind a socket.
+for _name in ("conf", "dump_conf", "stats", "report"):
+    Panel.data[_name] = _told_without_secrets(Panel.data[_name])
 
 
 class SweepClock(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types

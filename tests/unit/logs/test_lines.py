@@ -154,10 +154,10 @@ def test_what_is_no_trace_has_no_ids(carried: str | None):
     assert trace_ids(carried) == {}
 
 
-def test_access_line_is_an_object_without_secrets(undisturbed: None, monkeypatch: pytest.MonkeyPatch):
+def test_access_line_is_an_object_without_secrets(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(FORMAT, "json")
     monkeypatch.setenv(ROLE, "api")
-    logging.getLogger("api.access").setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, logger="api.access")
     stream = io.StringIO()
     log = AccessLog(stream)
     monkeypatch.setattr(log, "_start", lambda: None)
