@@ -68,17 +68,13 @@ def with_warnings(head: Json, warnings: Iterable[Mapping[str, str]]) -> Json:
 
 
 def failure(kind: str, message: str, section: str | None = None, head: Json | None = None) -> Response:
-    """The answer to a request that failed, in the form of the path it came to.
-
-    message : repeats what was sent, maybe; the credentials in it are left out.
-    """
-    message = redacted(message)
+    """The answer to a request that failed, in the form of the path it came to."""
     if speaks_deepdetect(request.path):
         answer: Json = {"status": status_of(kind, message, section)}
         if head is not None:
             answer["head"] = head
     else:
-        answer = {"error": {"kind": kind, "message": message}}
+        answer = {"error": {"kind": kind, "message": redacted(message)}}
     code = code_of(kind, section)
     response = plain(answer, code.http)
     if code.retry_after_s is not None:

@@ -203,7 +203,28 @@ def worker(queues: str, name: str | None, once_s: float | None) -> None:
         environment = worker_environment(settings, wanted, once_s)
     except BadQueues as error:
         raise click.BadParameter(str(error), param_hint="--queues") from None
+    _check_form(settings)
     _become(argv, environment)
+
+
+def _check_form(settings: Settings) -> None:
+    """End the command where the records are of a form that this program cannot use. A worker can wait for others that
+    are away, or not made yet.
+    """
+    from storage.errors import RecordsForm, RecordsUnavailable
+    from storage.records import Records
+
+    records = None
+    try:
+        records = Records.connect(settings.database_url)
+        records.check()
+    except RecordsForm as error:
+        raise click.ClickException(str(error)) from None
+    except RecordsUnavailable:
+        pass
+    finally:
+        if records is not None:
+            records.close()
 
 
 @main.command()

@@ -130,6 +130,10 @@ class RecordsUnavailable(StorageError):
     kind = "records_unavailable"
 
 
+class RecordsForm(RecordsUnavailable):
+    """The tables are not of a form that this program can use."""
+
+
 class LiveUnavailable(StorageError):
     """Redis does not answer."""
 

@@ -260,10 +260,10 @@ def _ids(text: str) -> tuple[int, ...]:
 def _choice(kinds: type[E], name: str, value: str | None) -> E | None:
     if value is None:
         return None
-    try:
-        return kinds(value)
-    except ValueError:
-        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}") from None
+    found = next((kind for kind in kinds if kind == value), None)
+    if found is None:
+        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}")
+    return found
 
 
 def limit_of(value: str | None) -> int:

@@ -27,7 +27,18 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import IdempotencyConflict, JobNotFound, ServiceNotFound, Superseded, TaskNotFound
 from storage.records.database import Database
-from storage.records.rows import MOVES, Attempt, AttemptRow, Json, Kind, NewTask, NewVersion, State, Task
+from storage.records.rows import (
+    MOVES,
+    SPEC_VERSION,
+    Attempt,
+    AttemptRow,
+    Json,
+    Kind,
+    NewTask,
+    NewVersion,
+    State,
+    Task,
+)
 from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
 
 _COLUMNS = (
@@ -138,6 +149,11 @@ _IS_FIRST_OF_REPOSITORY = ~exists(
         text("earlier.state IN ('queued', 'running')"),
     )
 )
+
+
+_IS_KNOWN = tasks.c.kind.in_([str(kind) for kind in Kind])
+# A specification says what it needs where a worker of before would do something else than what was asked.
+_IS_UNDERSTOOD = and_(_IS_KNOWN, func.coalesce(tasks.c.spec["needs"].as_integer(), 1) <= SPEC_VERSION)
 
 
 class Tasks:
@@ -363,7 +379,8 @@ class Tasks:
         """Become the one that works on a task, or None when another holds it, it must wait, or it is over.
 
         Allowed from `queued`, and from `running` when the lease ran out; the attempt number goes up by one.
-        Of the tasks of one repository the oldest open one goes first, and only one runs.
+        Of the tasks of one repository the oldest open one goes first, and only one runs. What a later version of this
+        program accepted, and this one does not understand, stays queued for a worker that does.
         """
         ran_out = and_(tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
         try:
@@ -375,6 +392,7 @@ class Tasks:
                         or_(tasks.c.state == State.QUEUED, ran_out),
                         tasks.c.cancel_requested_at.is_(None),
                         _IS_FIRST_OF_REPOSITORY,
+                        _IS_UNDERSTOOD,
                     )
                     .values(
                         state=State.RUNNING,
@@ -704,8 +722,11 @@ class Tasks:
         return [_task(row) for row in rows]
 
     def waiting(self, unsent_for_s: float) -> list[Waiting]:
-        """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`."""
-        startable = and_(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+        """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`.
+
+        Those of a kind that this program does not know are for a later one to send.
+        """
+        startable = and_(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_KNOWN, _IS_FIRST_OF_REPOSITORY)
         found = []
         with self._database.read() as connection:
             for queue, count in connection.execute(
