@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from celery import Celery, bootsteps, signals
+from celery.apps import worker as apps_worker
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
 
+from logs.lines import ROLE, formatter
 from logs.redaction import redacted_value
 from logs.setting_up import set_up
 from settings import Settings
@@ -42,6 +44,9 @@ _DEAF_S = 20.0
 _ONCE_LOOK_S, _ONCE_SETTLES_S = 0.2, 3.0
 _log = logging.getLogger(__name__)
 
+if os.environ.get(ROLE):
+    # This is a process of ours: what Celery says before it asks how to log is in our form too.
+    set_up()
 settings = Settings.from_env(os.environ)
 app = Celery("modelyard", broker=settings.broker_url, include=["workers.tasks"])
 app.conf.update(
@@ -213,6 +218,15 @@ class Once:
 
 _once: Once | None = None
 _pulse: Pulse | None = None
+
+
+def _say(text: str, stream: Any = None) -> None:
+    """What Celery says from within its signal handlers, as a line of ours: where a logger could wait for itself."""
+    record = logging.makeLogRecord({"name": "celery.apps.worker", "levelname": "INFO", "msg": text.strip()})
+    os.write(2, formatter().format(record).encode() + b"\n")
+
+
+apps_worker.safe_say = _say
 
 
 @signals.setup_logging.connect
