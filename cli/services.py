@@ -218,7 +218,7 @@ def flower_argv(settings: Settings, address: str = "127.0.0.1") -> list[str]:
     where every user of the machine could read it, but in its environment.
     """
     return [
-        *(sys.executable, "-m", "celery", "-A", "workers.app", "flower"),
+        *(sys.executable, "-m", "workers.flower"),
         *(f"--address={address}", f"--port={settings.flower_port}", "--read_only", "--max_tasks=5000"),
     ]
 

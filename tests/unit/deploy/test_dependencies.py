@@ -56,7 +56,8 @@ def imported(package: str) -> set[str]:
     [
         ("api", ("api",)),
         # Traces are sent only where somebody installed what sends them.
-        ("workers", ("worker", "traces")),
+        # Flower has a program of its own.
+        ("workers", ("worker", "traces", "flower")),
         ("ml", ("worker", "xgboost", "torch")),
         ("storage", ("s3", "postgres")),
         ("cli", ("api",)),
