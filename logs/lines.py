@@ -125,6 +125,6 @@ def role() -> str:
     return os.environ.get(ROLE) or "modelyard"
 
 
-def formatter() -> logging.Formatter:
-    """What makes lines in this process, as its environment says."""
-    return JsonLines(role()) if is_json() else TextLines()
+def formatter(does: str = "") -> logging.Formatter:
+    """What makes lines in this process, as its environment says. does : its role, when the environment has none."""
+    return JsonLines(does or role()) if is_json() else TextLines()

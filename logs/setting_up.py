@@ -15,14 +15,15 @@ from logs.redaction import learn_environment
 _log = logging.getLogger("uncaught")
 
 
-def set_up(level: int = logging.INFO) -> None:
+def set_up(level: int = logging.INFO, role: str = "") -> None:
     """Have every logger of this process write to standard error; what was set up before is replaced.
 
     Warnings and errors that nobody caught, in any thread, become lines as well.
+    role : what this process does; empty for what its environment says.
     """
     learn_environment(os.environ)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter())
+    handler.setFormatter(formatter(role))
     handler.addFilter(Passing())
     root = logging.getLogger()
     for before in list(root.handlers):

@@ -246,6 +246,8 @@ def _prepare_stop_marker(sender: str, instance: Any, **_: Any) -> None:
     marker = markers / str(os.getpid())
     marker.unlink(missing_ok=True)
     os.environ[STOP_MARKER] = str(marker)
+    # With it the pool's processes log in a form of their own before they ask which.
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)
 
 
 @signals.worker_ready.connect
