@@ -52,6 +52,15 @@ def _login(value: str) -> str:
     return value
 
 
+def _word(*allowed: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.strip().lower() not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return value.strip().lower()
+
+    return read
+
+
 def _hosts(value: str) -> tuple[str, ...]:
     names = _names(value)
     for name in names:
@@ -265,6 +274,12 @@ class Settings:
         "Seconds that what was sent to webhooks can be looked up and sent again.",
         _seconds(0.0),
         7 * 86400.0,
+    )
+    log_format: str = _setting(
+        "MODELYARD_LOG_FORMAT",
+        "How processes write their logs: text, for people, or json, one object a line, for what gathers them.",
+        _word("text", "json"),
+        "text",
     )
     service_start_list: Path | None = _setting(
         "MODELYARD_SERVICE_START_LIST",

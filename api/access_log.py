@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 import time
@@ -11,6 +12,12 @@ from collections import deque
 from contextlib import suppress
 from functools import lru_cache
 from typing import TextIO
+
+import orjson
+
+from logs.context import Ids
+from logs.lines import brief, is_json, moment, role
+from logs.redaction import redacted
 
 _EVERY_S = 0.1
 _log = logging.getLogger("api.access")
@@ -24,21 +31,52 @@ class AccessLog:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._is_json, self._role, self._pid = is_json(), role(), os.getpid()
         self._lines: deque[str] = deque()
         self._starting = threading.Lock()
         self._writer: threading.Thread | None = None
 
-    def note(self, method: str, target: str, status: int, seconds: float, account: str) -> None:
-        """Note a request. target : path and query as they were sent, escaped. account : its name, or "-"."""
+    def note(
+        self, method: str, target: str, status: int, seconds: float, account: str, about: Ids | None = None
+    ) -> None:
+        """Note a request.
+
+        target : path and query as they were sent, escaped. account : its name, or "-". about : what else is known.
+        """
         if not _log.isEnabledFor(logging.INFO):
             return
+        if "?" in target or "@" in target or "=" in target:
+            target = redacted(target)
         now = time.time()
-        when, milliseconds = _clock(int(now)), int(now % 1 * 1000)
-        self._lines.append(
-            f"{when},{milliseconds:03d} INFO api.access {method} {target} {status} {seconds * 1000:.1f} ms {account}\n"
-        )
+        took = f"{seconds * 1000:.1f}"
+        if self._is_json:
+            self._lines.append(self._json(now, method, target, status, took, account, about))
+        else:
+            when, milliseconds = _clock(int(now)), int(now % 1 * 1000)
+            ids = brief(about) if about else ""
+            self._lines.append(
+                f"{when},{milliseconds:03d} INFO api.access{ids} {method} {target} {status} {took} ms {account}\n"
+            )
         if self._writer is None:
             self._start()
+
+    def _json(
+        self, now: float, method: str, target: str, status: int, took: str, account: str, about: Ids | None
+    ) -> str:
+        line = {
+            "time": moment(now),
+            "level": "INFO",
+            "logger": "api.access",
+            "message": f"{method} {target} {status}",
+            "pid": self._pid,
+            "role": self._role,
+            "account": account,
+            "method": method,
+            "path": target,
+            "status": status,
+            "ms": float(took),
+        }
+        return orjson.dumps({**line, **about} if about else line, default=str).decode() + "\n"
 
     def flush(self) -> None:
         """Write what was noted so far."""

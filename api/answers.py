@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, request
 
 from api.errors import PHRASES, code_of, status_of
+from logs.redaction import redacted
 from ml.json_text import finite
 
 Json = dict[str, Any]
@@ -73,7 +74,7 @@ def failure(kind: str, message: str, section: str | None = None, head: Json | No
         if head is not None:
             answer["head"] = head
     else:
-        answer = {"error": {"kind": kind, "message": message}}
+        answer = {"error": {"kind": kind, "message": redacted(message)}}
     code = code_of(kind, section)
     response = plain(answer, code.http)
     if code.retry_after_s is not None:

@@ -18,9 +18,11 @@ from api.blueprints import accounts, datasets, docs, health, info, metrics, pred
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
-from api.parts import Parts, Sender, parts
+from api.parts import Parts, Sender, parts, trace_carried
 from api.refusals import ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
 from api.waiting import Slots
+from logs import context
+from logs.context import trace_ids
 from ml.errors import MlError
 from settings import Settings
 from storage.data_roots import DataRoots
@@ -29,7 +31,7 @@ from storage.live import Live
 from storage.objects.base import Objects
 from storage.records import Records, Role
 from workers.queue import Queue
-from workers.tracing import RequestSpan, traces
+from workers.tracing import RequestSpan, carried_by, traces
 
 _OPEN = health.OPEN | docs.OPEN
 _AUDITED = (KeyNeeded, RoleNeeded, ForeignOrigin)
@@ -86,9 +88,16 @@ def create_app(
 
 def _begin() -> Response | None:
     g.began = time.perf_counter()
+    headers = cast(Headers, request.headers)
     found = traces()
     if found is not None:
-        g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
+        g.span = found.request(f"{request.method} {_route()}", headers)
+    else:
+        g.carried = carried_by(headers)
+    context.clear()  # the thread had another request before
+    context.note(**trace_ids(trace_carried()))
+    if request.blueprint == "services":
+        context.note(service=(request.view_args or {}).get("name"))
     told = preflight(parts().cors)
     if told is None and request.endpoint not in _OPEN:
         _admit()
@@ -98,6 +107,7 @@ def _begin() -> Response | None:
 def _admit() -> None:
     """Find out who calls. Raises KeyNeeded, ForeignOrigin, TooManyRequests, RoleNeeded."""
     g.account = caller = parts().access.account_of(cast(Headers, request.headers))
+    context.note(account=caller.name)
     most = caller.quotas.requests_per_minute
     if most:
         g.left = left = parts().allowances.take(caller.id, most)
@@ -124,10 +134,12 @@ def _finish(response: Response) -> Response:
         response.status_code,
         time.perf_counter() - g.get("began", time.perf_counter()),
         "-" if who is None else who.name,
+        {name: value for name, value in context.ids().items() if name != "account"},
     )
     span: RequestSpan | None = g.get("span")
     if span is not None:
         span.end(request.method, _route(), response.status_code)
+    context.clear()
     return response
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from logs.redaction import redacted
+
 Json = dict[str, Any]
 
 
@@ -161,8 +163,10 @@ def code_of(kind: str, section: str | None = None) -> Code:
 def status_of(kind: str, message: str, section: str | None = None) -> Json:
     """DeepDetect's `status` object of an error: raised here, told by a worker, or kept with a failed task.
 
-    `message` is a member of ours: it holds the text where DeepDetect has fixed words or none.
+    `message` is a member of ours: it holds the text where DeepDetect has fixed words or none. What was sent may be
+    repeated in it, but no credentials.
     """
+    message = redacted(message)
     code = code_of(kind, section)
     status: Json = {"code": code.http, "msg": PHRASES[code.http]}
     if kind == "route_not_found":

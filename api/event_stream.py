@@ -13,7 +13,8 @@ from storage.live.series import STEP_SERIES
 
 CONTENT_TYPE = "text/event-stream"
 _AGAIN_MS = 2000
-_PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,12})(-end)?", re.ASCII)
+# The lines were not counted once, and need not be named.
+_PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,12})(?:-([0-9]{1,12}))?(-end)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,17 @@ class Place:
 
     Attempts of a task measure at the same iterations, and one that goes on begins with the measures before its
     checkpoint: so the number of measures says what comes next, whichever attempt told them. The attempt is for people.
+    Log lines are numbered through all attempts; `lines` is the number of the last one.
     """
 
     attempt: int = 0
     measures: int = 0
     is_end: bool = False
+    lines: int = 0
 
     def __str__(self) -> str:
-        return f"{self.attempt}-{self.measures}{'-end' if self.is_end else ''}"
+        lines = f"-{self.lines}" if self.lines else ""
+        return f"{self.attempt}-{self.measures}{lines}{'-end' if self.is_end else ''}"
 
 
 def read_place(text: str | None) -> Place | None:
@@ -39,15 +43,20 @@ def read_place(text: str | None) -> Place | None:
     found = _PLACE.fullmatch(text)
     if found is None:
         raise BadHeader(
-            f"Last-Event-ID is {text[:40]!r}; send the id of the last event that came, as in 1-25, or leave it out"
+            f"Last-Event-ID is {text[:40]!r}; send the id of the last event that came, as in 1-25-7, or leave it out"
         )
-    return Place(int(found[1]), int(found[2]), found[3] is not None)
+    return Place(int(found[1]), int(found[2]), found[4] is not None, int(found[3] or 0))
 
 
 def event(name: str, data: Any, place: Place | None = None) -> bytes:
     """One event; with a place, a client that comes again names it."""
-    told = b"" if place is None else b"id: %s\n" % str(place).encode()
-    return b"%sevent: %s\ndata: %s\n\n" % (told, name.encode(), dump(data))
+    made = b"event: %s\ndata: %s\n\n" % (name.encode(), dump(data))
+    return made if place is None else at(place, made)
+
+
+def at(place: Place, made: bytes) -> bytes:
+    """An event that was made without a place, with the one that a client has reached with it."""
+    return b"id: %s\n%s" % (str(place).encode(), made)
 
 
 def opening(place: Place) -> bytes:

@@ -10,23 +10,28 @@ import asyncio
 import logging
 import resource
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
 from api.access import Headers
 from api.answers import Json
-from api.event_stream import Place, comment, event, opening, points_of
+from api.event_stream import Place, at, comment, event, opening, points_of
 from api.facts import current, facts_of, written
 from api.jobs import note_ends
 from api.parts import Parts
 from api.refusals import Refusal, TooManyStreams
+from api.schemas.task import dropped_lines, log_line
 from api.unread import Ports, ports_of, unread_bytes
 from storage.errors import LiveUnavailable, StorageError
+from storage.live import LogLine
+from storage.live.task_logs import KEPT
 from storage.records import State, Task
 
 EVENTS = "modelyard.events"
@@ -66,6 +71,7 @@ class _Stream:
     ports: Ports | None
     over: asyncio.Future[None]
     measures: int
+    lines: int
     checked_at: float
     sent_at: float
     facts: bytes = b""
@@ -83,6 +89,16 @@ class _Stream:
             self.over.set_result(None)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A log line as the event that tells it. measures : of its attempt, those that were told before it."""
+
+    number: int
+    attempt: int
+    measures: int
+    made: bytes
+
+
 @dataclass(eq=False)
 class _Watched:
     """What is known of a task, as the events that tell it."""
@@ -94,6 +110,7 @@ class _Watched:
     told: Json | None = None
     told_at: float = float("-inf")
     measures: list[bytes] = field(default_factory=list)
+    lines: deque[_Line] = field(default_factory=lambda: deque(maxlen=KEPT))
     facts: bytes = b""
     warnings: bytes = b""
     progress: bytes = b""
@@ -106,6 +123,18 @@ class _Watched:
     @property
     def is_running(self) -> bool:
         return self.task is not None and self.task.state is State.RUNNING
+
+    @property
+    def last_line(self) -> int:
+        return self.lines[-1].number if self.lines else 0
+
+    def lines_after(self, number: int) -> Iterator[_Line]:
+        """Those that a stream was not told, oldest first."""
+        if number >= self.last_line:
+            return iter(())
+        # Most streams have read all but the newest.
+        position = next((at for at in range(len(self.lines) - 1, -1, -1) if self.lines[at].number <= number), -1)
+        return islice(self.lines, position + 1, None)
 
     def is_due(self, now: float) -> bool:
         """Whether the records must be asked."""
@@ -165,7 +194,7 @@ class Events:
         last = watch.last or Place()
         over = asyncio.get_running_loop().create_future()
         ports = ports_of(scope.server, scope.client)
-        stream = _Stream(watch, scope.headers, transport, ports, over, last.measures, now, now)
+        stream = _Stream(watch, scope.headers, transport, ports, over, last.measures, last.lines, now, now)
         gone.add_done_callback(lambda _: stream.end())
         watched = self._watched.setdefault(watch.task_id, _Watched(watch.task_id))
         watched.streams.add(stream)
@@ -223,6 +252,7 @@ class Events:
             news = self._parts.live.progress.news(
                 {each.task_id: (each.attempt, len(each.measures)) for each in watched}
             )
+            lines = self._parts.live.logs.of([(each.task_id, each.last_line) for each in watched])
         except LiveUnavailable:
             self._is_redis_away = True
             return
@@ -230,6 +260,7 @@ class Events:
         for each in watched:
             progress, points = news[each.task_id]
             _add(each, points)
+            _add_lines(each, *lines[each.task_id])
             if progress != each.told:
                 each.told, each.told_at = progress, now
                 if each.task is not None and current(each.task, progress) is not None:
@@ -274,9 +305,13 @@ class Events:
                 points = self._parts.live.progress.history(task.id, task.attempt)
         watched.task = task
         _add(watched, points[len(watched.measures) :])
+        with suppress(LiveUnavailable):
+            _add_lines(watched, *self._parts.live.logs.since(task.id, watched.last_line))
         more = [each for each in (report or {}).get("warnings") or [] if each not in task.warnings]
         facts = {**facts, "warnings": [*task.warnings, *more], "measure": (report or {}).get("measure")}
-        return _warnings(more) + event("end", facts, Place(task.attempt, len(watched.measures), is_end=True))
+        return _warnings(more) + event(
+            "end", facts, Place(task.attempt, len(watched.measures), True, watched.last_line)
+        )
 
     def _look_for_readers(self, held: list[_Stream], now: float) -> None:
         """Go on with clients that have read all they were sent, and give up those that read nothing."""
@@ -323,24 +358,57 @@ class Events:
             stream.is_away_told = self._is_redis_away
             yield _REDIS_AWAY if self._is_redis_away else b""
         size = 0
-        while stream.measures < len(watched.measures) and size < _UNREAD_BYTES:
-            measure = watched.measures[stream.measures]
-            stream.measures += 1
-            size += len(measure)
-            yield measure
+        for told in self._measures_and_lines(stream, watched):
+            size += len(told)
+            yield told
+            if size >= _UNREAD_BYTES:
+                return
         if watched.end is None:
             if stream.progress != watched.progress:
                 stream.progress = watched.progress
                 yield watched.progress
-        elif stream.measures >= len(watched.measures):
+        else:
             stream.last_words = watched.end
             yield watched.end
+
+    def _measures_and_lines(self, stream: _Stream, watched: _Watched) -> Iterator[bytes]:
+        """What a stream was not told of both, each line after the measures that were told before it."""
+        for line in watched.lines_after(stream.lines):
+            # Lines of earlier attempts come first: this one may have begun with fewer measures than they had.
+            while line.attempt == watched.attempt and stream.measures < min(line.measures, len(watched.measures)):
+                yield self._measure(stream, watched)
+            if line.attempt == watched.attempt and line.measures > len(watched.measures) and watched.end is None:
+                break  # it was written while this was read; the measures come with the next look
+            if dropped := line.number - stream.lines - 1:
+                stream.lines = line.number - 1
+                yield event("log", dropped_lines(dropped))
+            stream.lines = line.number
+            yield at(Place(watched.attempt, stream.measures, lines=stream.lines), line.made)
+        while stream.measures < len(watched.measures):
+            yield self._measure(stream, watched)
+
+    @staticmethod
+    def _measure(stream: _Stream, watched: _Watched) -> bytes:
+        made = watched.measures[stream.measures]
+        stream.measures += 1
+        return at(Place(watched.attempt, stream.measures, lines=stream.lines), made)
 
 
 def _add(watched: _Watched, points: Iterable[Json]) -> None:
     for point in points:
-        place = Place(watched.attempt, len(watched.measures) + 1)
-        watched.measures.append(event("measure", point, place))
+        watched.measures.append(event("measure", point))
+
+
+def _add_lines(watched: _Watched, lines: Iterable[LogLine], newest: int) -> None:
+    """New lines of a task, and the number of the newest one; a smaller one than was known says that Redis lost all."""
+    if newest < watched.last_line:
+        watched.lines.clear()
+        for stream in watched.streams:
+            stream.lines = 0
+        return
+    watched.lines.extend(
+        _Line(each.number, each.attempt, each.measures, event("log", log_line(each))) for each in lines
+    )
 
 
 def _warnings(warnings: Iterable[Json]) -> bytes:

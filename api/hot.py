@@ -33,6 +33,7 @@ from api.parts import Parts
 from api.predicting import Question
 from api.refusals import Refusal, TooManyRequests
 from api.schemas.reading import fold
+from logs.context import Ids, trace_ids
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LOST, Request, Sent, Spread
 from storage.live.lane import WAKE_UP_S
@@ -41,7 +42,7 @@ from storage.records import Account, Role
 from storage.remote_address import REMOTE
 from workers.asked import Answer, Asked
 from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
-from workers.tracing import RequestSpan, traces
+from workers.tracing import RequestSpan, carried_by, traces
 
 _FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
 _WAITING_MOST = 4096
@@ -126,11 +127,13 @@ class Hot:
             if left is None:
                 return None  # Flask asks Redis
         span = None if self._traces is None else self._traces.request("POST /predict", headers)
-        told = partial(self._told, scope, account, began, span, left)
+        carried = carried_by(headers) if span is None else span.carried
+        about: Ids = {"service": known.service.name, **(trace_ids(carried) if carried else {})}
+        told = partial(self._told, scope, account, began, span, left, about)
         if left is not None and not left.is_allowed:
             self._parts.figures.refused("requests")
             return told(*_refused(TooManyRequests.kind, left.refusal))
-        asked = Asked(question.encoded, encoded, "" if span is None else span.carried)
+        asked = Asked(question.encoded, encoded, carried)
         try:
             raw = await self._asked(known, question, asked, proto)
         except Changed:
@@ -316,12 +319,13 @@ class Hot:
         began: float,
         span: RequestSpan | None,
         left: Left | None,
+        about: Ids,
         status: int,
         headers: list[tuple[str, str]],
         made: bytes,
     ) -> Response:
         took_s = time.perf_counter() - began
-        self._parts.note("POST", "/predict", _target(scope), status, took_s, account.name)
+        self._parts.note("POST", "/predict", _target(scope), status, took_s, account.name, about)
         if span is not None:
             span.end("POST", "/predict", status)
         if left is not None:

@@ -20,6 +20,7 @@ from api.fleet_figures import FleetFigures
 from api.known import KnownServices
 from api.tally import Tally
 from api.waiting import Slots
+from logs.context import Ids
 from settings import Settings
 from storage.data_roots import DataRoots
 from storage.live import Live, Spread
@@ -97,9 +98,18 @@ class Parts:
         """What is counted for Prometheus."""
         return ApiFigures(self.live, FleetFigures(self.records, self.live))
 
-    def note(self, method: str, route: str, target: str, status: int, seconds: float, account: str) -> None:
+    def note(
+        self,
+        method: str,
+        route: str,
+        target: str,
+        status: int,
+        seconds: float,
+        account: str,
+        about: Ids | None = None,
+    ) -> None:
         """Note a request that was answered; see `AccessLog.note` and `ApiFigures.note`."""
-        self.access_log.note(method, target, status, seconds, account)
+        self.access_log.note(method, target, status, seconds, account, about)
         self.figures.note(method, route, status, seconds)
 
     @cached_property
@@ -166,7 +176,7 @@ def _keep(kept: dict[int, T], number: int, value: T) -> None:
 def trace_carried() -> str:
     """What the queue takes along for the trace of the current request; empty without one."""
     span: RequestSpan | None = g.get("span")
-    return "" if span is None else span.carried
+    return str(g.get("carried", "")) if span is None else span.carried
 
 
 def parts() -> Parts:

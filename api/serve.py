@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 
 from api.access import OpenDoor, check_bind
 from api.app import create_app
 from api.front import Front
+from logs.setting_up import set_up
 from settings import BadSetting, Settings
 from storage.errors import StorageError
 from storage.records import Records
+
+_log = logging.getLogger(__name__)
 
 
 def make() -> Front:
@@ -25,8 +27,9 @@ def make() -> Front:
     return Front(create_app(settings, records=records))
 
 
-logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+set_up()
 try:
     app = make()
 except (BadSetting, OpenDoor, StorageError) as error:
-    raise SystemExit(str(error)) from None
+    _log.critical("the API does not start: %s", error)
+    raise SystemExit(1) from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from cli.remote.services import services
 from cli.remote.tasks import tasks
 from cli.remote.train import train
 from cli.remote.webhooks import webhooks
+from logs.lines import ROLE
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -76,16 +78,27 @@ def up(start_list: Path | None, goes_on: bool) -> None:
     try:
         if path is not None:
             read_list(path)  # a slip of the pen is told before anything starts
-        stack = Stack(settings, report=_say)
-        with _stopped_by_signals(stack):
+        say = _saying(settings)
+        stack = Stack(settings, report=say)
+        with _stopped_by_signals(stack, say):
             stack.start()
             try:
-                _stay(stack, settings, path, goes_on)
+                _stay(stack, settings, path, goes_on, say)
             finally:
                 stack.stop()
     except (StackError, BadList) as error:
         raise click.ClickException(str(error)) from None
-    _say("stopped; nothing is left running")
+    say("stopped; nothing is left running")
+
+
+def _saying(settings: Settings) -> Callable[[str], None]:
+    """How this command tells what happens: lines for people, or lines of a log where the settings want JSON."""
+    if settings.log_format != "json":
+        return _say
+    from logs.setting_up import set_up
+
+    set_up(role="up")
+    return logging.getLogger("cli.up").info
 
 
 def _say(line: str) -> None:
@@ -93,9 +106,9 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(stack: Stack) -> Iterator[None]:
+def _stopped_by_signals(stack: Stack, say: Callable[[str], None]) -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
-        if not stack.is_stopping:
+        if not stack.is_stopping and say is _say:
             os.write(2, b"\nstopping; once more kills what is left\n")
         stack.ask_stop()
 
@@ -108,7 +121,7 @@ def _stopped_by_signals(stack: Stack) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stay(stack: Stack, settings: Settings, start_list: Path | None, goes_on: bool) -> None:
+def _stay(stack: Stack, settings: Settings, start_list: Path | None, goes_on: bool, say: Callable[[str], None]) -> None:
     """Until the stack is told to stop: say when it is ready, or what is missing when that takes long.
 
     Raises StackError when a line of the start list fails, unless `goes_on`.
@@ -123,18 +136,18 @@ def _stay(stack: Stack, settings: Settings, start_list: Path | None, goes_on: bo
             missing = stack.not_ready()
             is_ready = not missing
             if is_ready:
-                click.echo(ready_table(settings))
+                click.echo(ready_table(settings)) if say is _say else say(ready_table(settings))
                 if start_list is not None:
-                    starting = _do_list(stack, settings, start_list, goes_on)
+                    starting = _do_list(stack, settings, start_list, goes_on, say)
             elif not was_told and time.monotonic() - began > _TOLD_AFTER_S:
                 was_told = True
                 for name, reason in missing.items():
-                    _say(f"{name}: still not ready: {reason}")
+                    say(f"{name}: still not ready: {reason}")
         next(starting, None)
         time.sleep(0.2)
 
 
-def _do_list(stack: Stack, settings: Settings, path: Path, goes_on: bool) -> Iterator[None]:
+def _do_list(stack: Stack, settings: Settings, path: Path, goes_on: bool, say: Callable[[str], None]) -> Iterator[None]:
     """Have the start list done, and tell what comes of it; goes on with each `next`. Raises StackError."""
     from cli.services import start_list
     from cli.stack import StackError
@@ -149,12 +162,12 @@ def _do_list(stack: Stack, settings: Settings, path: Path, goes_on: bool) -> Ite
             *lines, told = told.split("\n")
             for line in lines:
                 last = line
-                _say(line)
+                say(line)
             if code is not None:
                 break
             yield
     if code == 0:
-        _say(f"all of {path} is done")
+        say(f"all of {path} is done")
     elif not goes_on and not stack.is_stopping:
         raise StackError(f"{path} could not be done, so the server stops: {last}")
 
@@ -175,7 +188,7 @@ def api() -> None:
         argv = api_argv(settings)
     except (OpenDoor, StackError, StorageError) as error:
         raise click.ClickException(str(error)) from None
-    _become(argv, settings.to_env())
+    _become(argv, {**settings.to_env(), ROLE: "api"})
 
 
 @main.command()
@@ -205,7 +218,28 @@ def worker(queues: str, name: str | None, once_s: float | None) -> None:
         environment = worker_environment(settings, wanted, once_s)
     except BadQueues as error:
         raise click.BadParameter(str(error), param_hint="--queues") from None
+    _check_form(settings)
     _become(argv, environment)
+
+
+def _check_form(settings: Settings) -> None:
+    """End the command where the records are of a form that this program cannot use. A worker can wait for others that
+    are away, or not made yet.
+    """
+    from storage.errors import RecordsForm, RecordsUnavailable
+    from storage.records import Records
+
+    records = None
+    try:
+        records = Records.connect(settings.database_url)
+        records.check()
+    except RecordsForm as error:
+        raise click.ClickException(str(error)) from None
+    except RecordsUnavailable:
+        pass
+    finally:
+        if records is not None:
+            records.close()
 
 
 @main.command()

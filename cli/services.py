@@ -17,9 +17,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import logs as logs_module
 import settings as settings_module
 from cli.environment import local_url
 from cli.stack import Service, StackError, Step
+from logs.lines import ROLE
 from ml.options.catalog import engines
 from settings import Settings
 
@@ -66,7 +68,7 @@ def steps_of(settings: Settings) -> list[Step]:
         Step(
             "prepare",
             (sys.executable, "-m", "cli.prepare"),
-            {**_environment(settings), "PYTHONWARNINGS": "ignore"},
+            {**_environment(settings), ROLE: "prepare", "PYTHONWARNINGS": "ignore"},
             stage=1,
         )
     ]
@@ -184,23 +186,30 @@ def api_argv(settings: Settings) -> list[str]:
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
         *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
+        # Its own lines in our form.
+        *("--log-config", str(Path(logs_module.__file__).with_name("granian.json"))),
         # Connections; by default 1024, which as many streams would fill, so that nobody else came in.
         *("--backpressure", str(settings.event_streams + _CONNECTIONS)),
         "api.serve:app",
     ]
 
 
+def api_environment(settings: Settings) -> dict[str, str]:
+    """The environment of the API."""
+    return {**_environment(settings), **_thread_counts(1), ROLE: "api"}
+
+
 def _api(settings: Settings) -> Service:
     return Service(
         "api",
         tuple(api_argv(settings)),
-        {**_environment(settings), **_thread_counts(1)},
+        api_environment(settings),
         stage=2,
         stop_s=12.0,
         not_ready=answers(f"{local_url(settings)}/readyz"),
         port=(listen_address(settings), settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
         # What granian adds once its worker has said why it could not load the application.
-        noise=r"^\[INFO\]|^\[ERROR\] Unexpected exit from worker",
+        noise=r" INFO _granian | ERROR _granian Unexpected exit from worker",
     )
 
 
@@ -209,7 +218,7 @@ def flower_argv(settings: Settings, address: str = "127.0.0.1") -> list[str]:
     where every user of the machine could read it, but in its environment.
     """
     return [
-        *(sys.executable, "-m", "celery", "-A", "workers.app", "flower"),
+        *(sys.executable, "-m", "workers.flower"),
         *(f"--address={address}", f"--port={settings.flower_port}", "--read_only", "--max_tasks=5000"),
     ]
 
@@ -219,7 +228,12 @@ def flower_environment(settings: Settings) -> dict[str, str]:
 
     Raises StackError when the one that was made before cannot be read.
     """
-    return {**_environment(settings), **_thread_counts(1), "FLOWER_BASIC_AUTH": flower_login(settings)}
+    return {
+        **_environment(settings),
+        **_thread_counts(1),
+        ROLE: "flower",
+        "FLOWER_BASIC_AUTH": flower_login(settings),
+    }
 
 
 def flower_login(settings: Settings) -> str:
@@ -304,7 +318,8 @@ def worker_argv(name: str, queues: list[str]) -> list[str]:
     """The command line of a Celery worker. A process trains or predicts one thing at a time."""
     is_control = role_of(queues) == "control"
     return [
-        *(sys.executable, "-m", "celery", "-A", "workers.app", "worker"),
+        # Quiet: no banner of many lines.
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "workers.app", "worker"),
         *("-Q", ",".join(queues), "-n", f"{name}@%h"),
         *(("--pool", "threads", "-c", str(_THREADS)) if is_control else ("--pool", "prefork", "-c", "1")),
         *("--without-gossip", "--without-mingle", "-E", "--loglevel", "INFO"),
@@ -322,6 +337,7 @@ def worker_environment(settings: Settings, queues: list[str], once_s: float | No
         raise BadQueues(f"only workers of train and batch queues can end after one task, not {','.join(queues)!r}")
     return {
         **_environment(settings),
+        ROLE: role,
         QUEUES_VARIABLE: ",".join(queues),
         ONCE_VARIABLE: "" if once_s is None else str(once_s),
         **_thread_counts(1 if role == "control" else settings.threads),

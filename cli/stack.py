@@ -563,10 +563,20 @@ def _tail(log: Path, lines: int, began: int, noise: str | None = None) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    said = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [_in_words(line.strip()) for line in text.splitlines() if line.strip()]
     if noise is not None:
         said = [line for line in said if not re.search(noise, line)] or said
     return " ".join(said[-lines:])
+
+
+def _in_words(line: str) -> str:
+    """A line of a log as text has it, when it is one of JSON."""
+    for value in _stored(line):
+        if {"time", "level", "logger", "message"} <= value.keys():
+            trace = str(value.get("exception", "")).strip().splitlines()
+            last = f": {trace[-1]}" if trace else ""
+            return f"{value['time']} {value['level']} {value['logger']} {value['message']}{last}"
+    return line
 
 
 def _stored(text: str) -> Iterator[dict[str, object]]:

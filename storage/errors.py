@@ -178,6 +178,10 @@ class RecordsUnavailable(StorageError):
     kind = "records_unavailable"
 
 
+class RecordsForm(RecordsUnavailable):
+    """The tables are not of a form that this program can use."""
+
+
 class LiveUnavailable(StorageError):
     """Redis does not answer."""
 

@@ -11,13 +11,20 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Celery, bootsteps, signals
+from celery.apps import worker as apps_worker
 from celery.worker import state as worker_state
+from celery.worker.control import Panel
 
+from logs.lines import ROLE, formatter
+from logs.redaction import redacted_value
+from logs.setting_up import set_up
 from settings import Settings
 from storage.errors import StorageError
 from storage.live import Heartbeat
@@ -40,6 +47,9 @@ _DEAF_S = 20.0
 _ONCE_LOOK_S, _ONCE_SETTLES_S = 0.2, 3.0
 _log = logging.getLogger(__name__)
 
+if os.environ.get(ROLE):
+    # This is a process of ours: what Celery says before it asks how to log is in our form too.
+    set_up()
 settings = Settings.from_env(os.environ)
 app = Celery("modelyard", broker=settings.broker_url, include=["workers.tasks"])
 app.conf.update(
@@ -59,7 +69,6 @@ app.conf.update(
     worker_soft_shutdown_timeout=settings.shutdown_s + settings.kill_grace_s + 10,
     worker_proc_alive_timeout=60,
     worker_send_task_events=True,
-    worker_hijack_root_logger=True,
     worker_redirect_stdouts=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
@@ -82,6 +91,20 @@ def _is_no_sweep(record: logging.LogRecord) -> bool:
 # Two lines for each sweep, every two seconds, would bury all others; what a sweep did is logged by itself.
 for _name in ("celery.worker.strategy", "celery.app.trace"):
     logging.getLogger(_name).addFilter(_is_no_sweep)
+
+
+def _told_without_secrets(command: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(command)
+    def told(*args: Any, **named: Any) -> Any:
+        return redacted_value(command(*args, **named))
+
+    return told
+
+
+# What a worker tells of itself is shown by Flower. Celery hides the password of most brokers' addresses, but not that
+# of one behind a socket.
+for _name in ("conf", "dump_conf", "stats", "report"):
+    Panel.data[_name] = _told_without_secrets(Panel.data[_name])
 
 
 class SweepClock(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
@@ -225,6 +248,21 @@ _once: Once | None = None
 _pulse: Pulse | None = None
 
 
+def _say(text: str, stream: Any = None) -> None:
+    """What Celery says from within its signal handlers, as a line of ours: where a logger could wait for itself."""
+    record = logging.makeLogRecord({"name": "celery.apps.worker", "levelname": "INFO", "msg": text.strip()})
+    os.write(2, formatter().format(record).encode() + b"\n")
+
+
+apps_worker.safe_say = _say
+
+
+@signals.setup_logging.connect
+def _log_in_our_form(loglevel: int = logging.INFO, **_: Any) -> None:
+    # Whoever answers this signal takes logging over, in the main process and in those of its pool.
+    set_up(loglevel)
+
+
 @signals.celeryd_after_setup.connect
 def _prepare_stop_marker(sender: str, instance: Any, **_: Any) -> None:
     # Before the pool starts, because its processes inherit the environment.
@@ -236,6 +274,8 @@ def _prepare_stop_marker(sender: str, instance: Any, **_: Any) -> None:
     marker = markers / str(os.getpid())
     marker.unlink(missing_ok=True)
     os.environ[STOP_MARKER] = str(marker)
+    # With it the pool's processes log in a form of their own before they ask which.
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)
 
 
 @signals.worker_ready.connect

@@ -7,7 +7,7 @@ same options, and the result goes through the API as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -45,8 +45,9 @@ class Asked:
     def split(cls, asked: bytes) -> Asked:
         """What `joined` wrote."""
         head, _, rest = asked.partition(b"\n")
-        data, _, trace = rest.partition(b"\n")
-        return cls(head, data, trace.decode())
+        data, _, rest = rest.partition(b"\n")
+        # What a later version of this program adds comes on further lines.
+        return cls(head, data, rest.partition(b"\n")[0].decode())
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,12 @@ class Answer:
     def split(cls, answer: bytes) -> Answer:
         """What `told` and `failed` wrote."""
         head, _, content = answer.partition(b"\n")
-        return cls(content=content, **orjson.loads(head))
+        # Members that a later version of this program adds are nothing to this one.
+        known = {name: value for name, value in orjson.loads(head).items() if name in _MEMBERS}
+        return cls(content=content, **known)
+
+
+_MEMBERS = frozenset(each.name for each in fields(Answer)) - {"content"}
 
 
 def told(made: Prediction, timings: Mapping[str, float], together: int) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
+from logs.context import carried
 from ml.errors import BadInput
 from settings import Settings
 from storage.errors import FetchAbandoned, FetchFailed
@@ -67,7 +68,7 @@ class Fetching:
 
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as pool:
             jobs = [
-                [pool.submit(one, entry, origin) for origin in named]
+                [pool.submit(carried(one), entry, origin) for origin in named]
                 for entry, named in zip(entries, origins, strict=True)
             ]
         errors = [error for each in jobs for job in each if (error := job.exception()) is not None]

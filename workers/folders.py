@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from logs.context import carried
 from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError, StoreUnavailable
 from storage.records import Repository
 from workers.parts import Parts
@@ -43,7 +44,9 @@ class Turn:
         self._until = until
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"folder of repository {repository_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=carried(self._keep), name=f"folder of repository {repository_id}", daemon=True
+        )
         self._thread.start()
 
     def note_exported(self, version: int) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from types import TracebackType
 
+from logs.context import carried
 from storage.errors import LiveUnavailable, StorageError, Superseded
 from storage.live import Live
 from storage.records import Attempt, Records
@@ -30,7 +31,7 @@ class LeaseKeeper:
         self._over = threading.Event()
         self._lost = threading.Event()
         self._cancel_requested = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease of {attempt.name}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._keep), name=f"lease of {attempt.name}", daemon=True)
 
     @property
     def is_lost(self) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from logs.context import bound, trace_ids
+from logs.redaction import redacted
 from ml.errors import MlError
 from storage.errors import (
     FetchAbandoned,
@@ -24,6 +26,7 @@ from storage.live import Counts
 from storage.records import Attempt, Ended, Kind, NewTask, NewVersion, State
 from workers.lease import LeaseKeeper
 from workers.parts import Parts
+from workers.saying import say
 from workers.tracing import traces
 
 _log = logging.getLogger(__name__)
@@ -64,16 +67,34 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
         _log.info("task %s is not to be done here and now", task_id)
         return None
     claimed_s = round(time.monotonic() - began, 4)
+    with _known(attempt, parts):
+        return _run(attempt, parts, work, began, claimed_s)
+
+
+@contextmanager
+def _known(attempt: Attempt, parts: Parts) -> Iterator[None]:
+    """Say in every line that is logged within whose work it is, and have its traces tell the same."""
+    task = attempt.task
+    account, service = parts.names.of(task)
+    with (
+        bound(account=account, service=service, task=task.id, attempt=attempt.number),
+        _traced(attempt) as carried,
+        bound(**trace_ids(carried)),
+    ):
+        yield
+
+
+def _run(attempt: Attempt, parts: Parts, work: Doing, began: float, claimed_s: float) -> Ended | None:
     _log.info("%s begins", attempt.name)
+    say(parts.live, attempt.task.id, attempt.number, "info", _beginning(attempt))
     settings = parts.settings
     try:
-        with (
-            LeaseKeeper(parts.records, parts.live, attempt, settings.lease_s, settings.renew_s) as lease,
-            _traced(attempt),
-        ):
+        with LeaseKeeper(parts.records, parts.live, attempt, settings.lease_s, settings.renew_s) as lease:
             done = _do(work, attempt, lease, settings.lost_max)
         lease.check()
         done.phases = {"claiming": claimed_s, **done.phases}
+        # Before the records tell it: then nobody listens any more.
+        say(parts.live, attempt.task.id, attempt.number, *_ending(done))
         ended = _record(attempt, done, parts)
     except Superseded:
         _log.warning("%s leaves: it was taken over", attempt.name)
@@ -87,6 +108,27 @@ def run_task(task_id: int, parts: Parts, work: Doing) -> Ended | None:
         _count(attempt, done, ended, parts)
     send_next(attempt, ended, parts)
     return ended
+
+
+def _beginning(attempt: Attempt) -> str:
+    checkpoint = attempt.task.checkpoint
+    goes_on = "" if checkpoint is None else f", from the checkpoint at iteration {checkpoint['iteration']}"
+    return f"attempt {attempt.number} begins{goes_on}"
+
+
+def _ending(done: Work) -> tuple[str, str]:
+    """Level and words for the end of an attempt."""
+    why = f": {done.failure['message']}" if done.failure else ""
+    match done.state:
+        case State.FINISHED:
+            return "info", "the work is done"
+        case State.CANCELLED:
+            return "info", "the work was stopped, as was asked for"
+        case State.FAILED:
+            return "error", f"the work failed{why}"
+    if done.outcome == "paused":
+        return "info", "this worker stops; another attempt goes on"
+    return "warning", f"this attempt ended{why}; another one follows"
 
 
 def _count(attempt: Attempt, done: Work, ended: Ended, parts: Parts) -> None:
@@ -105,11 +147,11 @@ def _count(attempt: Attempt, done: Work, ended: Ended, parts: Parts) -> None:
         _log.info("%s was not counted", attempt.name)
 
 
-def _traced(attempt: Attempt) -> AbstractContextManager[None]:
-    """The span of an attempt, when its task came with a trace."""
-    found, carried = traces(), attempt.spec.get("trace")
+def _traced(attempt: Attempt) -> AbstractContextManager[str]:
+    """The span of an attempt, when its task came with a trace; gives what goes along from there."""
+    found, carried = traces(), attempt.spec.get("trace") or ""
     if found is None or not carried:
-        return nullcontext()
+        return nullcontext(carried)
     about: dict[str, str | int] = {"modelyard.task": attempt.task.id, "modelyard.attempt": attempt.name}
     return found.task(attempt.task.kind, carried, about)
 
@@ -196,7 +238,7 @@ def failure_of(error: MlError | StorageError, phase: str = "preparing") -> Json:
     return {
         "kind": error.kind,
         "class": type(error).__name__,
-        "message": str(error),
+        "message": redacted(str(error)),
         "section": getattr(error, "section", None),
         "phase": phase,
         "exit_code": None,

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from logs.context import carried
 from ml.repository_files import METRICS
 from storage import repository_folder
 from storage.errors import StorageError
@@ -101,7 +102,9 @@ class TellingFolder(Telling):
         if self._has_new and is_idle and time.monotonic() >= self._due_at and not self._lease.is_lost:
             self._has_new = False
             # A copy of the list, whose points never change: the thread does the rest.
-            self._under_way = self._pool.submit(self._write, dict(self._measure), list(self._points), self._kept_steps)
+            self._under_way = self._pool.submit(
+                carried(self._write), dict(self._measure), list(self._points), self._kept_steps
+            )
 
     def close(self) -> None:
         """Wait for the file that is being written; no other follows."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from logs.context import bound, trace_ids
 from ml import serving
 from ml.errors import MlError
 from ml.options import PredictionOptions, load_prediction
@@ -101,7 +102,8 @@ class Predictor:
             job.answer, job.question = failed(error.kind, str(error), getattr(error, "section", None)), None
             self._note_failure(job, error.kind)
         except Exception:
-            _log.exception("prediction %s failed unexpectedly", job.taken.id.decode())
+            with bound(**trace_ids(Asked.split(job.taken.asked).trace)):
+                _log.exception("prediction %s failed unexpectedly", job.taken.id.decode())
             job.answer, job.question = failed("internal", "unexpected error; the worker's log has it"), None
             self._note_failure(job, "internal")
 

@@ -30,6 +30,11 @@ TASK_NAMES = {
     "upload": "modelyard.upload",
     "describe": "modelyard.describe",
 }
+MESSAGE_VERSION = 1
+"""Goes up when a message says something that a worker of before must not overlook; see `workers.messages`."""
+
+VERSION_HEADER = "modelyard_version"
+
 DRAIN = "modelyard.drain"
 SWEEP = "modelyard.sweep"
 CONTROL_QUEUE = "control"
@@ -127,6 +132,8 @@ class Queue:
         """Send several; returns how many were sent before Redis failed, if it did."""
         sent = []
         for task in tasks:
+            if task.kind not in TASK_NAMES:
+                continue  # a later version of this program accepted it, and will send it
             if not self._send(TASK_NAMES[task.kind], [task.id], task.queue, task.message_id):
                 break
             sent.append(task.id)
@@ -240,7 +247,8 @@ class Queue:
 
     def _send(self, name: str, args: list[Any], queue: str, message_id: str, **options: Any) -> bool:
         try:
-            self._app.send_task(name, args=args, queue=queue, task_id=message_id, **options)
+            headers = {VERSION_HEADER: MESSAGE_VERSION}
+            self._app.send_task(name, args=args, queue=queue, task_id=message_id, headers=headers, **options)
         except (KombuError, OperationalError, RedisError, OSError) as error:
             _log.warning("message %s was not sent: %s", message_id, error)
             return False

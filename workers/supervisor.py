@@ -6,20 +6,25 @@ import logging
 import shutil
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from logs.context import carried
+from logs.redaction import redacted
 from storage.errors import LiveUnavailable, StorageError, Superseded
 from storage.live import Live
+from storage.live.task_logs import KEPT
 from storage.objects.base import Objects
 from storage.objects.manifest import upload_folder
 from storage.records import Attempt, Kind, Records
 from workers.child import Child, Event
 from workers.lease import LeaseKeeper
 from workers.memory import memory_kills
+from workers.saying import line
 
 _LOOK_S = 0.1
 _LIVE_AGAIN_S = 2.0
@@ -71,7 +76,7 @@ class Checkpoints:
             self._under_way = None
         if self._under_way is None and self._next is not None:
             event, self._next = self._next, None
-            self._under_way = self._pool.submit(self._store, event)
+            self._under_way = self._pool.submit(carried(self._store), event)
 
     def finish(self) -> None:
         """Wait until the newest folder is stored."""
@@ -108,7 +113,7 @@ class Checkpoints:
 
 
 class Telling:
-    """Puts progress and histories into the live state; a failing Redis costs it nothing but time."""
+    """Puts progress, histories and log lines into the live state; a failing Redis costs it nothing but time."""
 
     def __init__(self, live: Live, attempt: Attempt) -> None:
         self._live = live
@@ -118,6 +123,16 @@ class Telling:
         self._told = 0
         self._progress: Json = {"attempt": attempt.number, "phase": "starting", "percent": 0.0}
         self._again_at = 0.0
+        self._changed = True
+        self._lines: deque[Json] = deque()
+        self._lines_lost = 0
+
+    def say(self, level: str, message: str) -> None:
+        """Tell the owner of the task in words; see `workers.saying.line`."""
+        if len(self._lines) >= KEPT:
+            self._lines.popleft()
+            self._lines_lost += 1
+        self._lines.append(line(level, message))
         self._changed = True
 
     def phase(self, name: str) -> None:
@@ -168,6 +183,10 @@ class Telling:
                 self._live.progress.put_steps(self._attempt.task.id, self._attempt.number, self._steps)
                 self._steps = None
             self._live.progress.put(self._attempt.task.id, self._progress)
+            # After the measures that were told before them, which their place is counted by.
+            self._live.logs.append(self._attempt.task.id, self._attempt.number, list(self._lines), self._lines_lost)
+            self._lines.clear()
+            self._lines_lost = 0
             self._changed = False
         except LiveUnavailable:
             self._again_at = time.monotonic() + _LIVE_AGAIN_S
@@ -194,6 +213,7 @@ def supervise(
     outcome = Outcome("killed")
     kills_before = memory_kills()
     phase, phase_began = "starting", time.monotonic()
+    began = tells_checkpoint_at = phase_began
     asked: Literal["cancel", "pause"] | None = None
     asked_at = 0.0
     signalled = 0
@@ -222,7 +242,16 @@ def supervise(
                     telling.history(event["hist"])
                 case "checkpoint":
                     checkpoints.add(event)
+                    if time.monotonic() >= tells_checkpoint_at:
+                        telling.say("info", f"checkpoint at iteration {event['iteration']}")
+                        # Ever more seldom: thousands of them would push all else out.
+                        tells_checkpoint_at = 2 * time.monotonic() - began
+                case "log":
+                    _log_for(child, event)
+                    if event.get("told"):
+                        telling.say(event["level"], event["message"])
                 case "warning":
+                    telling.say("warning", f"{event['parameter']}: {event['message']}")
                     outcome.warnings.append({"parameter": event["parameter"], "message": event["message"]})
                 case "finished" | "cancelled" | "paused" | "error":
                     ended = event
@@ -262,7 +291,21 @@ def supervise(
     outcome.progressed = checkpoints.recorded > 0
     what = "training" if attempt.task.kind is Kind.TRAIN else "prediction"
     _judge(outcome, child, ended, asked, last_phase, kills_before, what)
+    telling.tell()
+    if outcome.ending == "killed" and outcome.failure is not None:
+        _log.warning("%s: %s", attempt.name, outcome.failure["message"], extra={"output": outcome.failure["log"]})
     return outcome
+
+
+def _log_for(child: Child, event: Event) -> None:
+    """Log what the process logged, as if it had been here but for its number."""
+    logger = logging.getLogger(event["logger"])
+    level = logging.getLevelNamesMapping().get(event["level"], logging.INFO)
+    if logger.isEnabledFor(level):
+        # By `args` and not as the message itself, which may hold what looks like a place for one.
+        record = logger.makeRecord(logger.name, level, "", 0, "%s", (event["message"],), None)
+        record.exc_text, record.process = event.get("exception"), child.pid
+        logger.handle(record)
 
 
 def _judge(
@@ -281,7 +324,7 @@ def _judge(
         "exit_code": child.exit_status if (child.exit_status or 0) >= 0 else None,
         "signal": child.signal_name,
         "peak_bytes": child.peak_bytes,
-        "log": child.log_tail(),
+        "log": [redacted(line) for line in child.log_tail()],
     }
     if ended is not None and ended["event"] in ("finished", "cancelled"):
         outcome.ending = ended["event"]
@@ -294,7 +337,7 @@ def _judge(
             **failure,
             "kind": ended["kind"],
             "class": ended.get("class"),
-            "message": ended["message"],
+            "message": redacted(ended["message"]),
             "section": ended.get("section"),
             "phase": ended.get("phase") or phase,
             "advice": _ADVICE.get(ended["kind"], "correct the request and send it again"),

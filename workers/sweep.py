@@ -7,12 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from logs.context import bound
 from storage.errors import StorageError
 from storage.records import State
 from workers.cleaning import clean
 from workers.export import export_newest
 from workers.lifecycle import count_ending
 from workers.parts import Parts
+from workers.saying import say
 
 _CLEAN_S = 60.0
 _log = logging.getLogger(__name__)
@@ -65,7 +67,10 @@ class Sweep:
         settings = self._parts.settings
         for task in self._parts.records.tasks.take_back_silent(settings.lost_max, LOST):
             swept.taken_back += 1
-            _log.warning("task %s was silent, attempt %s: %s now", task.id, task.attempt, task.state)
+            with bound(task=task.id, attempt=task.attempt):
+                _log.warning("task %s was silent, attempt %s: %s now", task.id, task.attempt, task.state)
+            then = "another attempt follows" if task.state is State.QUEUED else f"the task is {task.state}"
+            say(self._parts.live, task.id, task.attempt, "warning", f"the worker of this attempt fell silent; {then}")
             count_ending(self._parts, task.kind, "lost")
             if task.state is not State.QUEUED and task.repository_id is not None:
                 following = self._parts.records.tasks.next_of_repository(task.repository_id)

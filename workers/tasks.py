@@ -24,6 +24,7 @@ from workers.describing import describe
 from workers.draining import Draining
 from workers.figures import process_name
 from workers.lifecycle import Doing, run_task
+from workers.messages import message
 from workers.origins import import_model
 from workers.parts import Parts
 from workers.predicting import Predictor
@@ -117,7 +118,8 @@ def _let_go(**_: object) -> None:
         _training().close()
 
 
-@app.task(name=TASK_NAMES["train"])
+@app.task(name=TASK_NAMES["train"], bind=True)
+@message
 def train(task_id: int) -> None:
     """Queue train.<device>: a training, supervised."""
     training = _training()
@@ -142,13 +144,15 @@ def _work_beside(slots: threading.Semaphore, task_id: int, work: Doing) -> None:
         slots.release()
 
 
-@app.task(name=TASK_NAMES["clear"])
+@app.task(name=TASK_NAMES["clear"], bind=True)
+@message
 def clear(task_id: int) -> None:
     """Queue control: remove what a repository holds."""
     _work_beside(_CLEARINGS, task_id, lambda attempt, lease: clear_repository(_parts(), attempt, lease))
 
 
-@app.task(name=TASK_NAMES["import"])
+@app.task(name=TASK_NAMES["import"], bind=True)
+@message
 def import_(task_id: int) -> None:
     """Queue control: make a version of model files that did not come out of a training in the repository."""
     _work_beside(_IMPORTS, task_id, lambda attempt, lease: import_model(_parts(), attempt, lease))
@@ -194,10 +198,11 @@ class _Turns:
 _COMPUTING, _ASKING = _Turns(1), _Turns(3)
 
 
-@app.task(name=TASK_NAMES["predict"])
+@app.task(name=TASK_NAMES["predict"], bind=True)
+@message
 def predict(task_id: int) -> None:
     """Queue batch.<engine>.<device>: a prediction task."""
-    if _parts().records.tasks.spec(task_id)["way"] == "ask":
+    if _parts().records.tasks.spec(task_id).get("way") == "ask":
         _ASKING.do(task_id, _prediction().ask)
     else:
         _COMPUTING.do(task_id, _prediction().compute)
@@ -207,19 +212,22 @@ def predict(task_id: int) -> None:
 _UPLOADS, _DESCRIBING = _Turns(2), _Turns(1)
 
 
-@app.task(name=TASK_NAMES["upload"])
+@app.task(name=TASK_NAMES["upload"], bind=True)
+@message
 def upload(task_id: int) -> None:
     """Queue control: put the parts of an upload to a data set together."""
     _UPLOADS.do(task_id, lambda attempt, lease: complete(_parts(), attempt, lease))
 
 
-@app.task(name=TASK_NAMES["describe"])
+@app.task(name=TASK_NAMES["describe"], bind=True)
+@message
 def describe_(task_id: int) -> None:
     """Queue control: look what the tables of a data set hold."""
     _DESCRIBING.do(task_id, lambda attempt, lease: describe(_parts(), attempt, lease))
 
 
-@app.task(name=DRAIN)
+@app.task(name=DRAIN, bind=True)
+@message
 def drain(lane: str, wake: str) -> None:
     """Queue predict.<engine>.<device>: the predictions that wait in that lane, until there are none."""
     _tell_figures()
@@ -229,7 +237,8 @@ def drain(lane: str, wake: str) -> None:
         raise Replaced
 
 
-@app.task(name=SWEEP)
+@app.task(name=SWEEP, bind=True)
+@message
 def sweep() -> None:
     """Queue control: find what was left behind. One at a time in this process."""
     if not _making.acquire(blocking=False):

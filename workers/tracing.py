@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 
+from logs.context import trace_ids
+
 _OUR_NAME = "modelyard"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _log = logging.getLogger(__name__)
@@ -32,6 +34,12 @@ def are_wanted(environment: Mapping[str, str]) -> bool:
         return False
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     return exporter != "none" and (exporter == "otlp" or any(environment.get(name) for name in _ENDPOINTS))
+
+
+def carried_by(headers: Headers) -> str:
+    """What a request brings of a trace where no spans are made, so that all its lines in logs can be found."""
+    given: str | None = headers.get("traceparent")
+    return given if given and trace_ids(given) else ""
 
 
 @cache
@@ -98,12 +106,14 @@ class Traces:
         whole.end(end)
 
     @contextmanager
-    def task(self, name: str, carried: str, attributes: Mapping[str, str | int]) -> Iterator[None]:
-        """A span of the work within, in the trace that was carried with the task."""
+    def task(self, name: str, carried: str, attributes: Mapping[str, str | int]) -> Iterator[str]:
+        """A span of the work within, in the trace that was carried with the task; gives what goes along from there."""
         parent = self._propagator.extract(_split(carried))
         kind = self._trace.SpanKind.CONSUMER
-        with self._tracer.start_as_current_span(name, parent, kind=kind, attributes=dict(attributes)):
-            yield
+        with self._tracer.start_as_current_span(name, parent, kind=kind, attributes=dict(attributes)) as span:
+            carrier: dict[str, str] = {}
+            self._propagator.inject(carrier, self._trace.set_span_in_context(span))
+            yield _joined(carrier)
 
     def fail(self, span: Any, why: str) -> None:
         """Say that what a span is about went wrong."""

@@ -27,6 +27,7 @@ from workers.parts import Parts
 from workers.patience import patiently
 from workers.previous import previous_of
 from workers.publishing import after_training
+from workers.saying import say
 from workers.scratch import Scratch
 from workers.supervisor import Checkpoints, Outcome, Telling, supervise
 from workers.version_files import artifacts_of
@@ -114,6 +115,8 @@ class Training:
             self._keep_log(attempt, child.log)
         outcome.phases = {"preparing": prepared_s, **outcome.phases}
         outcome.warnings += previous.warnings
+        if outcome.result is not None and outcome.result["model_folder"] is not None:
+            say(parts.live, attempt.task.id, attempt.number, "info", "publishing the model")
         work = self._work(attempt, lease, outcome)
         work.after = self._after(attempt, telling)
         return work

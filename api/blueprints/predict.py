@@ -29,6 +29,7 @@ from api.predicting import (
 from api.roles import needs
 from api.schemas.reading import read, service_of
 from api.schemas.train import PredictRequest
+from logs import context
 from ml.errors import BadParameter
 from ml.options import Warning
 from ml.options.loading import as_json
@@ -58,6 +59,7 @@ def predict() -> Response:
         if loaded.value.is_async:
             return _accepted(ours, body, name, remarks)
     known = ours.services.find(account().id, name)
+    context.note(service=known.service.name)
     for attempt in range(_CHANGES_MOST):
         question = question_of(ours, known, body)
         check_form(form_given(body.get("parameters")))
@@ -74,6 +76,7 @@ def _accepted(parts: Parts, body: Json, name: str, remarks: list[Warning]) -> Re
     repeat = accepting.repeatable(request.headers.get("Idempotency-Key"), request.method, request.path, body)
     # What is kept may be a second old; a task is worth a look.
     known = parts.services.find(account().id, name, stale=parts.services.kept(account().id, name))
+    context.note(service=known.service.name)
     task = bulk.accept(parts, account(), known, body, remarks, repeat)
     head = {"method": "/predict", "service": known.service.name, "task_id": task.id, "status": str(task.state)}
     response = envelope(201, with_warnings(head, task.warnings))

@@ -18,7 +18,15 @@ from api.query import check_known
 from api.refusals import NotReported, RouteNotFound
 from api.roles import check, needs
 from api.schemas.reading import fold
-from api.schemas.task import ListQuery, OneTaskSchema, PollQuery, cursor_before, read_query
+from api.schemas.task import (
+    ListQuery,
+    OneTaskSchema,
+    PollQuery,
+    cursor_before,
+    log_line,
+    read_logs_query,
+    read_query,
+)
 from storage.errors import LiveUnavailable, TaskNotFound
 from storage.records import Kind, Role, State, Task
 
@@ -135,6 +143,17 @@ def result(number: str) -> Response:
     """What a prediction task answers: the answer of /predict, JSON lines or Parquet."""
     check_known(request.args, ())
     return results.answer(parts(), _find(number))
+
+
+@blueprint.get("/tasks/<number>/logs")
+def logs(number: str) -> Response:
+    """What a task said, for those who poll; the newest lines are kept, for an hour after its end."""
+    after, limit = read_logs_query(_arguments())
+    task = _find(number)
+    lines, _ = parts().live.logs.since(task.id, after, limit)
+    last = lines[-1].number if lines else after
+    dropped = last - after - len(lines)
+    return plain({"logs": [log_line(each) for each in lines], "dropped": dropped, "after": last})
 
 
 @blueprint.get("/tasks/<number>/events")

@@ -17,6 +17,7 @@ from api.roles import needs
 from api.schemas.reading import read, service_of
 from api.schemas.train import TrainRequest
 from api.waiting import wait_for_end
+from logs import context
 from ml.options.loading import shown
 from storage.errors import JobNotFound
 from storage.records import Role, Service, State, Task
@@ -33,7 +34,7 @@ def start() -> Response:
     """Accept a training; with `async:false` answer at its end."""
     began = time.monotonic()
     body = read_object(parts().settings.request_limit_bytes)
-    service = parts().records.services.find(account().id, service_of(body))
+    service = _service_of(body)
     loaded = read(TrainRequest, body, "/train")
     repeat = accepting.repeatable(request.headers.get("Idempotency-Key"), request.method, request.path, body)
     arguments = (parts(), account(), service, body, loaded.value, loaded.warnings, repeat)
@@ -66,7 +67,7 @@ def poll() -> Response:
     query = as_object(request.args.items(multi=True))
     timeout_s = _timeout_of(query)
     points = _points_of(query)
-    service = parts().records.services.find(account().id, service_of(query))
+    service = _service_of(query)
     task = _job(service, query)
     if isinstance(task, Response):
         return task
@@ -81,7 +82,7 @@ def poll() -> Response:
 def end() -> Response:
     """End a job, wait for that, and forget it."""
     query = as_object(request.args.items(multi=True))
-    service = parts().records.services.find(account().id, service_of(query))
+    service = _service_of(query)
     task = _job(service, query)
     if isinstance(task, Response):
         return task
@@ -129,3 +130,10 @@ def _points_of(query: Json) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadQuery(f"parameters.output.max_hist_points is {shown(value)}; it must be a whole number of at least 1")
     return value
+
+
+def _service_of(given: Json) -> Service:
+    """The service that a request names. Raises ServiceNotFound."""
+    service = parts().records.services.find(account().id, service_of(given))
+    context.note(service=service.name)
+    return service

@@ -89,10 +89,33 @@ RESULT = Operation(
     (_PREDICTION,),
 )
 
+LOGS = Operation(
+    "Tasks",
+    "What a task said",
+    "Its newest log lines, oldest first; poll with `after`, or follow its events.",
+    {200: json_answer("The lines.", task.LogsSchema)},
+    ("bad_query", "task_not_found", "live_unavailable"),
+    (
+        _NUMBER,
+        Parameter(
+            "after",
+            "Only lines after that of this number; `after` of the answer before.",
+            {"type": "integer", "minimum": 0, "maximum": 10**12, "default": 0},
+            example=0,
+        ),
+        Parameter(
+            "limit",
+            "Most lines.",
+            {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
+            example=10,
+        ),
+    ),
+)
+
 EVENTS = Operation(
     "Tasks",
     "Follow a task",
-    "Server-sent events until the task is over: `state`, `warning`, `measure`, `progress` and `end`.",
+    "Server-sent events until the task is over: `state`, `warning`, `measure`, `log`, `progress` and `end`.",
     {
         200: Answer("The events.", {"text/event-stream": None}),
         204: Answer("The end was told before: `Last-Event-ID` is that of an `end`."),
@@ -172,6 +195,7 @@ OPERATIONS = {
     "tasks.one": {"GET": ONE},
     "tasks.report": {"GET": REPORT},
     "tasks.result": {"GET": RESULT},
+    "tasks.logs": {"GET": LOGS},
     "tasks.events": {"GET": EVENTS},
     "tasks.cancel": {"DELETE": CANCEL},
     "metrics.metrics": {"GET": METRICS},

@@ -16,6 +16,7 @@ from api.query import check_known
 from api.refusals import BadQuery
 from api.schemas.deepdetect import WarningSchema
 from api.schemas.described import Always, several
+from storage.live import LogLine
 from storage.moments import moment
 from storage.records import Kind, State
 
@@ -23,6 +24,7 @@ IDS_MOST = 1000
 LIMIT_MOST = 1000
 LIMIT = 100
 _ID_BELOW = 2**63
+_LINE_MOST = 10**12
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -127,6 +129,43 @@ class PageSchema(Always):
     )
 
 
+class LogLineSchema(Always):
+    """A line that a task said."""
+
+    number = fields.Integer(metadata=_told("Counted from 1 through all attempts of the task."))
+    attempt = fields.Integer(metadata=_told("The attempt that said it."))
+    time = Moment(metadata=_told("When it was said."))
+    level = fields.String(metadata=_told("debug, info, warning or error."))
+    message = fields.String(metadata=_told("What it says."))
+
+
+class LogsSchema(Always):
+    """What a task said."""
+
+    logs = fields.List(fields.Nested(LogLineSchema), metadata=_told("The lines, oldest first."))
+    dropped = fields.Integer(
+        metadata=_told("How many lines between `after` and the last one here are not kept any more.")
+    )
+    after = fields.Integer(metadata=_told("Goes into `after` for the lines that follow."))
+
+
+def log_line(line: LogLine) -> dict[str, Any]:
+    """What `LogLineSchema` would dump."""
+    return {
+        "number": line.number,
+        "attempt": line.attempt,
+        "time": moment(line.time),
+        "level": line.level,
+        "message": line.message,
+    }
+
+
+def dropped_lines(count: int) -> dict[str, Any]:
+    """What an event stream tells in the place of lines that are not kept any more."""
+    lines = "1 line is" if count == 1 else f"{count} lines are"
+    return {"level": "warning", "message": f"{lines} not kept any more", "dropped": count}
+
+
 class ReportSchema(Schema):
     """What an ended task found; which members it has depends on its kind."""
 
@@ -180,6 +219,15 @@ def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
     )
 
 
+def read_logs_query(arguments: Mapping[str, str]) -> tuple[int, int]:
+    """What GET /tasks/…/logs is asked: the number of the last line that is known, and how many may come."""
+    check_known(arguments, ("after", "limit"))
+    after = _whole(arguments.get("after", "0"))
+    if after is None or after > _LINE_MOST:
+        raise BadQuery(f"after is {arguments['after'][:40]!r}; it must be the number of a line, or 0 for all")
+    return after, limit_of(arguments.get("limit"))
+
+
 def cursor_before(task_id: int) -> str:
     """The cursor of the page that comes after the task `task_id`."""
     return base64.urlsafe_b64encode(json.dumps({"before": task_id}).encode()).decode().rstrip("=")
@@ -205,10 +253,10 @@ def _ids(text: str) -> tuple[int, ...]:
 def _choice(kinds: type[E], name: str, value: str | None) -> E | None:
     if value is None:
         return None
-    try:
-        return kinds(value)
-    except ValueError:
-        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}") from None
+    found = next((kind for kind in kinds if kind == value), None)
+    if found is None:
+        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}")
+    return found
 
 
 def limit_of(value: str | None) -> int:

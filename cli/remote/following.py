@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ _PATIENCE_S = 60.0
 # Of plain lines: what is told of in between, when nothing else happens.
 _SAY_EVERY_S = 10.0
 _MEASURES_SHOWN = 3
+_LINES_AT_ONCE = 500
+_ALARMING = frozenset({"warning", "error"})
 # What stands among the measures besides them.
 _NO_MEASURES = frozenset({"iteration", "elapsed_time_ms", "iter_time", "remain_time", "remain_time_str", "test_id"})
 
@@ -38,18 +40,25 @@ class _Display(Protocol):
 
 
 def follow(
-    client: Client, task_id: int, *, cancels: bool = False, sleep: Callable[[float], None] = time.sleep
+    client: Client,
+    task_id: int,
+    *,
+    cancels: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+    said: set[str] | None = None,
 ) -> Answer:
     """Follow a task until it is over; the answer holds it as it is then.
 
     cancels : whether Ctrl-C cancels the task; else it only ends the following.
+    said : takes the warnings and errors of the task that were shown meanwhile.
     Raises click's Exit with 130 after Ctrl-C, NoAnswer or Refused when the server stays away.
     """
     asked = False
+    lines, said = _Lines(client, task_id), set() if said is None else said
     with _display(task_id) as display:
         while True:
             try:
-                answer = _to_the_end(client, task_id, display, sleep)
+                answer = _to_the_end(client, task_id, display, sleep, lines, said)
                 break
             except KeyboardInterrupt:
                 if asked or not cancels:
@@ -64,7 +73,14 @@ def follow(
     return answer
 
 
-def _to_the_end(client: Client, task_id: int, display: _Display, sleep: Callable[[float], None]) -> Answer:
+def _to_the_end(
+    client: Client,
+    task_id: int,
+    display: _Display,
+    sleep: Callable[[float], None],
+    lines: _Lines,
+    said: set[str],
+) -> Answer:
     step_s, away_since = _FIRST_LOOK_S, None
     while True:
         try:
@@ -81,16 +97,72 @@ def _to_the_end(client: Client, task_id: int, display: _Display, sleep: Callable
             away_since = None
             task = answer.json
             display.tell(task)
+            for line in lines.new():
+                if line.get("level") in _ALARMING:
+                    said.add(str(line.get("message")))
+                    display.say(clean(f"{line['level']}: {line.get('message')}"))
             if task.get("state") in _FINAL:
                 return answer
         sleep(step_s)
         step_s = min(step_s * 1.5, _LAST_LOOK_S)
 
 
-def end_well(task: Json) -> None:
-    """Tell how an ended task ended: its warnings, and a failure as one line with exit code 1."""
+class _Lines:
+    """The log lines of a task, each once."""
+
+    def __init__(self, client: Client, task_id: int) -> None:
+        self._client, self._path = client, f"/tasks/{task_id}/logs"
+        self._after = 0
+
+    def answers(self) -> Iterator[Answer]:
+        """Answers with lines that were not there before. Raises Refused, NoAnswer."""
+        while True:
+            answer = self._client.call("GET", self._path, query={"after": self._after, "limit": _LINES_AT_ONCE})
+            lines = answer.json.get("logs") or []
+            if not lines:
+                return
+            self._after = int(answer.json.get("after") or self._after)
+            yield answer
+            if len(lines) < _LINES_AT_ONCE:
+                return
+
+    def new(self) -> Iterator[Json]:
+        """New lines; none from a server that has none, or while it is away."""
+        try:
+            for answer in self.answers():
+                yield from answer.json["logs"]
+        except (NoAnswer, Refused):
+            return
+
+
+def print_logs(target: Target, task_id: int, *, follows: bool, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Print the log lines of a task, until it is over when they are followed."""
+    lines = _Lines(target.client, task_id)
+    while True:
+        # Asked before the lines are read: one that is over says nothing more.
+        is_over = not follows or target.client.call("GET", f"/tasks/{task_id}").json.get("state") in _FINAL
+        for answer in lines.answers():
+            if target.as_json:
+                target.print_json(answer)
+                continue
+            if dropped := answer.json.get("dropped"):
+                click.echo(f"{dropped} earlier lines are not kept any more", err=True)
+            for line in answer.json["logs"]:
+                click.echo(
+                    clean(f"{line.get('time')} {line.get('attempt')} {line.get('level'):7} {line.get('message')}")
+                )
+        if is_over:
+            return
+        sleep(_LAST_LOOK_S)
+
+
+def end_well(task: Json, said: Collection[str] = ()) -> None:
+    """Tell how an ended task ended: its warnings, but for those `said` already, and a failure as one line with exit
+    code 1.
+    """
     state, number = task.get("state"), task.get("task_id")
-    print_warnings(task.get("warnings") or ())
+    warnings = task.get("warnings") or ()
+    print_warnings(each for each in warnings if f"{each.get('parameter')}: {each.get('message')}" not in said)
     if state == "cancelled":
         raise click.ClickException(f"task {number} was cancelled")
     if state != "finished":
@@ -115,11 +187,12 @@ def print_measures(target: Target, task: Json) -> None:
 
 def finish(target: Target, task_id: int, *, cancels: bool = False) -> None:
     """Follow a task, and print what came of it."""
-    answer = follow(target.client, task_id, cancels=cancels)
+    said: set[str] = set()
+    answer = follow(target.client, task_id, cancels=cancels, said=said)
     if target.as_json:
         target.print_json(answer)
     task = answer.json
-    end_well(task)
+    end_well(task, said)
     if target.as_json:
         return
     version = f", version {task['version']}" if task.get("version") else ""

@@ -105,6 +105,17 @@ def follow(target: Target, number: int, cancels: bool) -> None:
 
 @tasks.command()
 @_number
+@click.option("--follow", "follows", is_flag=True, help="Go on until the task is over.")
+@asks
+def logs(target: Target, number: int, follows: bool) -> None:
+    """Print what task NUMBER said. The newest lines are kept, for an hour after its end."""
+    from cli.remote.following import print_logs
+
+    print_logs(target, number, follows=follows)
+
+
+@tasks.command()
+@_number
 @asks
 def cancel(target: Target, number: int) -> None:
     """Ask for the end of task NUMBER, without waiting for it."""

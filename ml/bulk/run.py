@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ml import telling
 from ml.errors import StorageFull
 from ml.training.run import Events, leave, main
 
@@ -31,6 +32,7 @@ def work(specification: dict[str, Any], emit: Events, stop: Callable[[], Any]) -
     options = load_prediction(asked["mllib"], asked["connector"], asked["parameters"], type=asked["type"]).value
     model = serving.load(Path(asked["folder"]), asked["description"], device=asked["device"], threads=asked["threads"])
     load_s = time.perf_counter() - began
+    telling.told.info("the model is loaded; predicting")
     emit({"event": "phase", "phase": "predicting"})
     path, form = Path(asked["result"]), "jsonl" if asked["form"] == "auto" else asked["form"]
     told_at = 0.0
@@ -49,6 +51,8 @@ def work(specification: dict[str, Any], emit: Events, stop: Callable[[], Any]) -
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StorageFull("the worker's disk is full: the predictions do not fit on it") from None
+    if told.stopped is None:
+        telling.told.info("%d rows are predicted", told.rows)
     if told.stopped is not None:
         emit({"event": "cancelled" if told.stopped == "cancel" else "paused"})
         return

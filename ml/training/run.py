@@ -1,7 +1,8 @@
 """The training child: `python -m ml.training.run [--warm LIBRARY …] [--parent PID]`.
 
 It reads a specification (one JSON line) and then commands from stdin, and writes events (one JSON line each) to what
-stdout was at the start. Everything else that prints goes to stderr, which is a log.
+stdout was at the start. What is logged becomes an event as well; everything else that prints goes to stderr, which is
+a log.
 
 A child must never outlive its supervisor: the kernel kills it when its parent dies, and the end of stdin ends it.
 Exit codes: 0 after "finished", "cancelled" or "paused"; 3 after an "error" that the request caused; 4 after one that
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import queue
 import signal
@@ -28,6 +30,8 @@ EXIT_STDIN_ENDED = 1
 EXIT_WRONG_START = 2
 EXIT_REFUSED = 3
 EXIT_UNEXPECTED = 4
+
+_log = logging.getLogger("ml.process")  # by name: this module is __main__ where it runs
 
 
 def reset_signals() -> None:
@@ -141,7 +145,9 @@ def serve(emit: Events, commands: Commands, warm: Sequence[str], work: Work = _t
     """Import, say "ready", wait for the specification, and train or do what else is wanted."""
     from ml import registry
     from ml.errors import MlError
+    from ml.telling import listen
 
+    listen(emit)
     try:
         for name in warm:
             registry.find(name).warm()
@@ -158,6 +164,7 @@ def serve(emit: Events, commands: Commands, warm: Sequence[str], work: Work = _t
         return EXIT_REFUSED
     except Exception as error:  # the top of this process
         traceback.print_exc()
+        _log.exception("unexpected error in %s", what)
         message = f"unexpected error in {what}: {type(error).__name__}: {error}"
         emit(_error(error, emit.phase, "internal", message))
         return EXIT_UNEXPECTED

@@ -21,6 +21,7 @@ from ml.options import Warning, load_training
 from ml.options.loading import as_json
 from ml.options.requests import TrainingOptions
 from ml.tables import Target, TrainingData
+from ml.telling import told
 from ml.training.checkpoints import (
     PROGRESS_FILE,
     Checkpoints,
@@ -239,6 +240,7 @@ def _run(
     tables.mkdir(parents=True, exist_ok=True)
     connector = registry.connector(options.connector)
     data = connector.read_training(specification.data, options.input, target, threads=threads, scratch=tables)
+    told.info("read %s", _read_of(data))
     resumed = _resume_warnings(specification, progress) + _other_inputs(specification, options, data)
     for warning in loaded.warnings + data.warnings + resumed + _measure_warnings(options, target, bool(data.tests)):
         emit({"event": "warning", **warning.as_json()})
@@ -268,6 +270,15 @@ def _run(
         emit({"event": "warning", "parameter": parameter, "message": message})
 
     phases.enter("training")
+    begins = "resumes after" if progress.done else "begins, after"
+    told.info(
+        "training %s %d of %d iterations, on %s with seed %d",
+        begins,
+        progress.done,
+        options.mllib.iterations,
+        specification.device,
+        progress.seed,
+    )
     plan = Plan(
         options.mllib.iterations,
         options.mllib.test_interval,
@@ -294,6 +305,7 @@ def _run(
         return
 
     phases.enter("saving")
+    told.info("trained for %d of %d iterations; saving the model", trainer.done, plan.iterations)
     model_folder = specification.scratch / "model"
     description = _save(model_folder, backend, options, data, trainer, plan, progress)
     phases.leave()
@@ -307,6 +319,14 @@ def _run(
             "seconds": {name: phases.seconds.get(name, 0.0) for name in ("reading", "training", "saving")},
             "peak_bytes": peak_bytes(),
         }
+    )
+
+
+def _read_of(data: TrainingData) -> str:
+    """What was read, in words."""
+    tests = ", ".join(str(len(test)) for test in data.tests)
+    return f"{len(data.train)} rows of {data.train.width} features to train on" + (
+        f", and to test on {tests} rows" if tests else ""
     )
 
 

@@ -1,4 +1,4 @@
-"""Live state in Redis: progress, histories, heartbeats, hints, predictions under way.
+"""Live state in Redis: progress, histories, log lines, heartbeats, hints, predictions under way.
 
 All of it may vanish at any moment and is refilled or done without; every key has a lifetime. Only commands of
 Redis 6.2 are used, which is what the embedded server speaks.
@@ -18,6 +18,7 @@ from storage.live.lane import LOST, Batch, Depth, Drain, Lane, Replies, Request,
 from storage.live.progress import Progress
 from storage.live.server import LiveServer
 from storage.live.statistics import Counts, Statistics
+from storage.live.task_logs import LogLine, TaskLogs
 
 __all__ = [
     "LOST",
@@ -34,6 +35,7 @@ __all__ = [
     "Heartbeats",
     "Lane",
     "Live",
+    "LogLine",
     "Progress",
     "Replies",
     "Request",
@@ -42,6 +44,7 @@ __all__ = [
     "Spread",
     "Statistics",
     "Taken",
+    "TaskLogs",
     "Waiter",
 ]
 
@@ -59,6 +62,7 @@ class Live:
         self.figures = Figures(self.server)
         self.endings = Endings(self.server)
         self.allowance = Allowance(self.server)
+        self.logs = TaskLogs(self.server)
 
     def check(self) -> None:
         """Raises LiveUnavailable unless Redis answers within a second."""

@@ -35,7 +35,8 @@ local function model_of(list) return string.match(list, '^[^:]*') end
 local function header(id)
   local head = redis.call('GETRANGE', request_key(id), 0, 511)
   if head == '' then return nil end
-  return string.match(head, '^(%a)\t([^\t\n]*)\t([^\t\n]*)\n')
+  -- Further fields, from a later version of this program, are overlooked.
+  return string.match(head, '^(%a)\t([^\t\n]*)\t([^\t\n]*)[^\n]*\n')
 end
 
 local function mark(id, letter) redis.call('SETRANGE', request_key(id), 0, letter) end

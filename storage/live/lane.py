@@ -392,7 +392,8 @@ def replies_in(told: bytes) -> Iterator[tuple[bytes, bytes]]:
     start = 0
     while start < len(told):
         end = told.find(b"\n", start)
-        request_id, _, size = told[start:end].partition(b"\t")
+        request_id, _, rest = told[start:end].partition(b"\t")
+        size = rest.partition(b"\t")[0]  # and what a later version of this program adds
         if end < 0 or not size.isdigit():
             return
         start = end + 1 + int(size)
@@ -409,11 +410,11 @@ def _answer(connection: redis.Connection) -> Any:
 def _batch(given: bytes) -> Batch:
     """What a bell gave."""
     end = given.index(b"\n")
-    name, left, closed = given[:end].split(b"\t")
+    name, left, closed = given[:end].split(b"\t")[:3]
     requests, start = [], end + 1
     while start < len(given):
         end = given.index(b"\n", start)
-        request_id, waited_ms, size = given[start:end].split(b"\t")
+        request_id, waited_ms, size = given[start:end].split(b"\t")[:3]
         start = end + 1 + int(size)
         requests.append(Taken(request_id, float(waited_ms), given[end + 1 : start]))
     return Batch(name.decode(), requests, int(left), closed.decode())

@@ -8,8 +8,11 @@ from typing import Any, cast
 
 from storage.live.server import LiveServer
 
-_LIFETIME_S = 3600
+LIFETIME_S = 3600
 _HINT_LIFETIME_S = 120
+
+HISTORY = "history:{}:{}"
+"""The key of the history of an attempt, from the numbers of its task and its own."""
 
 
 class Progress:
@@ -19,9 +22,12 @@ class Progress:
         self._server = server
 
     def put(self, task_id: int, progress: dict[str, Any]) -> None:
-        """Replace the progress of a task."""
+        """Replace the progress of a task, and keep what it said before for as long."""
         with self._server.errors():
-            self._server.redis.set(f"progress:{task_id}", json.dumps(progress), ex=_LIFETIME_S)
+            pipe = self._server.redis.pipeline(transaction=False)
+            pipe.set(f"progress:{task_id}", json.dumps(progress), ex=LIFETIME_S)
+            pipe.expire(f"log:{task_id}", LIFETIME_S)
+            pipe.execute()
 
     def get_many(self, task_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """The progress of those tasks that have some."""
@@ -38,26 +44,26 @@ class Progress:
 
         `points` is the whole history; when Redis lost what came before `start`, all of it is written again.
         """
-        key = f"history:{task_id}:{attempt}"
+        key = HISTORY.format(task_id, attempt)
         with self._server.errors():
             # The lifetime goes with the points: a writer that is cut off in between would leave a key for ever.
             pipe = self._server.redis.pipeline(transaction=True)
             if points[start:]:
                 pipe.rpush(key, *(json.dumps(point) for point in points[start:]))
             pipe.llen(key)
-            pipe.expire(key, _LIFETIME_S)
+            pipe.expire(key, LIFETIME_S)
             held = pipe.execute()[-2]
             if held != len(points):
                 pipe.delete(key)
                 if points:
                     pipe.rpush(key, *(json.dumps(point) for point in points))
-                    pipe.expire(key, _LIFETIME_S)
+                    pipe.expire(key, LIFETIME_S)
                 pipe.execute()
 
     def history(self, task_id: int, attempt: int) -> list[dict[str, Any]]:
         """Every point of an attempt so far, oldest first."""
         with self._server.errors():
-            values = cast("list[str]", self._server.redis.lrange(f"history:{task_id}:{attempt}", 0, -1))
+            values = cast("list[str]", self._server.redis.lrange(HISTORY.format(task_id, attempt), 0, -1))
         return [json.loads(value) for value in values]
 
     def news(
@@ -75,7 +81,7 @@ class Progress:
             pipe.mget([f"progress:{task_id}" for task_id in task_ids])
             for task_id in task_ids:
                 attempt, count = seen[task_id]
-                pipe.lrange(f"history:{task_id}:{attempt}", count, -1)
+                pipe.lrange(HISTORY.format(task_id, attempt), count, -1)
             told, *points = pipe.execute()
         return {
             task_id: (None if progress is None else json.loads(progress), [json.loads(each) for each in new])
@@ -85,7 +91,7 @@ class Progress:
     def put_steps(self, task_id: int, attempt: int, steps: dict[str, Any]) -> None:
         """Replace the values of every iteration of an attempt: `series` by name, and the `stride` between two."""
         with self._server.errors():
-            self._server.redis.set(f"steps:{task_id}:{attempt}", json.dumps(steps), ex=_LIFETIME_S)
+            self._server.redis.set(f"steps:{task_id}:{attempt}", json.dumps(steps), ex=LIFETIME_S)
 
     def steps(self, task_id: int, attempt: int) -> dict[str, Any]:
         """What `put_steps` kept last; empty when there is nothing."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy import select, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import select
 
-from storage.errors import RecordsUnavailable
+from storage.records import form
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.audit import Audit
 from storage.records.database import Database
@@ -51,7 +50,7 @@ from storage.records.rows import (
     Version,
     Webhook,
 )
-from storage.records.schema import REVISION, now
+from storage.records.schema import now
 from storage.records.services import Repositories, Services
 from storage.records.tasks import Ended, OpenTasks, Tasks, Waiting
 from storage.records.uploads import Uploads
@@ -138,7 +137,10 @@ class Records:
         return cls(Database(url), quotas)
 
     def upgrade(self) -> None:
-        """Bring the tables to the newest form. Several processes may ask at once."""
+        """Bring the tables to the newest form; a later one stays. Several processes may ask at once.
+
+        Raises RecordsForm when the tables are of a later form that this program cannot use.
+        """
         from storage.records.migration import upgrade
 
         if self.database.is_sqlite and self.database.url.database:
@@ -146,16 +148,9 @@ class Records:
         upgrade(self.database)
 
     def check(self) -> None:
-        """Raises RecordsUnavailable unless the database answers and its tables are of the form this program needs."""
+        """Raises RecordsUnavailable unless the database answers, RecordsForm unless this program can use its tables."""
         with self.database.read() as connection:
-            try:
-                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-            except DatabaseError as error:
-                raise RecordsUnavailable("the records have no tables yet; run `modelyard db upgrade`") from error
-        if found != REVISION:
-            raise RecordsUnavailable(
-                f"the records have form {found}, this program needs {REVISION}; run `modelyard db upgrade`"
-            )
+            form.check(connection)
 
     def clock_s(self) -> float:
         """Seconds since the epoch by the clock of the database."""

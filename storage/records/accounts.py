@@ -47,6 +47,12 @@ class Accounts:
                 row = connection.execute(select(accounts).where(accounts.c.name == name)).one()
         return Account(row.id, row.name)
 
+    def name(self, account_id: int) -> str:
+        """The name of an account; it never changes."""
+        with self._database.read() as connection:
+            found: str = connection.execute(select(accounts.c.name).where(accounts.c.id == account_id)).scalar_one()
+        return found
+
 
 class Keys:
     """Credentials: created once, shown once, revoked for good."""

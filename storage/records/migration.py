@@ -9,7 +9,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from storage.records import form
 from storage.records.database import Database
+from storage.records.schema import REVISION
 
 _LOCK = 7_305_118  # any number of our own; PostgreSQL's advisory locks share one space per database
 
@@ -26,11 +28,28 @@ def newest() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
+def works_from() -> str:
+    """The oldest revision whose programs go on with the tables of the newest one: what none of them forbids.
+
+    Raises AttributeError for a revision that does not say it.
+    """
+    found: list[str] = [each.module.works_from for each in ScriptDirectory.from_config(_config()).walk_revisions()]
+    return max(found)
+
+
 def upgrade(database: Database) -> None:
-    """Bring the tables to the newest revision; of several callers one works and the others wait."""
+    """Bring the tables to the newest revision; of several callers one works and the others wait.
+
+    Tables of a later revision are left as they are. Raises RecordsForm when this program cannot use them.
+    """
     config = _config()
     with database.write() as connection:  # on SQLite this is BEGIN IMMEDIATE: the lock that the others wait for
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        found = form.revision_of(connection)
+        if found is not None and found > REVISION:
+            form.check(connection)
+            return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        form.note(connection, REVISION, works_from())

@@ -30,8 +30,12 @@ MOVES: dict[State, frozenset[State]] = {  # a state absent from this table is fi
 }
 
 
+SPEC_VERSION = 1
+"""The latest form of specifications that this program understands; `needs` in one says which a worker must know."""
+
+
 class Kind(StrEnum):
-    """What a task does."""
+    """What a task does. One that a later version of this program knows is read as itself, and is no member."""
 
     TRAIN = "train"
     CLEAR = "clear"
@@ -39,6 +43,14 @@ class Kind(StrEnum):
     PREDICT = "predict"
     UPLOAD = "upload"
     DESCRIBE = "describe"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind | None:
+        if not isinstance(value, str):
+            return None
+        later = str.__new__(cls, value)
+        later._name_, later._value_ = "LATER", value
+        return later
 
 
 class Role(IntEnum):

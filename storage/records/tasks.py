@@ -30,7 +30,18 @@ from storage.errors import IdempotencyConflict, JobNotFound, ServiceNotFound, Su
 from storage.records.database import Database
 from storage.records.deliveries import note_end
 from storage.records.quotas import QuotaRecords
-from storage.records.rows import MOVES, Attempt, AttemptRow, Json, Kind, NewTask, NewVersion, State, Task
+from storage.records.rows import (
+    MOVES,
+    SPEC_VERSION,
+    Attempt,
+    AttemptRow,
+    Json,
+    Kind,
+    NewTask,
+    NewVersion,
+    State,
+    Task,
+)
 from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
 
 _COLUMNS = (
@@ -146,6 +157,11 @@ _IS_FIRST_OF_REPOSITORY = ~exists(
         text("earlier.state IN ('queued', 'running')"),
     )
 )
+
+
+_IS_KNOWN = tasks.c.kind.in_([str(kind) for kind in Kind])
+# A specification says what it needs where a worker of before would do something else than what was asked.
+_IS_UNDERSTOOD = and_(_IS_KNOWN, func.coalesce(tasks.c.spec["needs"].as_integer(), 1) <= SPEC_VERSION)
 
 
 class Tasks:
@@ -378,7 +394,8 @@ class Tasks:
 
         Allowed from `queued`, and from `running` when the lease ran out; the attempt number goes up by one.
         Of the tasks of one repository the oldest open one goes first, and only one runs; and of the trainings of an
-        account no more run than its quota says.
+        account no more run than its quota says. What a later version of this program accepted, and this one does not
+        understand, stays queued for a worker that does.
         """
         ran_out = and_(tasks.c.state == State.RUNNING, tasks.c.lease_until < now())
         try:
@@ -396,6 +413,7 @@ class Tasks:
                         or_(tasks.c.state == State.QUEUED, ran_out),
                         tasks.c.cancel_requested_at.is_(None),
                         _IS_FIRST_OF_REPOSITORY,
+                        _IS_UNDERSTOOD,
                     )
                     .values(
                         state=State.RUNNING,
@@ -735,7 +753,10 @@ class Tasks:
         return [_task(row) for row in rows]
 
     def waiting(self, unsent_for_s: float) -> list[Waiting]:
-        """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`."""
+        """The queues with tasks that could start now, and which of these were not sent for `unsent_for_s`.
+
+        Those of a kind that this program does not know are for a later one to send.
+        """
         startable = and_(_IS_OPEN, tasks.c.id.in_(self._startable()))
         found = []
         with self._database.read() as connection:
@@ -770,7 +791,7 @@ class Tasks:
                     func.sum(case((has_run_out, 1), else_=0)),
                     func.sum(case((is_startable, 1), else_=0)),
                 )
-                .where(_IS_OPEN)
+                .where(_IS_OPEN, _IS_KNOWN)
                 .group_by(tasks.c.kind, tasks.c.queue, tasks.c.state)
             ).all()
         return [
@@ -783,7 +804,7 @@ class Tasks:
         place = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.kind), order_by=tasks.c.id)
         candidates = (
             select(tasks.c.id, tasks.c.account_id, tasks.c.kind, place.label("place"))
-            .where(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_FIRST_OF_REPOSITORY)
+            .where(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_KNOWN, _IS_FIRST_OF_REPOSITORY)
             .subquery()
         )
         return self._quotas.allowed(candidates)

@@ -1373,6 +1373,21 @@ def cursor_unreadable(client: Client) -> Answer:
 
 
 @request
+def logs_of_unknown_task(client: Client) -> Answer:
+    return client.call("GET", "/tasks/999999/logs")
+
+
+@request
+def logs_after_unreadable(client: Client) -> Answer:
+    return client.call("GET", f"/tasks/{failed_task(client)}/logs?after=last")
+
+
+@request
+def logs_query_unknown(client: Client) -> Answer:
+    return client.call("GET", f"/tasks/{failed_task(client)}/logs?since=3")
+
+
+@request
 def events_of_unknown_task(client: Client) -> Answer:
     return client.call("GET", "/tasks/999999/events")
 

@@ -46,6 +46,7 @@ ORDER = (
     ("put", "/train", 201),
     ("delete", "/tasks/{number}", 200),
     ("delete", "/train", 200),
+    ("get", "/tasks/{number}/logs", 200),
     ("get", "/tasks/{number}/events", 200),
     ("put", "/datasets/{name}", 201),
     ("get", "/datasets", 200),

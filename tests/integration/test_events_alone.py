@@ -21,7 +21,7 @@ from api.events import Events, Watch
 from api.refusals import TooManyStreams
 from settings import Settings
 from storage.errors import RecordsUnavailable
-from storage.live import Live
+from storage.live import Live, LogLine
 from storage.records import Account, Records, State
 from tests.unit.api.conftest import Yard
 from tests.unit.api.fakes import FakeLive, FakeQueue
@@ -392,3 +392,93 @@ def test_flask_alone_says_where_streams_are(yard: Yard, app: Flask):
     answer = cast(Any, app.test_client().get(f"/tasks/{task_id}/events"))
     assert (answer.status_code, answer.json["error"]["kind"]) == (404, "route_not_found")
     assert "modelyard api" in answer.json["error"]["message"]
+
+
+def lines(*said: tuple[int, int, int]) -> list[LogLine]:
+    """Log lines, each as its number, its attempt and the measures before it."""
+    return [LogLine(number, attempt, 1.0, "info", f"line {number}", measures) for number, attempt, measures in said]
+
+
+def test_lines_and_measures_come_in_one_order_whenever_they_are_read(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive
+):
+    task_id = yard.train()
+    records.tasks.claim(task_id, "worker", 20.0)
+    live.progress.told[task_id] = {"attempt": 1}
+
+    async def does(follow: Follow) -> None:
+        one = await follow(task_id)
+        live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 2))
+        live.progress.points[task_id, 1] = POINTS[:1]
+        await events._look()
+        await events._look()
+        # The second line was said behind a measure that is not read yet.
+        assert one.caller.take() == ["state", "log 1-0-1", "measure 1-1-1", "progress"]
+        live.progress.points[task_id, 1] = POINTS[:3]
+        live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 2), (3, 1, 3))
+        late, again = await follow(task_id), await follow(task_id, Place(1, 1, lines=1))
+        await events._look()
+        new = ["measure 1-2-1", "log 1-2-2", "measure 1-3-2", "log 1-3-3"]
+        assert one.caller.take() == new
+        assert late.caller.take() == ["state", "log 1-0-1", "measure 1-1-1", *new, "progress"]
+        assert again.caller.take() == ["state", *new, "progress"]
+
+    run(events, local, does)
+
+
+def test_lines_of_earlier_attempts_do_not_wait_for_measures_that_are_taken_again(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive
+):
+    task_id = yard.train()
+    first = records.tasks.claim(task_id, "worker", 20.0)
+    assert first is not None
+    records.tasks.requeue(first, "stranded", phases={})
+    records.tasks.claim(task_id, "worker", 20.0)
+    live.progress.told[task_id] = {"attempt": 2}
+    live.progress.points[task_id, 2] = POINTS[:1]
+    live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 5), (3, 2, 1))
+
+    async def does(follow: Follow) -> None:
+        one = await follow(task_id)
+        await events._look()
+        await events._look()
+        assert one.caller.take() == ["state", "log 2-0-1", "log 2-0-2", "measure 2-1-2", "log 2-1-3", "progress"]
+
+    run(events, local, does)
+
+
+def test_lines_that_were_dropped_are_counted(events: Events, local: Account, yard: Yard, live: FakeLive):
+    task_id = yard.train()
+    yard.finish(task_id)
+    live.logs.lines[task_id] = lines((21, 1, 0), (22, 1, 0))
+
+    async def does(follow: Follow) -> None:
+        one = await follow(task_id)
+        await events._look()
+        assert b'"message":"20 lines are not kept any more","dropped":20' in one.caller.sent
+        sent = one.caller.take()
+        assert sent[:4] == ["state", "log", "log 1-0-21", "log 1-0-22"]
+        assert sent[-1] == "end 1-5-22-end"
+
+    run(events, local, does)
+
+
+def test_lines_begin_anew_when_redis_lost_them(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive
+):
+    task_id = yard.train()
+    records.tasks.claim(task_id, "worker", 20.0)
+    live.progress.told[task_id] = {"attempt": 1}
+    live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 0))
+
+    async def does(follow: Follow) -> None:
+        one = await follow(task_id)
+        await events._look()
+        await events._look()
+        one.caller.take()
+        live.logs.lines[task_id] = lines((1, 1, 0))
+        await events._look()
+        await events._look()
+        assert one.caller.take() == ["log 1-0-1"]
+
+    run(events, local, does)

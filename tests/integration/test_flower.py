@@ -93,10 +93,19 @@ def places(method: str) -> list[str]:
 
 
 def test_pages_and_answers_are_for_those_with_the_login(flower: Flower):
-    for path in ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks", "/api/queues/length"):
+    for path in ("/", "/workers", "/tasks", "/broker", "/metrics", "/api/workers", "/api/tasks", "/api/queues/length"):
         assert flower.call("GET", path)[0] == 401, path
         assert flower.call("GET", path, "modelyard:guessed")[0] == 401, path
         assert flower.call("GET", path, flower.login)[0] == 200, path
+
+
+def test_only_that_it_runs_is_told_to_everybody(flower: Flower):
+    def is_open(path: str) -> bool:
+        return flower.call("GET", path)[0] not in (401, 403, 404)
+
+    # Pages, the picture of its name, and the form that asks for a login which no one is offered here.
+    assert {path for path in places("GET") if is_open(path)} <= {"/healthcheck", "/login", "/logout"}
+    assert flower.call("GET", "/healthcheck") == (200, b"OK")
 
 
 def test_nothing_can_be_changed_with_the_login_either(flower: Flower):

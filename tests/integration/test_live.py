@@ -13,10 +13,12 @@ import redis
 
 from storage.errors import LiveUnavailable
 from storage.live import Counts, Heartbeat, Live, Request, Share, Spread
+from storage.live.task_logs import KEPT
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.servers
 
+LINE = {"time": 1.5, "level": "info", "message": "a line"}
 POINTS = [{"iteration": number, "acc": number / 10} for number in range(10)]
 
 
@@ -43,6 +45,7 @@ def write_everything(live: Live) -> None:
     live.check()
     live.progress.put(1, {"percent": 5.0})
     live.progress.append_history(1, 1, POINTS, 0)
+    live.logs.append(1, 1, [LINE])
     live.progress.hint_cancel(1)
     live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
     live.heartbeats.note_sweep()
@@ -393,3 +396,48 @@ def test_quota_that_was_lowered_gives_nothing_and_the_minute_ends(live: Live):
     while live.allowance.used(9):
         assert time.monotonic() < deadline
     assert live.allowance.take(9, 1, 10) == Share(1, 9, 60.0)
+
+
+# Log lines
+
+
+def line(message: str) -> dict[str, object]:
+    return {**LINE, "message": message}
+
+
+def test_lines_of_a_task_are_numbered_through_its_attempts(live: Live):
+    live.logs.append(7, 1, [line("a"), line("b")])
+    live.progress.append_history(7, 2, POINTS[:3], 0)
+    live.logs.append(7, 2, [line("c")])
+    live.logs.append(8, 1, [line("of another")])
+    lines, newest = live.logs.since(7, 1)
+    assert [(each.number, each.attempt, each.message, each.measures) for each in lines] == [
+        (2, 1, "b", 0),
+        (3, 2, "c", 3),
+    ]
+    assert newest == 3
+    assert live.logs.since(7, 3) == ([], 3)
+    assert live.logs.since(99, 0) == ([], 0)
+
+
+def test_only_the_newest_lines_are_kept_and_gaps_show_in_their_numbers(live: Live):
+    live.logs.append(7, 1, [line(str(number)) for number in range(KEPT + 20)])
+    lines, newest = live.logs.since(7, 0)
+    assert (len(lines), lines[0].number, newest) == (KEPT, 21, KEPT + 20)
+    live.logs.append(7, 1, [line("after some that were lost")], skipped=5)
+    assert live.logs.since(7, newest)[0][0].number == newest + 6
+
+
+def test_several_writers_at_once_take_no_number_twice(live: Live):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda each: live.logs.append(7, 1, [line(str(each))]), range(40)))
+    lines, _ = live.logs.since(7, 0)
+    assert [each.number for each in lines] == list(range(1, 41))
+    assert {each.message for each in lines} == set(map(str, range(40)))
+
+
+def test_lines_live_as_long_as_the_progress_of_their_task(live: Live):
+    live.logs.append(7, 1, [line("long ago")])
+    live.server.redis.expire("log:7", 5)
+    live.progress.put(7, {"percent": 1.0})
+    assert live.server.redis.ttl("log:7") > 1000

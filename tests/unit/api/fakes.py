@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 
 from ml.json_text import dump
 from storage.errors import LiveUnavailable
-from storage.live import Counts, Heartbeat, Share
+from storage.live import Counts, Heartbeat, LogLine, Share
 from storage.records import Records, Task
 from workers.asked import Answer, Asked
 from workers.queue import Changed, NoAnswer
@@ -31,6 +31,7 @@ class FakeLive:
         self.statistics = FakeStatistics(self)
         self.changes = FakeChanges(self)
         self.allowance = FakeAllowance(self)
+        self.logs = FakeTaskLogs(self)
 
     def check(self) -> None:
         self.answer()
@@ -73,6 +74,20 @@ class FakeProgress:
     def hint_cancel(self, task_id: int) -> None:
         self._live.answer()
         self.hinted.append(task_id)
+
+
+class FakeTaskLogs:
+    def __init__(self, live: FakeLive) -> None:
+        self._live = live
+        self.lines: dict[int, list[LogLine]] = {}
+
+    def since(self, task_id: int, number: int, limit: int = 500) -> tuple[list[LogLine], int]:
+        self._live.answer()
+        lines = self.lines.get(task_id, [])
+        return [each for each in lines if each.number > number][:limit], lines[-1].number if lines else 0
+
+    def of(self, wanted: Iterable[tuple[int, int]]) -> dict[int, tuple[list[LogLine], int]]:
+        return {task_id: self.since(task_id, number) for task_id, number in wanted}
 
 
 class FakeHeartbeats:

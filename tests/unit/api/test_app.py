@@ -241,7 +241,7 @@ def test_each_request_is_one_line_in_the_access_log(
         client.get("/services/a%0Ab")
     client.application.extensions["modelyard"].access_log.flush()
     [line] = capsys.readouterr().err.splitlines()
-    assert " INFO api.access GET /services/a" in line
+    assert r" INFO api.access [service=a\nb] GET /services/a" in line
     assert " 404 " in line
 
 

@@ -8,7 +8,7 @@ from api.event_stream import Place, comment, event, opening, points_of, read_pla
 from api.refusals import BadHeader
 
 
-@pytest.mark.parametrize("place", [Place(), Place(1, 25), Place(3, 120_000, is_end=True)])
+@pytest.mark.parametrize("place", [Place(), Place(1, 25), Place(3, 120_000, is_end=True), Place(1, 25, lines=7)])
 def test_id_is_read_as_it_was_written(place: Place):
     assert read_place(str(place)) == place
 
@@ -18,7 +18,7 @@ def test_who_names_no_event_begins_at_the_first(text: str | None):
     assert read_place(text) is None
 
 
-@pytest.mark.parametrize("text", ["1", "-1", "1-", "a-b", "1-2-3", "1-2-end ", "1-2\n", "1-٣", "1-" + "2" * 13])
+@pytest.mark.parametrize("text", ["1", "-1", "1-", "a-b", "1-2-3-4", "1-2-end ", "1-2\n", "1-٣", "1-" + "2" * 13])
 def test_id_that_no_stream_gave_is_refused(text: str):
     with pytest.raises(BadHeader, match="Last-Event-ID is"):
         read_place(text)

@@ -130,7 +130,7 @@ def test_api_command_uses_options_that_granian_knows(local: Settings):
 
 def test_worker_command_serves_its_queues_one_task_at_a_time():
     argv = worker_argv("train1", ["train.cpu"])
-    assert argv[:6] == [sys.executable, "-m", "celery", "-A", "workers.app", "worker"]
+    assert argv[:7] == [sys.executable, "-m", "celery", "--quiet", "-A", "workers.app", "worker"]
     assert argv[argv.index("-Q") + 1] == "train.cpu"
     assert argv[argv.index("-n") + 1] == "train1@%h"
     assert argv[argv.index("--pool") + 1] == "prefork"

@@ -17,7 +17,7 @@ import settings
 
 ROOT = Path(settings.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"api", "workers", "ml", "storage", "cli", "deploy", "settings"}
+OURS = {"api", "workers", "ml", "storage", "cli", "deploy", "logs", "settings"}
 
 
 def wanted(*extras: str) -> dict[str, Requirement]:
@@ -56,7 +56,8 @@ def imported(package: str) -> set[str]:
     [
         ("api", ("api",)),
         # Traces are sent only where somebody installed what sends them.
-        ("workers", ("worker", "traces")),
+        # Flower has a program of its own.
+        ("workers", ("worker", "traces", "flower")),
         ("ml", ("worker", "xgboost", "torch")),
         ("storage", ("s3", "postgres")),
         ("cli", ("api",)),

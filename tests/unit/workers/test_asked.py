@@ -89,3 +89,10 @@ def test_numbers_that_json_lacks_leave_objects_and_become_null_in_arrays():
 def test_values_without_such_numbers_stay_as_they_are(value: Any):
     once = finite(value)
     assert finite(once) == once
+
+
+def test_what_a_later_version_adds_is_overlooked():
+    asked = Asked(b'{"a":1}', b'["1,2"]', "00-trace")
+    assert Asked.split(asked.joined() + b"\nlater line\nand more") == asked
+    answer = Answer.split(b'{"name":"predictions","count":2,"later":{"x":1}}\n[1,2]')
+    assert (answer.name, answer.count, answer.content) == ("predictions", 2, b"[1,2]")

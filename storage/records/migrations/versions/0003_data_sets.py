@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0003"
 down_revision = "0002"
+works_from = "0001"
 
 
 def _id(name: str, *, nullable: bool = False) -> sa.Column[int]:

@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0004"
 down_revision = "0003"
+works_from = "0001"
 
 _QUOTAS = ("trainings", "queued_tasks", "stored_bytes", "requests_per_minute")
 _TEXTS = ("role", "action", "kind", "name", "outcome")
