@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.access import Access, Headers
 from api.answers import NOSNIFF, failure, speaks_deepdetect
-from api.blueprints import datasets, docs, health, info, metrics, predict, services, tasks, train
+from api.blueprints import datasets, docs, downloads, health, info, metrics, predict, services, tasks, train
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
@@ -74,7 +74,7 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, datasets, metrics, health, docs):
+    for each in (info, services, train, predict, tasks, datasets, downloads, metrics, health, docs):
         app.register_blueprint(each.blueprint)
     return app
 

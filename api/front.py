@@ -25,12 +25,15 @@ from flask import Flask
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
 from api.events import EVENTS, WATCH, Events, Watch
+from api.flow import Flow, Sending, Stalled
 from api.hot import Hot, Response
 from api.parts import IS_CONNECTED, Parts
+from api.unread import ports_of
 
 _SPOOLED_BYTES = 1 << 20
-_STREAMED_BYTES = 8 << 20
+_STREAMED_BYTES = 1 << 18
 _DISCARDED_BYTES = 64 << 20
+_EMPTY = (204, 304)
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +71,7 @@ class Front:
         self._threads = ThreadPoolExecutor(parts.settings.api_threads, thread_name_prefix="flask")
         self._hot = Hot(app, self._threads)
         self._events = Events(parts)
+        self._flow = Flow()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once in each process, with its event loop."""
@@ -84,6 +88,7 @@ class Front:
         """Called when the process ends."""
         self._hot.stop()
         self._events.stop()
+        self._flow.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _hurry(self) -> None:
@@ -107,7 +112,7 @@ class Front:
         if isinstance(body, bytes) and scope.path == "/predict" and scope.method == "POST":
             answer = await self._quickly(scope, body, proto)
             if answer is not None:
-                proto.response_bytes(*answer)
+                await self._send(proto, scope, *answer)
                 return
         await self._answer(proto, scope, body)
 
@@ -131,18 +136,47 @@ class Front:
                 return
         finally:
             gone.cancel()
-        if isinstance(content, bytes):
+        await self._send(proto, scope, status, headers, content)
+
+    async def _send(
+        self,
+        proto: Any,
+        scope: Scope,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes | Iterable[bytes],
+    ) -> None:
+        """Send an answer, a long one no faster than the client reads it."""
+        if isinstance(content, bytes) and len(content) <= _STREAMED_BYTES:
             proto.response_bytes(status, headers, content)
             return
-        pieces = iter(content)
+        if isinstance(content, bytes):
+            headers = [
+                *(each for each in headers if each[0] != "content-length"),
+                ("content-length", str(len(content))),
+            ]
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(_hung_up(proto))
+        pieces = iter([content] if isinstance(content, bytes) else content)
         try:
-            transport = proto.response_stream(status, headers)
+            sending = Sending(
+                self._flow, proto.response_stream(status, headers), ports_of(scope.server, scope.client), gone
+            )
             while (piece := await loop.run_in_executor(self._threads, next, pieces, None)) is not None:
-                await transport.send_bytes(piece)
-        except ConnectionError:
+                await sending.send(piece)
+            await sending.end()
+        except Stalled:
+            await self._flow.cut(scope.server, scope.client)
+        except (ConnectionError, ProtocolClosed):
             pass  # the client hung up
+        except Exception as error:
+            # What ends early would look whole: the HTTP server ends chunks of unknown length as if nothing was.
+            _log.warning("%s %s was cut off: %s", scope.method, ascii(scope.path), error)
+            await self._flow.cut(scope.server, scope.client)
         finally:
-            _close(content)
+            gone.cancel()
+            if not isinstance(content, bytes):
+                _close(content)
 
     async def _read(self, proto: Any, length: int | None) -> bytes | IO[bytes]:
         """The body, in a file when it may be long. Raises ProtocolClosed when it ends before its length."""
@@ -195,7 +229,8 @@ class Front:
         if WATCH in environ:
             _close(found)
             return status, headers, cast(Watch, environ[WATCH])
-        if int(dict(headers).get("content-length", 0)) > _STREAMED_BYTES:
+        length = dict(headers).get("content-length", "0" if status in _EMPTY else None)
+        if length is None or int(length) > _STREAMED_BYTES:
             return status, headers, found
         try:
             content = b"".join(found)

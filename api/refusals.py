@@ -125,6 +125,27 @@ class NoResult(Refusal):
     kind = "result_not_found"
 
 
+class FileGone(Refusal):
+    """There is no such file to download, or none any more."""
+
+    kind = "file_not_found"
+
+
+class PreconditionFailed(Refusal):
+    """What is to be downloaded is not in the state that the client has seen."""
+
+    kind = "precondition_failed"
+
+
+class RangeUnsatisfiable(Refusal):
+    """The part that is wanted lies behind the end of the file, or is empty."""
+
+    kind = "range_unsatisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes, and none of them are in the range that is wanted")
+
+
 class Busy(Refusal):
     """Too many calls wait in this process."""
 

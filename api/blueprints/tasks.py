@@ -101,7 +101,8 @@ def _queued(task: Task) -> Json:
     return {} if until is None else {"queued": round(max(0.0, until - task.created_at), 4)}
 
 
-def _find(number: str) -> Task:
+def find(number: str) -> Task:
+    """The task of that number. Raises TaskNotFound."""
     if not (number.isascii() and number.isdigit() and len(number) <= 18):
         raise TaskNotFound(repr(number[:40]))
     return parts().records.tasks.get(int(number), account().id)
@@ -111,14 +112,14 @@ def _find(number: str) -> Task:
 def one(number: str) -> Response:
     """One task with its attempts, phases, queue position and measures."""
     check_known(request.args, ())
-    return plain(_whole(_find(number)))
+    return plain(_whole(find(number)))
 
 
 @blueprint.get("/tasks/<number>/report")
 def report(number: str) -> Response:
     """What an ended task found: measures, histories, parameters."""
     check_known(request.args, ())
-    task = _find(number)
+    task = find(number)
     found = parts().records.tasks.report(task.id)
     if found is None:
         raise NotReported(f"task {task.id} is {task.state} and has no report")
@@ -129,14 +130,14 @@ def report(number: str) -> Response:
 def result(number: str) -> Response:
     """What a prediction task answers: the answer of /predict, JSON lines or Parquet."""
     check_known(request.args, ())
-    return results.answer(parts(), _find(number))
+    return results.answer(parts(), find(number))
 
 
 @blueprint.get("/tasks/<number>/events")
 def events(number: str) -> Response:
     """What happens to a task, as server-sent events until its end; the event loop in front of Flask sends them."""
     check_known(request.args, ())
-    task = _find(number)
+    task = find(number)
     last = read_place(request.headers.get("Last-Event-ID"))
     streams: Events | None = request.environ.get(EVENTS)
     if streams is None:
@@ -154,7 +155,7 @@ def events(number: str) -> Response:
 def cancel(number: str) -> Response:
     """Ask for the end of a task without waiting: 202, or 200 when it was over already."""
     check_known(request.args, ())
-    task = _find(number)
+    task = find(number)
     if task.state.is_final:
         return plain(_whole(task), 200)
     asked = services.cancel(parts(), task)

@@ -8,8 +8,8 @@ from api.openapi.operation import Operation, Parameter, json_answer
 from api.schemas import dataset, task
 from api.schemas.dataset import CHECKSUM
 
-_NAME = Parameter("name", "Name of the data set.", {"type": "string", "minLength": 1}, "path", True, example="flowers")
-_PATH = Parameter(
+NAME = Parameter("name", "Name of the data set.", {"type": "string", "minLength": 1}, "path", True, example="flowers")
+PATH = Parameter(
     "path",
     "Path of the file in the data set.",
     {"type": "string", "minLength": 1},
@@ -61,7 +61,7 @@ CREATE = Operation(
         201: json_answer("It was made.", dataset.DatasetSchema),
     },
     ("bad_query", "bad_dataset_name", "bad_body", "bad_json", "body_too_large"),
-    (_NAME,),
+    (NAME,),
 )
 
 GET = Operation(
@@ -70,7 +70,7 @@ GET = Operation(
     "With a page of its files, by path.",
     {200: json_answer("The data set.", dataset.OneDatasetSchema)},
     _UNKNOWN,
-    (_NAME, *_PAGES),
+    (NAME, *_PAGES),
 )
 
 DELETE = Operation(
@@ -79,7 +79,7 @@ DELETE = Operation(
     "Tasks that were accepted before go on with what it held.",
     {200: json_answer("It is gone.", dataset.DeletedSchema)},
     _UNKNOWN,
-    (_NAME,),
+    (NAME,),
 )
 
 ADD = Operation(
@@ -89,7 +89,7 @@ ADD = Operation(
     {**_WORK, 201: json_answer("They are there.", dataset.AddedSchema)},
     (*_UNKNOWN, "bad_body", "body_too_large", "dataset_conflict", "dataset_full", "file_too_large", *_WORKING, *_KEPT),
     (
-        _NAME,
+        NAME,
         Parameter("folder", "Put before the names of the files.", {"type": "string"}),
         Parameter("unpack", "Whether to take the members of an archive.", {"type": "boolean", "default": False}),
     ),
@@ -108,7 +108,7 @@ REMOVE = Operation(
     "Takes one file out of a data set.",
     {200: json_answer("It is gone.", dataset.DeletedSchema)},
     (*_UNKNOWN, "dataset_file_not_found"),
-    (_NAME, _PATH),
+    (NAME, PATH),
 )
 
 DESCRIBE = Operation(
@@ -117,7 +117,7 @@ DESCRIBE = Operation(
     "A worker counts rows, columns and classes of each csv and svm file; `GET` tells them then.",
     _WORK,
     (*_UNKNOWN, *_WORKING, *_KEPT),
-    (_NAME,),
+    (NAME,),
 )
 
 BEGIN = Operation(
@@ -126,7 +126,7 @@ BEGIN = Operation(
     "For large files: parts can be sent again, in any order, and after a break.",
     {201: json_answer("What to send.", dataset.UploadSchema, Location="The upload.")},
     (*_UNKNOWN, "bad_json", "bad_body", "body_too_large", "file_too_large", "dataset_full", *_KEPT),
-    (_NAME,),
+    (NAME,),
     "UploadRequest",
     examples={"file": ("A file", {"path": "more.csv", "bytes": len(_LINES)})},
 )
@@ -137,7 +137,7 @@ UPLOAD = Operation(
     "What of it is there, and what is missing.",
     {200: json_answer("The upload.", dataset.UploadSchema)},
     (*_OF_UPLOAD, *_KEPT),
-    (_NAME, _NUMBER),
+    (NAME, _NUMBER),
 )
 
 PART = Operation(
@@ -147,7 +147,7 @@ PART = Operation(
     {200: json_answer("It is there.", dataset.PartSchema)},
     (*_OF_UPLOAD, "bad_header", "bad_body", "body_too_large", "checksum_wrong", *_KEPT),
     (
-        _NAME,
+        NAME,
         _NUMBER,
         Parameter("part", "Its number, from 1.", {"type": "integer", "minimum": 1}, "path", True, example=1),
         Parameter(
@@ -170,7 +170,7 @@ COMPLETE = Operation(
     "A worker puts the parts together, and unpacks what is to be unpacked.",
     _WORK,
     (*_OF_UPLOAD, *_WORKING, "dataset_conflict", "dataset_full", *_KEPT),
-    (_NAME, _NUMBER),
+    (NAME, _NUMBER),
 )
 
 END = Operation(
@@ -179,7 +179,7 @@ END = Operation(
     "Its parts are deleted.",
     {200: json_answer("It is gone.", dataset.DeletedSchema)},
     (*_OF_UPLOAD, *_KEPT),
-    (_NAME, _NUMBER),
+    (NAME, _NUMBER),
 )
 
 OPERATIONS = {

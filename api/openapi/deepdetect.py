@@ -30,7 +30,7 @@ LINES = (
 
 _FLAG = {"type": "string", "enum": ["true", "false", "1", "0"]}
 _TEXT = {"type": "string", "minLength": 1}
-_NAME = Parameter(
+NAME = Parameter(
     "name", "Name of the service; upper and lower case are the same.", _TEXT, "path", True, example=SERVICE
 )
 _SERVICE = Parameter(
@@ -81,7 +81,7 @@ CREATE = Operation(
         "fetch_forbidden",
         "goes_on",
     ),
-    (_NAME,),
+    (NAME,),
     "ServiceRequest",
     {
         "iris": (
@@ -103,7 +103,7 @@ DESCRIBE = Operation(
     {200: json_answer("The service.", told.ServiceAnswerSchema)},
     ("bad_query", "service_not_found"),
     (
-        _NAME,
+        NAME,
         Parameter("status", "Whether the open jobs are told; true when absent.", _FLAG),
         Parameter("labels", "Whether the words of the label column are told; false when absent.", _FLAG),
     ),
@@ -116,7 +116,7 @@ DELETE = Operation(
     {200: json_answer("The service is gone.", told.DoneSchema)},
     ("nothing_to_delete", "goes_on", "busy", *_MODEL, *_FAULTS, *_KEPT),
     (
-        _NAME,
+        NAME,
         Parameter(
             "clear",
             "What is removed of the repository: `mem` nothing, `index` the similarity index, `lib` the models, `full` "

@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from api import refusals
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
-from api.openapi import datasets, deepdetect, native
+from api.openapi import datasets, deepdetect, downloads, native
 from api.openapi.converter import Plugin
 from api.openapi.operation import JSON, Answer, Operation, Parameter
 from api.schemas.dataset import UploadRequest
@@ -28,7 +28,12 @@ from ml.options.service import ModelOptions, OriginOptions, ServiceHead
 from storage import errors as storage_errors
 from workers import queue
 
-OPERATIONS: dict[str, dict[str, Operation]] = {**deepdetect.OPERATIONS, **datasets.OPERATIONS, **native.OPERATIONS}
+OPERATIONS: dict[str, dict[str, Operation]] = {
+    **deepdetect.OPERATIONS,
+    **datasets.OPERATIONS,
+    **native.OPERATIONS,
+    **downloads.OPERATIONS,
+}
 """By endpoint and verb."""
 
 _VERSION = "3.1.0"

@@ -7,7 +7,7 @@ from api.schemas import deepdetect, health, task
 from storage.records import Kind, State
 
 _TEXT = {"type": "string", "minLength": 1}
-_NUMBER = Parameter(
+NUMBER = Parameter(
     "number",
     "Number of the task, as `task_id` told it.",
     {"type": "integer", "minimum": 1},
@@ -15,7 +15,7 @@ _NUMBER = Parameter(
     True,
     example=1,
 )
-_PREDICTION = Parameter("number", "Number of a prediction task.", _NUMBER.schema, "path", True, example=4)
+_PREDICTION = Parameter("number", "Number of a prediction task.", NUMBER.schema, "path", True, example=4)
 
 SEVERAL = Operation(
     "Tasks",
@@ -48,7 +48,7 @@ ONE = Operation(
     "Its state, progress, attempts, phases and measures.",
     {200: json_answer("The task.", task.OneTaskSchema)},
     ("bad_query", "task_not_found"),
-    (_NUMBER,),
+    (NUMBER,),
 )
 
 REPORT = Operation(
@@ -58,7 +58,7 @@ REPORT = Operation(
     "prediction.",
     {200: json_answer("What it found.", task.ReportSchema)},
     ("bad_query", "task_not_found", "report_not_found"),
-    (_NUMBER,),
+    (NUMBER,),
 )
 
 RESULT = Operation(
@@ -99,7 +99,7 @@ EVENTS = Operation(
     },
     ("bad_query", "bad_header", "task_not_found", "route_not_found", "too_many_streams"),
     (
-        _NUMBER,
+        NUMBER,
         Parameter("Last-Event-ID", "The id of the last event that came; the stream goes on after it.", _TEXT, "header"),
     ),
 )
@@ -113,7 +113,7 @@ CANCEL = Operation(
         202: json_answer("It can only end cancelled from now on.", task.OneTaskSchema),
     },
     ("bad_query", "task_not_found"),
-    (_NUMBER,),
+    (NUMBER,),
 )
 
 METRICS = Operation(

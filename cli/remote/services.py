@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from cli.remote.downloading import archive_format, save_archive, save_files, to_option
 from cli.remote.given import parameters_option, put
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
@@ -124,6 +126,25 @@ def create(
     print_warnings(head.get("warnings") or ())
     task = f"; its model is taken over by task {head['task_id']}" if "task_id" in head else ""
     return click.echo(f"service {clean(name.lower())} is created{task}")
+
+
+@services.command()
+@click.argument("name")
+@to_option
+@click.option("--version", type=click.IntRange(1), help="Number of a version. Default: the one that predictions use.")
+@asks
+def download(target: Target, name: str, to: Path | None, version: int | None) -> None:
+    """Download the model of service NAME: its files, or an archive of them."""
+    from cli.remote.client import service_path
+
+    base, query = service_path(name), {"version": version}
+    place = to or Path(name.lower())
+    form = archive_format(place)
+    if form is not None:
+        return save_archive(target, base, place, form, query)
+    told = target.client.call("GET", f"{base}/files", query=query).json.get("body") or {}
+    # A training may end meanwhile, and its files would not go with these.
+    return save_files(target, base, place, told.get("files") or (), {"version": told.get("version")})
 
 
 @services.command()

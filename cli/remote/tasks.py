@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.remote.downloading import archive_format, save_archive, save_files, to_option
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -114,6 +115,20 @@ def cancel(target: Target, number: int) -> None:
     if answer.code == 202:
         return click.echo(f"task {number} will be cancelled")
     return click.echo(f"task {number} was over already: {clean(answer.json.get('state'))}")
+
+
+@tasks.command()
+@_number
+@to_option
+@asks
+def download(target: Target, number: int, to: Path | None) -> None:
+    """Download the files of task NUMBER: its report, the result of a prediction, the model of a training."""
+    base, place = f"/tasks/{number}", to or Path(f"task-{number}")
+    form = archive_format(place)
+    if form is not None:
+        return save_archive(target, base, place, form, {})
+    told = target.client.call("GET", f"{base}/files").json
+    return save_files(target, base, place, told.get("files") or (), {})
 
 
 @tasks.command()
