@@ -36,9 +36,9 @@ blueprint = Blueprint("datasets", __name__)
 def several() -> Response:
     """A page of all data sets, newest first."""
     check_known(request.args, ("limit", "cursor"))
-    limit, before_id = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.datasets.page(account().id, limit=limit + 1, before_id=before_id)
-    more = cursor_before(found[limit - 1].id) if len(found) > limit else None
+    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
+    found = parts().records.datasets.page(account().id, limit=limit + 1, before_id=place.id if place else None)
+    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
     return plain({"datasets": [told(each) for each in found[:limit]], "next_cursor": more})
 
 

@@ -51,13 +51,16 @@ def _page(query: ListQuery) -> Response:
     found = parts().records.tasks.page(
         account().id,
         limit=query.limit + 1,
-        before_id=query.before_id,
+        before_id=query.after.id if query.after else None,
+        before_at=query.after.at if query.after else 0.0,
         state=query.state,
         kind=query.kind,
         service_id=service_id,
+        since=query.created.since,
+        until=query.created.until,
     )
     shown = found[: query.limit]
-    more = cursor_before(shown[-1].id) if len(found) > query.limit else None
+    more = cursor_before(shown[-1].id, shown[-1].created_at) if len(found) > query.limit else None
     return plain({"tasks": _told(shown), "next_cursor": more})
 
 

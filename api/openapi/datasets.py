@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from api.openapi.operation import Operation, Parameter, json_answer
-from api.schemas import dataset, task
+from api.openapi.operation import PAGES, Operation, Parameter, json_answer
+from api.schemas import dataset
 from api.schemas.dataset import CHECKSUM
 
 NAME = Parameter("name", "Name of the data set.", {"type": "string", "minLength": 1}, "path", True, example="flowers")
@@ -25,14 +25,6 @@ _NUMBER = Parameter(
     True,
     example=1,
 )
-_PAGES = (
-    Parameter(
-        "limit",
-        "Most of a page.",
-        {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
-    ),
-    Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
-)
 _LINES = "5.1,3.5,1.4,0.2\n6.2,2.9,4.3,1.3\n"
 _UNKNOWN = ("bad_query", "bad_dataset_name", "dataset_not_found")
 _OF_UPLOAD = (*_UNKNOWN, "upload_not_found", "upload_completing")
@@ -49,7 +41,7 @@ SEVERAL = Operation(
     "A page of all, newest first.",
     {200: json_answer("Data sets.", dataset.DatasetsSchema)},
     ("bad_query",),
-    _PAGES,
+    PAGES,
 )
 
 CREATE = Operation(
@@ -70,7 +62,7 @@ GET = Operation(
     "With a page of its files, by path.",
     {200: json_answer("The data set.", dataset.OneDatasetSchema)},
     _UNKNOWN,
-    (NAME, *_PAGES),
+    (NAME, *PAGES),
 )
 
 DELETE = Operation(

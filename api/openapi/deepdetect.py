@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.openapi.operation import Operation, Parameter, json_answer
+from api.openapi.operation import CREATED, PAGES, Operation, Parameter, json_answer
 from api.schemas import deepdetect as told
 from api.services import CLEARING
+from ml.options.catalog import libraries
 
 SERVICE = "iris-docs"
 """The service of all examples."""
@@ -94,6 +95,20 @@ CREATE = Operation(
             },
         )
     },
+)
+
+SEVERAL = Operation(
+    "Services",
+    "List services",
+    "A page of those that match, newest first. `GET /info` lists all, by name.",
+    {200: json_answer("The page.", told.ServicesAnswerSchema)},
+    ("bad_query",),
+    (
+        Parameter("status", "Whether the open jobs are told; false when absent.", _FLAG),
+        Parameter("mllib", "Only services of this library.", {"type": "string", "enum": list(libraries())}),
+        *PAGES,
+        *CREATED,
+    ),
 )
 
 DESCRIBE = Operation(
@@ -248,6 +263,7 @@ PREDICT = Operation(
 OPERATIONS = {
     "info.info": {"GET": INFO},
     "services.create": {"PUT": CREATE, "POST": CREATE},
+    "services.several": {"GET": SEVERAL},
     "services.get": {"GET": DESCRIBE},
     "services.delete": {"DELETE": DELETE},
     "train.start": {"POST": TRAIN, "PUT": TRAIN},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.openapi.operation import JSON, Answer, Operation, Parameter, json_answer
+from api.openapi.operation import CREATED, JSON, PAGES, Answer, Operation, Parameter, json_answer
 from api.schemas import deepdetect, health, task
 from storage.records import Kind, State
 
@@ -32,13 +32,8 @@ SEVERAL = Operation(
         Parameter("state", "Only tasks in this state.", {"type": "string", "enum": list(State)}),
         Parameter("kind", "Only tasks of this kind.", {"type": "string", "enum": list(Kind)}),
         Parameter("service", "Only tasks of this service.", _TEXT),
-        Parameter(
-            "limit",
-            "Most tasks of a page.",
-            {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
-            example=10,
-        ),
-        Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
+        *PAGES,
+        *CREATED,
     ),
 )
 

@@ -9,6 +9,15 @@ import click
 
 from cli.remote.downloading import archive_format, save_archive, save_files, to_option
 from cli.remote.given import parameters_option, put
+from cli.remote.pages import (
+    all_option,
+    cursor_option,
+    enveloped,
+    limit_option,
+    listed,
+    since_option,
+    until_option,
+)
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -22,16 +31,25 @@ def services() -> None:
 
 
 @services.command("list")
+@click.option("--mllib", help="Only services of this library.")
+@since_option
+@until_option
+@limit_option
+@cursor_option
+@all_option
 @asks
-def list_services(target: Target) -> None:
-    """List the services of the account."""
-    answer = target.client.call("GET", "/info")
-    if target.as_json:
-        return target.print_json(answer)
-    found = answer.json.get("head", {}).get("services") or []
-    if not found:
-        click.echo("no services; create one with: modelyard services create NAME --mllib xgboost --connector csv")
+def list_services(target: Target, mllib: str | None, since: str | None, until: str | None, **which: Any) -> None:
+    """List the services of the account, the newest first."""
+    query = {"mllib": mllib, "since": since, "until": until}
+    found = listed(target, "/services", "services", query, page_of=enveloped, **which)
+    if found is None:
         return None
+    if not found:
+        if any(query.values()) or which["cursor"]:
+            return click.echo("no such service")
+        return click.echo(
+            "no services; create one with: modelyard services create NAME --mllib xgboost --connector csv"
+        )
     return print_table(
         ("service", "mllib", "type", "model", "training", "repository", "description"),
         [

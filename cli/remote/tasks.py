@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cli.remote.downloading import archive_format, save_archive, save_files, to_option
+from cli.remote.pages import all_option, cursor_option, limit_option, listed, since_option, until_option
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -27,26 +28,31 @@ def tasks() -> None:
 @click.option("--state", type=click.Choice(_STATES), help="Only tasks of this state.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Only tasks of this kind.")
 @click.option("--service", help="Only tasks of this service.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
-@click.option("--cursor", help="Where to go on, as an earlier list told.")
+@since_option
+@until_option
+@limit_option
+@cursor_option
+@all_option
 @asks
 def list_tasks(
-    target: Target, state: str | None, kind: str | None, service: str | None, limit: int, cursor: str | None
+    target: Target,
+    state: str | None,
+    kind: str | None,
+    service: str | None,
+    since: str | None,
+    until: str | None,
+    **which: Any,
 ) -> None:
     """List tasks, the newest first."""
-    query = {"state": state, "kind": kind, "service": service, "limit": limit, "cursor": cursor}
-    answer = target.client.call("GET", "/tasks", query=query)
-    if target.as_json:
-        return target.print_json(answer)
-    page = answer.json
+    query = {"state": state, "kind": kind, "service": service, "since": since, "until": until}
+    found = listed(target, "/tasks", "tasks", query, **which)
+    if found is None:
+        return None
     names = ("task_id", "kind", "service", "job", "state", "percent", "created_at")
     head = ("task", "kind", "service", "job", "state", "percent", "created")
-    if not page.get("tasks"):
+    if not found:
         return click.echo("no such task")
-    print_table(head, [[task.get(name) for name in names] for task in page["tasks"]])
-    if page.get("next_cursor"):
-        click.echo(f"there are more: --cursor {clean(page['next_cursor'])}", err=True)
-    return None
+    return print_table(head, [[task.get(name) for name in names] for task in found])
 
 
 @tasks.command()

@@ -1388,8 +1388,31 @@ def last_event_id_unreadable(client: Client) -> Answer:
 
 
 @request
+def since_unreadable(client: Client) -> Answer:
+    return client.call("GET", "/tasks?since=yesterday")
+
+
+@request
 def tasks_of_unknown_service(client: Client) -> Answer:
     return client.call("GET", "/tasks?service=nobody")
+
+
+# The list of services
+
+
+@request
+def services_of_unknown_library(client: Client) -> Answer:
+    return client.call("GET", "/services?mllib=abacus")
+
+
+@request
+def services_cursor_unreadable(client: Client) -> Answer:
+    return client.call("GET", "/services?cursor=first")
+
+
+@request
+def services_query_unknown(client: Client) -> Answer:
+    return client.call("GET", "/services?sort=name")
 
 
 # Downloads

@@ -34,6 +34,7 @@ ORDER = (
     ("get", "/docs", 200),
     ("get", "/docs/{file}", 200),
     ("put", "/services/{name}", 201),
+    ("get", "/services", 200),
     ("get", "/services/{name}", 200),
     ("get", "/info", 200),
     ("post", "/train", 201),
