@@ -15,8 +15,8 @@ from api.blueprints import datasets, docs, downloads, health, info, metrics, pre
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
-from api.parts import Parts, Sender, parts
-from api.refusals import Refusal
+from api.parts import IS_SLOW, Parts, Sender, parts
+from api.refusals import BodyTooSlow, Refusal
 from api.waiting import Slots
 from ml.errors import MlError
 from settings import Settings
@@ -84,6 +84,9 @@ def _begin() -> Response | None:
     found = traces()
     if found is not None:
         g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
+    if request.environ.get(IS_SLOW):
+        idle_s, body_s = parts().settings.client_idle_s, parts().settings.body_timeout_s
+        raise BodyTooSlow(f"the body did not come: no byte for {idle_s:g} s, or not all of it within {body_s:g} s")
     told = preflight(parts().cors)
     if told is None and request.endpoint not in _OPEN:
         g.account = parts().access.account_of(cast(Headers, request.headers))

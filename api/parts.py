@@ -33,6 +33,9 @@ T = TypeVar("T")
 IS_CONNECTED = "modelyard.is_connected"
 """Where the environment of a request has the function that tells whether its caller is still there."""
 
+IS_SLOW = "modelyard.is_slow"
+"""Where the environment of a request tells that its body did not come in time."""
+
 _KEPT = 10_000
 _TRANSFERS = 64
 

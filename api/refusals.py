@@ -59,6 +59,18 @@ class BodyTooLarge(Refusal):
     kind = "body_too_large"
 
 
+class BodyTooSlow(Refusal):
+    """The body did not come in time."""
+
+    kind = "body_too_slow"
+
+
+class EncodingUnknown(Refusal):
+    """The body is packed in a way that cannot be unpacked here."""
+
+    kind = "encoding_unknown"
+
+
 class FileTooLarge(Refusal):
     """A file is larger than one of a data set may be."""
 

@@ -184,6 +184,7 @@ def api_argv(settings: Settings) -> list[str]:
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
         *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
+        *("--http1-header-read-timeout", str(round(settings.client_idle_s * 1000))),
         # Connections; by default 1024, which as many streams would fill, so that nobody else came in.
         *("--backpressure", str(settings.event_streams + _CONNECTIONS)),
         "api.serve:app",

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from api import datasets, services
 from api.answers import Json, failure, plain
-from api.body import read_object
+from api.body import check_plain, read_object
 from api.parts import account, parts
 from api.query import check_known, flag
 from api.refusals import BadBody
@@ -105,6 +105,7 @@ def _added(dataset: Dataset, revision: int, new: Sequence[NewFile]) -> Response:
 
 
 def _check_form() -> None:
+    check_plain()
     if request.mimetype != "multipart/form-data":
         raise BadBody("files are sent as a form: Content-Type must be multipart/form-data")
     request.max_form_parts = FILES_MOST
@@ -149,6 +150,7 @@ def upload(name: str, number: str) -> Response:
 def put_part(name: str, number: str, part: str) -> Response:
     """Take a part, whose SHA-256 the request brings along."""
     check_known(request.args, ())
+    check_plain()
     sha256 = checksum_of(request.headers.get(CHECKSUM))
     found = _upload(find(name), number)
     with datasets.receiving(parts()) as place:

@@ -117,9 +117,14 @@ def _named() -> Iterator[tuple[str, str]]:
     return ((endpoint, verb) for endpoint, verbs in OPERATIONS.items() for verb in verbs)
 
 
+_WITH_BODY = ("body_too_slow", "encoding_unknown")
+"""What every route may answer that takes a body."""
+
+
 def _operation(operation: Operation, path: str, always: tuple[str, ...]) -> Json:
     answers = {str(status): _answer(each) for status, each in operation.answers.items()}
-    answers |= _failures((*operation.kinds, *always), speaks_deepdetect(path))
+    of_body = () if operation.body is None else _WITH_BODY
+    answers |= _failures((*operation.kinds, *of_body, *always), speaks_deepdetect(path))
     if operation.other is not None:
         answers["default"] = {"description": operation.other, "content": {JSON: {"schema": {}}}}
     made: Json = {

@@ -1566,6 +1566,12 @@ def files_without_a_form(client: Client) -> Answer:
 
 
 @request
+def form_packed(client: Client) -> Answer:
+    headers = {"Content-Type": "multipart/form-data; boundary=limit", "Content-Encoding": "gzip"}
+    return client.send("POST", f"{dataset(client)}/files", gzip.compress(b"--limit--"), headers)
+
+
+@request
 def form_without_files(client: Client) -> Answer:
     dataset(client)
     return form(client, {})

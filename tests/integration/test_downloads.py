@@ -1,4 +1,4 @@
-"""Downloads over plain sockets: whole, slow, cut off, and taken to another place."""
+"""Downloads over plain sockets: whole, slow, cut off, and taken to another place; and clients that send slowly."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.servers
 
 LARGE_BYTES = 24 * 2**20
 READERS = 4
+IDLE_S, BODY_S = 2.0, 5.0
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(data: Path) -> Iterator[Stack]:
     """A stack with a trained service, and a data set of two large files."""
     with short_folder() as home:
-        settings = Settings(home=home, port=free_port(), flower_port=0, data_roots=(data,), threads=1, api_threads=4)
+        settings = Settings(
+            home=home,
+            port=free_port(),
+            flower_port=0,
+            data_roots=(data,),
+            threads=1,
+            api_threads=4,
+            client_idle_s=IDLE_S,
+            body_timeout_s=BODY_S,
+        )
         with running(settings) as stack:
             with closing(Line(settings.port)) as line:
                 create(line, "iris", data)
@@ -177,6 +187,63 @@ def test_damaged_file_never_arrives_whole(stack: Stack, port: int):
     finally:
         path.write_bytes(kept)
     assert len(body) < LARGE_BYTES
+
+
+# Clients that send slowly
+
+
+def trickled(port: int, first: bytes, more: bytes) -> bytes:
+    """What comes back when a request is sent a byte at a time, until somebody has enough of it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.5) as line:
+        line.sendall(first)
+        answer = bytearray()
+        for _ in range(120):
+            try:
+                piece = line.recv(4096)
+            except TimeoutError:
+                with contextlib.suppress(ConnectionError):
+                    line.sendall(more)
+                continue
+            except ConnectionError:
+                piece = b""
+            if not piece:
+                return bytes(answer)
+            answer += piece
+    raise AssertionError(f"it was never ended: {answer!r}")
+
+
+@pytest.mark.parametrize("size", [100, 100_000, 10_000_000])
+@pytest.mark.parametrize("path", ["/predict", "/datasets/large/uploads"])
+def test_body_that_stops_is_ended_with_408(port: int, path: str, size: int):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
+    answer = trickled(port, head + b'{"service"', b"")
+    assert answer.startswith(b"HTTP/1.1 408 "), answer
+    assert b"the body did not come" in answer
+    assert b"connection: close" in answer
+
+
+def test_body_that_drips_is_ended_with_408(port: int):
+    head = b"POST /train HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = trickled(port, head + b"1\r\n{\r\n", b"1\r\n \r\n")
+    assert answer.startswith(b"HTTP/1.1 408 "), answer
+
+
+def test_headers_that_drip_end_the_connection(port: int):
+    answer = trickled(port, b"GET /healthz HTTP/1.1\r\nHost: local", b"h")
+    assert not answer or answer.startswith(b"HTTP/1.1 408")
+
+
+def test_slow_clients_hold_no_thread(port: int):
+    head = b"POST /train HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+    with contextlib.ExitStack() as lines:
+        for _ in range(20):  # of 4 threads
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            line.sendall(head)
+        with closing(Line(port)) as other:
+            assert other.ask("GET", "/services/iris").code == 200
+
+
+# Elsewhere
 
 
 def command(port: int, *words: str) -> str:
