@@ -364,6 +364,18 @@ class Settings:
     request_limit_bytes: int = _setting(
         "MODELYARD_REQUEST_LIMIT_BYTES", "Largest request body in bytes.", _whole(1024, 2**34), 256 * 2**20
     )
+    client_idle_s: float = _setting(
+        "MODELYARD_CLIENT_IDLE_S",
+        "Seconds within which a client must send its headers, and the next bytes of its body.",
+        _seconds(0.1),
+        30.0,
+    )
+    body_timeout_s: float = _setting(
+        "MODELYARD_BODY_TIMEOUT_S",
+        "Seconds within which the whole body of a request must have come.",
+        _seconds(1),
+        1800.0,
+    )
     cache_limit_bytes: int = _setting(
         "MODELYARD_CACHE_LIMIT_BYTES",
         "Bytes a worker machine keeps of the object store and of data from other hosts, besides those in use.",

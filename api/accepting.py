@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from api import auditing, data, datasets, origins, repositories
+from api import auditing, data, datasets, origins, prechecks, repositories
 from api.answers import Json
 from api.devices import choose_training
 from api.parts import Parts, trace_carried
@@ -164,6 +164,7 @@ def _complete(
     pins = datasets.pinned(parts, account, entries, is_training=True)
     if pins:
         spec["datasets"] = pins
+    prechecks.check(parts, loaded.value.input, entries, pins)
     folder = repositories.folder_of(parts, parts.repository(service))
     if folder is not None:
         repositories.check_folder(folder)

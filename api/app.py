@@ -14,12 +14,25 @@ from api.access import Access, Headers
 from api.allowance import Left
 from api.answers import NOSNIFF, failure, speaks_deepdetect
 from api.auditing import by
-from api.blueprints import accounts, datasets, docs, health, info, metrics, predict, services, tasks, train, webhooks
+from api.blueprints import (
+    accounts,
+    datasets,
+    docs,
+    downloads,
+    health,
+    info,
+    metrics,
+    predict,
+    services,
+    tasks,
+    train,
+    webhooks,
+)
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
-from api.parts import Parts, Sender, parts, trace_carried
-from api.refusals import ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
+from api.parts import IS_SLOW, Parts, Sender, parts, trace_carried
+from api.refusals import BodyTooSlow, ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
 from api.waiting import Slots
 from logs import context
 from logs.context import trace_ids
@@ -81,7 +94,8 @@ def create_app(
     app.register_error_handler(MlError, _known)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
-    for each in (info, services, train, predict, tasks, datasets, webhooks, accounts, metrics, health, docs):
+    routes = (info, services, train, predict, tasks, datasets, downloads, webhooks, accounts, metrics, health, docs)
+    for each in routes:
         app.register_blueprint(each.blueprint)
     return app
 
@@ -98,6 +112,9 @@ def _begin() -> Response | None:
     context.note(**trace_ids(trace_carried()))
     if request.blueprint == "services":
         context.note(service=(request.view_args or {}).get("name"))
+    if request.environ.get(IS_SLOW):
+        idle_s, body_s = parts().settings.client_idle_s, parts().settings.body_timeout_s
+        raise BodyTooSlow(f"the body did not come: no byte for {idle_s:g} s, or not all of it within {body_s:g} s")
     told = preflight(parts().cors)
     if told is None and request.endpoint not in _OPEN:
         _admit()

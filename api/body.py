@@ -9,13 +9,14 @@ from typing import Any
 import orjson
 from flask import request
 
-from api.refusals import BadBody, BadJson, BodyTooLarge
+from api.refusals import BadBody, BadJson, BodyTooLarge, EncodingUnknown
 
 Json = dict[str, Any]
 
 DEPTH_LIMIT = 64
 _UNUSUAL = b"\\u"
 _UNZIPPED_STEP = 1 << 20
+_UNZIPPED_TIMES, _UNZIPPED_ALWAYS = 200, 16 << 20
 
 
 def read_object(limit_bytes: int) -> Json:
@@ -23,18 +24,18 @@ def read_object(limit_bytes: int) -> Json:
 
     limit_bytes : largest body, also after it was unzipped.
     NaN and Infinity are read as numbers, of a name given twice the last one counts.
-    Raises BadJson, BadBody, BodyTooLarge.
+    Raises BadJson, BadBody, BodyTooLarge, EncodingUnknown.
     """
     return parse_object(_raw(limit_bytes))
 
 
 def _raw(limit_bytes: int) -> bytes:
     data = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    packed_bytes, encoding = len(data), _encoding()
     if encoding in {"", "identity"}:
         return data
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise BadJson(f"the body is encoded as {encoding[:40]!r}; send it plain, or as gzip or deflate")
+        raise EncodingUnknown(f"the body is encoded as {encoding[:40]!r}; send it plain, or as gzip or deflate")
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip and zlib are told apart by their headers
     whole = bytearray()
     try:
@@ -42,12 +43,24 @@ def _raw(limit_bytes: int) -> bytes:
             whole += unzip.decompress(data, _UNZIPPED_STEP)
             if len(whole) > limit_bytes:
                 raise BodyTooLarge(f"the unzipped body is larger than {limit_bytes} bytes")
+            if len(whole) > max(_UNZIPPED_ALWAYS, _UNZIPPED_TIMES * packed_bytes):
+                raise BodyTooLarge(f"the unzipped body is larger than {_UNZIPPED_TIMES} times what was sent")
             data = unzip.unconsumed_tail
     except zlib.error:
         raise BadJson(f"the body is not {encoding}, although Content-Encoding says so") from None
     if not unzip.eof:
         raise BadJson(f"the {encoding} body is cut off")
     return bytes(whole)
+
+
+def check_plain() -> None:
+    """Raises EncodingUnknown when the body of the current request, which is no JSON, is packed."""
+    if _encoding() not in {"", "identity"}:
+        raise EncodingUnknown(f"the body is encoded as {_encoding()[:40]!r}; files are sent as they are")
+
+
+def _encoding() -> str:
+    return request.headers.get("Content-Encoding", "").strip().lower()
 
 
 def parse_object(data: bytes) -> Json:

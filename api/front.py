@@ -25,12 +25,16 @@ from flask import Flask
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
 from api.events import EVENTS, WATCH, Events, Watch
+from api.flow import Flow, Sending, Stalled
 from api.hot import Hot, Response
-from api.parts import IS_CONNECTED, Parts
+from api.parts import IS_CONNECTED, IS_SLOW, Parts
+from api.unread import ports_of
 
+_AT_ONCE_BYTES = 1 << 16
 _SPOOLED_BYTES = 1 << 20
-_STREAMED_BYTES = 8 << 20
+_STREAMED_BYTES = 1 << 18
 _DISCARDED_BYTES = 64 << 20
+_EMPTY = (204, 304)
 _log = logging.getLogger(__name__)
 
 
@@ -65,9 +69,11 @@ class Front:
         self._app = app
         self._parts = parts = cast(Parts, app.extensions["modelyard"])
         self._limit_bytes = parts.settings.request_limit_bytes
+        self._idle_s, self._body_s = parts.settings.client_idle_s, parts.settings.body_timeout_s
         self._threads = ThreadPoolExecutor(parts.settings.api_threads, thread_name_prefix="flask")
         self._hot = Hot(app, self._threads)
         self._events = Events(parts)
+        self._flow = Flow()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once in each process, with its event loop."""
@@ -84,6 +90,7 @@ class Front:
         """Called when the process ends."""
         self._hot.stop()
         self._events.stop()
+        self._flow.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _hurry(self) -> None:
@@ -98,16 +105,22 @@ class Front:
         if length is not None and length > self._limit_bytes:
             # Told before it is read: Flask goes by the length, and who asks for leave to send need not begin.
             await self._answer(proto, scope, b"")
-            await self._discard(proto)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s):
+                    await self._discard(proto)
             return
         try:
-            body = await self._read(proto, length)
+            async with asyncio.timeout(self._body_s):
+                body = await self._read(proto, length)
         except ProtocolClosed:
             return  # nobody is there to be told
+        except TimeoutError:
+            await self._answer(proto, scope, b"", is_slow=True)
+            return
         if isinstance(body, bytes) and scope.path == "/predict" and scope.method == "POST":
             answer = await self._quickly(scope, body, proto)
             if answer is not None:
-                proto.response_bytes(*answer)
+                await self._send(proto, scope, *answer)
                 return
         await self._answer(proto, scope, body)
 
@@ -119,48 +132,91 @@ class Front:
             _log.exception("the hot way failed unexpectedly; Flask answers")  # to ask twice does no harm
             return None
 
-    async def _answer(self, proto: Any, scope: Scope, body: bytes | IO[bytes]) -> None:
-        """Have Flask answer, on a thread."""
+    async def _answer(self, proto: Any, scope: Scope, body: bytes | IO[bytes], *, is_slow: bool = False) -> None:
+        """Have Flask answer, on a thread. is_slow : whether the body was given up."""
         loop = asyncio.get_running_loop()
         gone = loop.create_task(_hung_up(proto))
         try:
-            status, headers, content = await loop.run_in_executor(self._threads, self._by_flask, scope, body, gone)
+            status, headers, content = await loop.run_in_executor(
+                self._threads, self._by_flask, scope, body, gone, is_slow
+            )
             if isinstance(content, Watch):
                 with contextlib.suppress(ProtocolClosed):
                     await self._events.follow(content, scope, proto.response_stream(status, headers), gone)
                 return
         finally:
             gone.cancel()
-        if isinstance(content, bytes):
+        await self._send(proto, scope, status, headers, content)
+
+    async def _send(
+        self,
+        proto: Any,
+        scope: Scope,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes | Iterable[bytes],
+    ) -> None:
+        """Send an answer, a long one no faster than the client reads it."""
+        if isinstance(content, bytes) and len(content) <= _STREAMED_BYTES:
             proto.response_bytes(status, headers, content)
             return
-        pieces = iter(content)
+        if isinstance(content, bytes):
+            headers = [
+                *(each for each in headers if each[0] != "content-length"),
+                ("content-length", str(len(content))),
+            ]
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(_hung_up(proto))
+        pieces = iter([content] if isinstance(content, bytes) else content)
         try:
-            transport = proto.response_stream(status, headers)
+            sending = Sending(
+                self._flow, proto.response_stream(status, headers), ports_of(scope.server, scope.client), gone
+            )
             while (piece := await loop.run_in_executor(self._threads, next, pieces, None)) is not None:
-                await transport.send_bytes(piece)
-        except ConnectionError:
+                await sending.send(piece)
+            await sending.end()
+        except Stalled:
+            await self._flow.cut(scope.server, scope.client)
+        except (ConnectionError, ProtocolClosed):
             pass  # the client hung up
+        except Exception as error:
+            # What ends early would look whole: the HTTP server ends chunks of unknown length as if nothing was.
+            _log.warning("%s %s was cut off: %s", scope.method, ascii(scope.path), error)
+            await self._flow.cut(scope.server, scope.client)
         finally:
-            _close(content)
+            gone.cancel()
+            if not isinstance(content, bytes):
+                _close(content)
 
     async def _read(self, proto: Any, length: int | None) -> bytes | IO[bytes]:
-        """The body, in a file when it may be long. Raises ProtocolClosed when it ends before its length."""
-        if length is not None and length <= _SPOOLED_BYTES:
-            whole: bytes = await proto() if length else b""
+        """The body, in a file when it may be long.
+
+        Raises ProtocolClosed when it ends before its length, TimeoutError when it does not come on.
+        """
+        if length is not None and length <= _AT_ONCE_BYTES:
+            if not length:
+                return b""
+            async with asyncio.timeout(self._idle_s):
+                whole: bytes = await proto()
             return whole
+        loop = asyncio.get_running_loop()
         file = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # closed with the request
         try:
             size = 0
-            async for chunk in proto:
-                # A byte more than Flask will take: it tells what is wrong then.
-                file.write(chunk[: max(0, self._limit_bytes + 1 - size)])
-                size += len(chunk)
-                if size > 2 * self._limit_bytes + _SPOOLED_BYTES:
-                    break  # who still sends has not listened
+            async with asyncio.timeout(self._idle_s) as patience:
+                async for chunk in proto:
+                    # A byte more than Flask will take: it tells what is wrong then.
+                    file.write(chunk[: max(0, self._limit_bytes + 1 - size)])
+                    size += len(chunk)
+                    if size > 2 * self._limit_bytes + _SPOOLED_BYTES:
+                        break  # who still sends has not listened
+                    patience.reschedule(loop.time() + self._idle_s)
             if length is not None and size < length:
                 raise ProtocolClosed  # granian ends the chunks of a caller that hung up like all others
             file.seek(0)
+            if length is not None and length <= _SPOOLED_BYTES:
+                with file:
+                    return file.read()
         except BaseException:
             file.close()
             raise
@@ -175,12 +231,13 @@ class Front:
                 break
 
     def _by_flask(
-        self, scope: Scope, body: bytes | IO[bytes], gone: asyncio.Task[None]
+        self, scope: Scope, body: bytes | IO[bytes], gone: asyncio.Task[None], is_slow: bool
     ) -> tuple[int, list[tuple[str, str]], bytes | Iterable[bytes] | Watch]:
         """Status, headers and content; of one that is long, its pieces, to be closed in the end."""
         environ = environ_of(scope, body)
         environ[IS_CONNECTED] = lambda: not gone.done()
         environ[EVENTS] = self._events
+        environ[IS_SLOW] = is_slow
         told: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -192,10 +249,13 @@ class Front:
         finally:
             environ["wsgi.input"].close()
         status, headers = told
+        if is_slow:
+            headers.append(("connection", "close"))  # the rest of the body is nobody's request
         if WATCH in environ:
             _close(found)
             return status, headers, cast(Watch, environ[WATCH])
-        if int(dict(headers).get("content-length", 0)) > _STREAMED_BYTES:
+        length = dict(headers).get("content-length", "0" if status in _EMPTY else None)
+        if length is None or int(length) > _STREAMED_BYTES:
             return status, headers, found
         try:
             content = b"".join(found)
@@ -256,8 +316,6 @@ def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": io.BytesIO(body) if isinstance(body, bytes) else body,
-        # The body was read to its end, so Flask need not look for one.
-        "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
@@ -271,7 +329,7 @@ def environ_of(scope: Scope, body: bytes | IO[bytes]) -> dict[str, Any]:
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
         environ[key] = f"{environ[key]},{value}" if key in environ else value
     if "CONTENT_LENGTH" not in environ:
-        # Werkzeug cuts a body of unknown length off at the limit; it refuses one that is known to be longer.
+        # All of it was read; a body that is known to be longer than the limit is refused.
         environ["CONTENT_LENGTH"] = str(len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END))
         environ["wsgi.input"].seek(0)
     return environ

@@ -36,7 +36,11 @@ T = TypeVar("T")
 IS_CONNECTED = "modelyard.is_connected"
 """Where the environment of a request has the function that tells whether its caller is still there."""
 
+IS_SLOW = "modelyard.is_slow"
+"""Where the environment of a request tells that its body did not come in time."""
+
 _KEPT = 10_000
+_TRANSFERS = 64
 
 
 class Sender(Protocol):
@@ -143,6 +147,11 @@ class Parts:
         if self.given_objects is not None:
             return self.given_objects
         return connect(self.settings.objects_url, endpoint_url=self.settings.s3_endpoint_url)
+
+    @cached_property
+    def transfers(self) -> Slots:
+        """How many files and archives are sent at one time; each of them may hold a few MiB on its way."""
+        return Slots(_TRANSFERS, "{} downloads go on already; try again in a second")
 
     @cached_property
     def downloads(self) -> Scratch:

@@ -59,6 +59,18 @@ class BodyTooLarge(Refusal):
     kind = "body_too_large"
 
 
+class BodyTooSlow(Refusal):
+    """The body did not come in time."""
+
+    kind = "body_too_slow"
+
+
+class EncodingUnknown(Refusal):
+    """The body is packed in a way that cannot be unpacked here."""
+
+    kind = "encoding_unknown"
+
+
 class FileTooLarge(Refusal):
     """A file is larger than one of a data set may be."""
 
@@ -135,6 +147,27 @@ class NoResult(Refusal):
     """The task has no result, and will have none."""
 
     kind = "result_not_found"
+
+
+class FileGone(Refusal):
+    """There is no such file to download, or none any more."""
+
+    kind = "file_not_found"
+
+
+class PreconditionFailed(Refusal):
+    """What is to be downloaded is not in the state that the client has seen."""
+
+    kind = "precondition_failed"
+
+
+class RangeUnsatisfiable(Refusal):
+    """The part that is wanted lies behind the end of the file, or is empty."""
+
+    kind = "range_unsatisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes, and none of them are in the range that is wanted")
 
 
 class Busy(Refusal):

@@ -188,6 +188,7 @@ def api_argv(settings: Settings) -> list[str]:
         *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
         # Its own lines in our form.
         *("--log-config", str(Path(logs_module.__file__).with_name("granian.json"))),
+        *("--http1-header-read-timeout", str(round(settings.client_idle_s * 1000))),
         # Connections; by default 1024, which as many streams would fill, so that nobody else came in.
         *("--backpressure", str(settings.event_streams + _CONNECTIONS)),
         "api.serve:app",

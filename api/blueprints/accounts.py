@@ -40,9 +40,9 @@ def whoami() -> Response:
 def keys() -> Response:
     """A page of the account's keys, newest first; never the secrets."""
     check_known(request.args, ("limit", "cursor"))
-    limit, before_id = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.keys.page(account().id, limit=limit + 1, before_id=before_id)
-    more = cursor_before(found[limit - 1].id) if len(found) > limit else None
+    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
+    found = parts().records.keys.page(account().id, limit=limit + 1, before_id=None if place is None else place.id)
+    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
     return plain({"keys": [told_key(each) for each in found[:limit]], "next_cursor": more})
 
 
@@ -82,5 +82,5 @@ def audit() -> Response:
         action=query.action,
         since=query.since,
     )
-    more = cursor_before(found[query.limit - 1].id) if len(found) > query.limit else None
+    more = cursor_before(found[query.limit - 1].id, found[query.limit - 1].at) if len(found) > query.limit else None
     return plain({"notes": [told_note(each) for each in found[: query.limit]], "next_cursor": more})

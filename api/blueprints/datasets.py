@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from api import auditing, datasets, services
 from api.answers import Json, failure, plain
-from api.body import read_object
+from api.body import check_plain, read_object
 from api.parts import account, parts
 from api.query import check_known, flag
 from api.refusals import BadBody
@@ -38,9 +38,9 @@ blueprint = Blueprint("datasets", __name__)
 def several() -> Response:
     """A page of all data sets, newest first."""
     check_known(request.args, ("limit", "cursor"))
-    limit, before_id = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.datasets.page(account().id, limit=limit + 1, before_id=before_id)
-    more = cursor_before(found[limit - 1].id) if len(found) > limit else None
+    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
+    found = parts().records.datasets.page(account().id, limit=limit + 1, before_id=place.id if place else None)
+    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
     return plain({"datasets": [told(each) for each in found[:limit]], "next_cursor": more})
 
 
@@ -64,7 +64,7 @@ def get(name: str) -> Response:
     """A data set with a page of its files, by path."""
     check_known(request.args, ("limit", "cursor"))
     limit, after = limit_of(request.args.get("limit")), path_of(request.args.get("cursor"))
-    dataset = _find(name)
+    dataset = find(name)
     found = parts().records.datasets.files(dataset.id, limit=limit + 1, after=after)
     more = cursor_after(found[limit - 1].path) if len(found) > limit else None
     files = [told_file(each) for each in found[:limit]]
@@ -76,7 +76,7 @@ def get(name: str) -> Response:
 def delete(name: str) -> Response:
     """Forget a data set. Tasks that were accepted before go on with what it held."""
     check_known(request.args, ())
-    dataset = _find(name)
+    dataset = find(name)
     parts().records.datasets.delete(dataset.id)
     auditing.note("dataset.delete", "dataset", dataset.name)
     return plain({"name": dataset.name, "deleted": True})
@@ -89,7 +89,7 @@ def add_files(name: str) -> Response:
     check_known(request.args, ("folder", "unpack"))
     folder = request.args.get("folder", "").rstrip("/")
     wants_members = flag(request.args, "unpack", default=False)
-    dataset = _find(name)
+    dataset = find(name)
     _check_form()
     with datasets.receiving(parts()) as place:
         given = list(request.files.items(multi=True))
@@ -114,6 +114,7 @@ def _added(dataset: Dataset, revision: int, new: Sequence[NewFile]) -> Response:
 
 
 def _check_form() -> None:
+    check_plain()
     if request.mimetype != "multipart/form-data":
         raise BadBody("files are sent as a form: Content-Type must be multipart/form-data")
     request.max_form_parts = FILES_MOST
@@ -124,7 +125,7 @@ def _check_form() -> None:
 def describe(name: str) -> Response:
     """Have a worker look what the tables hold: 200 when GET tells it, 202 with a task to poll when it takes longer."""
     check_known(request.args, ())
-    dataset = _find(name)
+    dataset = find(name)
     return _ended(dataset, datasets.describe(parts(), account(), dataset))
 
 
@@ -133,7 +134,7 @@ def describe(name: str) -> Response:
 def remove_file(name: str, path: str) -> Response:
     """Take one file out of a data set."""
     check_known(request.args, ())
-    dataset = _find(name)
+    dataset = find(name)
     revision = parts().records.datasets.remove_file(dataset.id, path)
     return plain({"name": dataset.name, "revision": revision, "path": path, "deleted": True})
 
@@ -143,7 +144,7 @@ def remove_file(name: str, path: str) -> Response:
 def begin(name: str) -> Response:
     """Begin an upload in parts."""
     check_known(request.args, ())
-    dataset = _find(name)
+    dataset = find(name)
     upload = datasets.begin(parts(), dataset, read_upload(read_object(parts().settings.request_limit_bytes)))
     response = plain(_told(upload), 201)
     response.headers["Location"] = f"/datasets/{dataset.name}/uploads/{upload.id}"
@@ -155,7 +156,7 @@ def begin(name: str) -> Response:
 def upload(name: str, number: str) -> Response:
     """An upload and what is there of it."""
     check_known(request.args, ())
-    return plain(_told(_upload(_find(name), number)))
+    return plain(_told(_upload(find(name), number)))
 
 
 @blueprint.put("/datasets/<name>/uploads/<number>/parts/<part>")
@@ -163,8 +164,9 @@ def upload(name: str, number: str) -> Response:
 def put_part(name: str, number: str, part: str) -> Response:
     """Take a part, whose SHA-256 the request brings along."""
     check_known(request.args, ())
+    check_plain()
     sha256 = checksum_of(request.headers.get(CHECKSUM))
-    found = _upload(_find(name), number)
+    found = _upload(find(name), number)
     with datasets.receiving(parts()) as place:
         received = datasets.receive(cast(Any, request.stream), place)
         made = datasets.put_part(parts(), found, _whole(part) or 0, received, sha256)
@@ -176,7 +178,7 @@ def put_part(name: str, number: str, part: str) -> Response:
 def complete(name: str, number: str) -> Response:
     """Put the parts together: 200 at the end, 202 with a task to poll when that takes longer."""
     check_known(request.args, ())
-    dataset = _find(name)
+    dataset = find(name)
     upload_id = _whole(number)
     found = None if upload_id is None else parts().records.uploads.get(upload_id)
     if found is None or found.dataset_id != dataset.id:
@@ -189,12 +191,13 @@ def complete(name: str, number: str) -> Response:
 def end(name: str, number: str) -> Response:
     """Give an upload up."""
     check_known(request.args, ())
-    found = _upload(_find(name), number)
+    found = _upload(find(name), number)
     datasets.end(parts(), found)
     return plain({"upload_id": found.id, "deleted": True})
 
 
-def _find(name: str) -> Dataset:
+def find(name: str) -> Dataset:
+    """The data set of that name. Raises BadDatasetName, DatasetNotFound."""
     return parts().records.datasets.find(account().id, check_name(name))
 
 

@@ -14,6 +14,7 @@ from api.query import flag
 from api.refusals import BadBody, NothingToDelete
 from api.roles import needs
 from api.schemas.reading import fold
+from api.schemas.task import cursor_before, read_services_query
 from ml.errors import BadParameter, MlError
 from ml.options import Loaded
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
@@ -72,6 +73,26 @@ def _check_repository(model: Any) -> None:
     except RepositoryUnusable:
         if not model.get("create_repository"):
             raise
+
+
+@blueprint.get("/services")
+@needs(Role.READ)
+def several() -> Response:
+    """A page of the services that match, newest first. DeepDetect has no such route; GET /info lists all."""
+    arguments = {name: values[-1] for name, values in request.args.lists()}
+    query = read_services_query(arguments)
+    with_jobs = flag(arguments, "status", default=False)
+    found = parts().records.services.page(
+        account().id,
+        limit=query.limit + 1,
+        before_id=query.after.id if query.after else None,
+        mllib=query.mllib,
+        since=query.created.since,
+        until=query.created.until,
+    )
+    shown = found[: query.limit]
+    more = cursor_before(shown[-1].id, shown[-1].created_at) if len(found) > query.limit else None
+    return envelope(body={"services": services.describe(parts(), shown, with_jobs=with_jobs), "next_cursor": more})
 
 
 @blueprint.get("/services/<name>")

@@ -61,13 +61,16 @@ def _page(query: ListQuery) -> Response:
     found = parts().records.tasks.page(
         account().id,
         limit=query.limit + 1,
-        before_id=query.before_id,
+        before_id=query.after.id if query.after else None,
+        before_at=query.after.at if query.after else 0.0,
         state=query.state,
         kind=query.kind,
         service_id=service_id,
+        since=query.created.since,
+        until=query.created.until,
     )
     shown = found[: query.limit]
-    more = cursor_before(shown[-1].id) if len(found) > query.limit else None
+    more = cursor_before(shown[-1].id, shown[-1].created_at) if len(found) > query.limit else None
     return plain({"tasks": _told(shown), "next_cursor": more})
 
 
@@ -111,7 +114,8 @@ def _queued(task: Task) -> Json:
     return {} if until is None else {"queued": round(max(0.0, until - task.created_at), 4)}
 
 
-def _find(number: str) -> Task:
+def find(number: str) -> Task:
+    """The task of that number. Raises TaskNotFound."""
     if not (number.isascii() and number.isdigit() and len(number) <= 18):
         raise TaskNotFound(repr(number[:40]))
     return parts().records.tasks.get(int(number), account().id)
@@ -122,7 +126,7 @@ def _find(number: str) -> Task:
 def one(number: str) -> Response:
     """One task with its attempts, phases, queue position and measures."""
     check_known(request.args, ())
-    return plain(_whole(_find(number)))
+    return plain(_whole(find(number)))
 
 
 @blueprint.get("/tasks/<number>/report")
@@ -130,7 +134,7 @@ def one(number: str) -> Response:
 def report(number: str) -> Response:
     """What an ended task found: measures, histories, parameters."""
     check_known(request.args, ())
-    task = _find(number)
+    task = find(number)
     found = parts().records.tasks.report(task.id)
     if found is None:
         raise NotReported(f"task {task.id} is {task.state} and has no report")
@@ -142,14 +146,15 @@ def report(number: str) -> Response:
 def result(number: str) -> Response:
     """What a prediction task answers: the answer of /predict, JSON lines or Parquet."""
     check_known(request.args, ())
-    return results.answer(parts(), _find(number))
+    return results.answer(parts(), find(number))
 
 
 @blueprint.get("/tasks/<number>/logs")
+@needs(Role.READ)
 def logs(number: str) -> Response:
     """What a task said, for those who poll; the newest lines are kept, for an hour after its end."""
     after, limit = read_logs_query(_arguments())
-    task = _find(number)
+    task = find(number)
     lines, _ = parts().live.logs.since(task.id, after, limit)
     last = lines[-1].number if lines else after
     dropped = last - after - len(lines)
@@ -161,7 +166,7 @@ def logs(number: str) -> Response:
 def events(number: str) -> Response:
     """What happens to a task, as server-sent events until its end; the event loop in front of Flask sends them."""
     check_known(request.args, ())
-    task = _find(number)
+    task = find(number)
     last = read_place(request.headers.get("Last-Event-ID"))
     streams: Events | None = request.environ.get(EVENTS)
     if streams is None:
@@ -180,7 +185,7 @@ def events(number: str) -> Response:
 def cancel(number: str) -> Response:
     """Ask for the end of a task without waiting: 202, or 200 when it was over already."""
     check_known(request.args, ())
-    task = _find(number)
+    task = find(number)
     if task.kind is not Kind.PREDICT:
         check(account(), Role.TRAIN)
     if task.state.is_final:

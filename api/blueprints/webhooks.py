@@ -48,9 +48,9 @@ def create() -> Response:
 def several() -> Response:
     """A page of all webhooks, newest first."""
     check_known(request.args, ("limit", "cursor"))
-    limit, before_id = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.webhooks.page(account().id, limit=limit + 1, before_id=before_id)
-    more = cursor_before(found[limit - 1].id) if len(found) > limit else None
+    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
+    found = parts().records.webhooks.page(account().id, limit=limit + 1, before_id=None if place is None else place.id)
+    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
     return plain({"webhooks": [told(each) for each in found[:limit]], "next_cursor": more})
 
 
@@ -113,10 +113,10 @@ def test(number: str) -> Response:
 def deliveries(number: str) -> Response:
     """A page of what was sent, or is to be, newest first."""
     check_known(request.args, ("limit", "cursor", "state"))
-    limit, before_id = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    state = _state_of(request.args.get("state"))
+    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
+    state, before_id = _state_of(request.args.get("state")), None if place is None else place.id
     found = parts().records.deliveries.page(_find(number).id, limit=limit + 1, before_id=before_id, state=state)
-    more = cursor_before(found[limit - 1].id) if len(found) > limit else None
+    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
     return plain({"deliveries": [told_delivery(each) for each in found[:limit]], "next_cursor": more})
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from api.openapi.operation import Operation, Parameter, json_answer
-from api.schemas import dataset, task
+from api.openapi.operation import PAGES, Operation, Parameter, json_answer
+from api.schemas import dataset
 from api.schemas.dataset import CHECKSUM
 
-_NAME = Parameter("name", "Name of the data set.", {"type": "string", "minLength": 1}, "path", True, example="flowers")
-_PATH = Parameter(
+NAME = Parameter("name", "Name of the data set.", {"type": "string", "minLength": 1}, "path", True, example="flowers")
+PATH = Parameter(
     "path",
     "Path of the file in the data set.",
     {"type": "string", "minLength": 1},
@@ -24,14 +24,6 @@ _NUMBER = Parameter(
     "path",
     True,
     example=1,
-)
-_PAGES = (
-    Parameter(
-        "limit",
-        "Most of a page.",
-        {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
-    ),
-    Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
 )
 _LINES = "5.1,3.5,1.4,0.2\n6.2,2.9,4.3,1.3\n"
 _UNKNOWN = ("bad_query", "bad_dataset_name", "dataset_not_found")
@@ -58,7 +50,7 @@ SEVERAL = Operation(
     "A page of all, newest first.",
     {200: json_answer("Data sets.", dataset.DatasetsSchema)},
     ("bad_query",),
-    _PAGES,
+    PAGES,
 )
 
 CREATE = Operation(
@@ -70,7 +62,7 @@ CREATE = Operation(
         201: json_answer("It was made.", dataset.DatasetSchema),
     },
     ("bad_query", "bad_dataset_name", "bad_body", "bad_json", "body_too_large"),
-    (_NAME,),
+    (NAME,),
 )
 
 GET = Operation(
@@ -79,7 +71,7 @@ GET = Operation(
     "With a page of its files, by path.",
     {200: json_answer("The data set.", dataset.OneDatasetSchema)},
     _UNKNOWN,
-    (_NAME, *_PAGES),
+    (NAME, *PAGES),
 )
 
 DELETE = Operation(
@@ -88,7 +80,7 @@ DELETE = Operation(
     "Tasks that were accepted before go on with what it held.",
     {200: json_answer("It is gone.", dataset.DeletedSchema)},
     _UNKNOWN,
-    (_NAME,),
+    (NAME,),
 )
 
 ADD = Operation(
@@ -98,7 +90,7 @@ ADD = Operation(
     {**_WORK, 201: json_answer("They are there.", dataset.AddedSchema)},
     (*_UNKNOWN, "bad_body", "body_too_large", "dataset_conflict", "dataset_full", "file_too_large", *_WORKING, *_KEPT),
     (
-        _NAME,
+        NAME,
         Parameter("folder", "Put before the names of the files.", {"type": "string"}),
         Parameter("unpack", "Whether to take the members of an archive.", {"type": "boolean", "default": False}),
     ),
@@ -117,7 +109,7 @@ REMOVE = Operation(
     "Takes one file out of a data set.",
     {200: json_answer("It is gone.", dataset.DeletedSchema)},
     (*_UNKNOWN, "dataset_file_not_found"),
-    (_NAME, _PATH),
+    (NAME, PATH),
 )
 
 DESCRIBE = Operation(
@@ -126,7 +118,7 @@ DESCRIBE = Operation(
     "A worker counts rows, columns and classes of each csv and svm file; `GET` tells them then.",
     _WORK,
     (*_UNKNOWN, *_WORKING, *_KEPT),
-    (_NAME,),
+    (NAME,),
 )
 
 BEGIN = Operation(
@@ -135,7 +127,7 @@ BEGIN = Operation(
     "For large files: parts can be sent again, in any order, and after a break.",
     {201: json_answer("What to send.", dataset.UploadSchema, Location="The upload.")},
     (*_UNKNOWN, "bad_json", "bad_body", "body_too_large", "file_too_large", "dataset_full", "too_much_stored", *_KEPT),
-    (_NAME,),
+    (NAME,),
     "UploadRequest",
     examples={"file": ("A file", {"path": "more.csv", "bytes": len(_LINES)})},
 )
@@ -146,7 +138,7 @@ UPLOAD = Operation(
     "What of it is there, and what is missing.",
     {200: json_answer("The upload.", dataset.UploadSchema)},
     (*_OF_UPLOAD, *_KEPT),
-    (_NAME, _NUMBER),
+    (NAME, _NUMBER),
 )
 
 PART = Operation(
@@ -156,7 +148,7 @@ PART = Operation(
     {200: json_answer("It is there.", dataset.PartSchema)},
     (*_OF_UPLOAD, "bad_header", "bad_body", "body_too_large", "checksum_wrong", *_KEPT),
     (
-        _NAME,
+        NAME,
         _NUMBER,
         Parameter("part", "Its number, from 1.", {"type": "integer", "minimum": 1}, "path", True, example=1),
         Parameter(
@@ -179,7 +171,7 @@ COMPLETE = Operation(
     "A worker puts the parts together, and unpacks what is to be unpacked.",
     _WORK,
     (*_OF_UPLOAD, *_WORKING, "dataset_conflict", "dataset_full", *_KEPT),
-    (_NAME, _NUMBER),
+    (NAME, _NUMBER),
 )
 
 END = Operation(
@@ -188,7 +180,7 @@ END = Operation(
     "Its parts are deleted.",
     {200: json_answer("It is gone.", dataset.DeletedSchema)},
     (*_OF_UPLOAD, *_KEPT),
-    (_NAME, _NUMBER),
+    (NAME, _NUMBER),
 )
 
 OPERATIONS = {

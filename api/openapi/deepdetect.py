@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.openapi.operation import Operation, Parameter, json_answer
+from api.openapi.operation import CREATED, PAGES, Operation, Parameter, json_answer
 from api.schemas import deepdetect as told
 from api.services import CLEARING
+from ml.options.catalog import libraries
 
 SERVICE = "iris-docs"
 """The service of all examples."""
@@ -30,7 +31,7 @@ LINES = (
 
 _FLAG = {"type": "string", "enum": ["true", "false", "1", "0"]}
 _TEXT = {"type": "string", "minLength": 1}
-_NAME = Parameter(
+NAME = Parameter(
     "name", "Name of the service; upper and lower case are the same.", _TEXT, "path", True, example=SERVICE
 )
 _SERVICE = Parameter(
@@ -83,7 +84,7 @@ CREATE = Operation(
         "fetch_forbidden",
         "goes_on",
     ),
-    (_NAME,),
+    (NAME,),
     "ServiceRequest",
     {
         "iris": (
@@ -98,6 +99,20 @@ CREATE = Operation(
     },
 )
 
+SEVERAL = Operation(
+    "Services",
+    "List services",
+    "A page of those that match, newest first. `GET /info` lists all, by name.",
+    {200: json_answer("The page.", told.ServicesAnswerSchema)},
+    ("bad_query",),
+    (
+        Parameter("status", "Whether the open jobs are told; false when absent.", _FLAG),
+        Parameter("mllib", "Only services of this library.", {"type": "string", "enum": list(libraries())}),
+        *PAGES,
+        *CREATED,
+    ),
+)
+
 DESCRIBE = Operation(
     "Services",
     "Describe a service",
@@ -105,7 +120,7 @@ DESCRIBE = Operation(
     {200: json_answer("The service.", told.ServiceAnswerSchema)},
     ("bad_query", "service_not_found"),
     (
-        _NAME,
+        NAME,
         Parameter("status", "Whether the open jobs are told; true when absent.", _FLAG),
         Parameter("labels", "Whether the words of the label column are told; false when absent.", _FLAG),
     ),
@@ -118,7 +133,7 @@ DELETE = Operation(
     {200: json_answer("The service is gone.", told.DoneSchema)},
     ("nothing_to_delete", "goes_on", "busy", *_MODEL, *_FAULTS, *_KEPT),
     (
-        _NAME,
+        NAME,
         Parameter(
             "clear",
             "What is removed of the repository: `mem` nothing, `index` the similarity index, `lib` the models, `full` "
@@ -252,6 +267,7 @@ PREDICT = Operation(
 OPERATIONS = {
     "info.info": {"GET": INFO},
     "services.create": {"PUT": CREATE, "POST": CREATE},
+    "services.several": {"GET": SEVERAL},
     "services.get": {"GET": DESCRIBE},
     "services.delete": {"DELETE": DELETE},
     "train.start": {"POST": TRAIN, "PUT": TRAIN},

@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from api import refusals, roles
 from api.answers import Json, speaks_deepdetect
 from api.errors import CODES, PHRASES, code_of
-from api.openapi import accounts, datasets, deepdetect, native, webhooks
+from api.openapi import accounts, datasets, deepdetect, downloads, native, webhooks
 from api.openapi.converter import Plugin
 from api.openapi.operation import JSON, Answer, Operation, Parameter
 from api.schemas.account import KeyRequest
@@ -36,6 +36,7 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
     **accounts.OPERATIONS,
     **webhooks.OPERATIONS,
     **native.OPERATIONS,
+    **downloads.OPERATIONS,
 }
 """By endpoint and verb."""
 
@@ -124,9 +125,14 @@ def _named() -> Iterator[tuple[str, str]]:
     return ((endpoint, verb) for endpoint, verbs in OPERATIONS.items() for verb in verbs)
 
 
+_WITH_BODY = ("body_too_slow", "encoding_unknown")
+"""What every route may answer that takes a body."""
+
+
 def _operation(operation: Operation, path: str, always: tuple[str, ...]) -> Json:
     answers = {str(status): _answer(each) for status, each in operation.answers.items()}
-    answers |= _failures((*operation.kinds, *always), speaks_deepdetect(path))
+    of_body = () if operation.body is None else _WITH_BODY
+    answers |= _failures((*operation.kinds, *of_body, *always), speaks_deepdetect(path))
     if operation.other is not None:
         answers["default"] = {"description": operation.other, "content": {JSON: {"schema": {}}}}
     made: Json = {

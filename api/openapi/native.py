@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from api.openapi.operation import JSON, Answer, Operation, Parameter, json_answer
+from api.openapi.operation import CREATED, JSON, PAGES, Answer, Operation, Parameter, json_answer
 from api.schemas import deepdetect, health, task
 from storage.records import Kind, State
 
 _TEXT = {"type": "string", "minLength": 1}
-_NUMBER = Parameter(
+NUMBER = Parameter(
     "number",
     "Number of the task, as `task_id` told it.",
     {"type": "integer", "minimum": 1},
@@ -15,7 +15,7 @@ _NUMBER = Parameter(
     True,
     example=1,
 )
-_PREDICTION = Parameter("number", "Number of a prediction task.", _NUMBER.schema, "path", True, example=4)
+_PREDICTION = Parameter("number", "Number of a prediction task.", NUMBER.schema, "path", True, example=4)
 
 SEVERAL = Operation(
     "Tasks",
@@ -32,13 +32,8 @@ SEVERAL = Operation(
         Parameter("state", "Only tasks in this state.", {"type": "string", "enum": list(State)}),
         Parameter("kind", "Only tasks of this kind.", {"type": "string", "enum": list(Kind)}),
         Parameter("service", "Only tasks of this service.", _TEXT),
-        Parameter(
-            "limit",
-            "Most tasks of a page.",
-            {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
-            example=10,
-        ),
-        Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
+        *PAGES,
+        *CREATED,
     ),
 )
 
@@ -48,7 +43,7 @@ ONE = Operation(
     "Its state, progress, attempts, phases and measures.",
     {200: json_answer("The task.", task.OneTaskSchema)},
     ("bad_query", "task_not_found"),
-    (_NUMBER,),
+    (NUMBER,),
 )
 
 REPORT = Operation(
@@ -58,7 +53,7 @@ REPORT = Operation(
     "prediction.",
     {200: json_answer("What it found.", task.ReportSchema)},
     ("bad_query", "task_not_found", "report_not_found"),
-    (_NUMBER,),
+    (NUMBER,),
 )
 
 RESULT = Operation(
@@ -96,7 +91,7 @@ LOGS = Operation(
     {200: json_answer("The lines.", task.LogsSchema)},
     ("bad_query", "task_not_found", "live_unavailable"),
     (
-        _NUMBER,
+        NUMBER,
         Parameter(
             "after",
             "Only lines after that of this number; `after` of the answer before.",
@@ -122,7 +117,7 @@ EVENTS = Operation(
     },
     ("bad_query", "bad_header", "task_not_found", "route_not_found", "too_many_streams"),
     (
-        _NUMBER,
+        NUMBER,
         Parameter("Last-Event-ID", "The id of the last event that came; the stream goes on after it.", _TEXT, "header"),
     ),
 )
@@ -136,7 +131,7 @@ CANCEL = Operation(
         202: json_answer("It can only end cancelled from now on.", task.OneTaskSchema),
     },
     ("bad_query", "task_not_found"),
-    (_NUMBER,),
+    (NUMBER,),
 )
 
 METRICS = Operation(

@@ -8,7 +8,10 @@ from typing import Any
 
 from marshmallow import Schema
 
+from api.schemas.task import LIMIT, LIMIT_MOST
+
 JSON = "application/json"
+_TIME = {"type": "string"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,24 @@ class Parameter:
     place: str = "query"
     is_required: bool = False
     example: Any = None
+
+
+PAGES = (
+    Parameter(
+        "limit",
+        "Most of a page.",
+        {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT},
+        example=10,
+    ),
+    Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
+)
+"""Which page of a list is wanted."""
+
+CREATED = (
+    Parameter("since", "Only those created at this time or later, in ISO 8601; UTC where no zone is named.", _TIME),
+    Parameter("until", "Only those created before this time.", _TIME),
+)
+"""Which time the members of a list come from."""
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 
 from api.answers import Json
 from api.query import check_known
 from api.refusals import BadBody, BadQuery
 from api.schemas.described import Always, one, several, text, whole
-from api.schemas.task import cursor_of, limit_of, moment
+from api.schemas.task import cursor_of, limit_of, moment_of
 from ml.errors import BadParameter
 from ml.options.loading import Choice, Text, load, option
+from storage.moments import moment
 from storage.records import Key, Note, Quotas, Role
 
 ROLES = tuple(str(role) for role in Role)
@@ -56,19 +56,13 @@ def read_audit(arguments: Mapping[str, str]) -> AuditQuery:
     action = arguments.get("action")
     if action is not None and not 0 < len(action) <= 80:
         raise BadQuery("action is empty or too long; name one, such as key.create, or leave it out")
+    place = cursor_of(arguments.get("cursor"))
     return AuditQuery(
-        action, _moment_of(arguments.get("since")), limit_of(arguments.get("limit")), cursor_of(arguments.get("cursor"))
+        action,
+        moment_of(arguments, "since"),
+        limit_of(arguments.get("limit")),
+        None if place is None else place.id,
     )
-
-
-def _moment_of(value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        at = datetime.fromisoformat(value)
-        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise BadQuery(f"since is {value[:40]!r}; it must be a time as in 2026-01-31T09:30:00Z") from None
 
 
 def told_key(key: Key) -> Json:

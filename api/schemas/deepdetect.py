@@ -111,6 +111,20 @@ class ServiceAnswerSchema(Schema):
     body = one(ServiceSchema, "The service.")
 
 
+class ServicesPageSchema(Schema):
+    """A page of services."""
+
+    services = several(ServiceSchema, "Newest first.")
+    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+
+
+class ServicesAnswerSchema(Schema):
+    """GET /services."""
+
+    status = one(StatusSchema, "How it ended.")
+    body = one(ServicesPageSchema, "The page.")
+
+
 class InfoHeadSchema(Schema):
     """What the server is."""
 

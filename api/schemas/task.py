@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from math import isfinite
 from typing import Any, TypeVar
 
 from marshmallow import Schema, fields
@@ -16,6 +19,7 @@ from api.query import check_known
 from api.refusals import BadQuery
 from api.schemas.deepdetect import WarningSchema
 from api.schemas.described import Always, several
+from ml.options.catalog import libraries
 from storage.live import LogLine
 from storage.moments import moment
 from storage.records import Kind, State
@@ -183,6 +187,22 @@ class ReportSchema(Schema):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a page ends: number of the last one on it, and when that was created."""
+
+    id: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """From a moment on, up to, but without, another one, in seconds since 1970; None for no bound."""
+
+    since: float | None
+    until: float | None
+
+
+@dataclass(frozen=True)
 class PollQuery:
     """GET /tasks?ids=1,2,…"""
 
@@ -197,12 +217,32 @@ class ListQuery:
     kind: Kind | None
     service: str | None
     limit: int
-    before_id: int | None
+    after: Place | None
+    created: Span
+
+
+@dataclass(frozen=True)
+class ServicesQuery:
+    """GET /services."""
+
+    mllib: str | None
+    limit: int
+    after: Place | None
+    created: Span
+
+
+def read_services_query(arguments: Mapping[str, str]) -> ServicesQuery:
+    """What GET /services is asked. Raises BadQuery."""
+    check_known(arguments, ("status", "mllib", *_PAGES))
+    mllib = arguments.get("mllib")
+    if mllib is not None and mllib not in libraries():
+        raise BadQuery(f"mllib is {mllib[:40]!r}; use one of {', '.join(libraries())}")
+    return ServicesQuery(mllib, **_page(arguments))
 
 
 def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
     """What GET /tasks is asked. Raises BadQuery."""
-    check_known(arguments, ("ids", "state", "kind", "service", "limit", "cursor"))
+    check_known(arguments, ("ids", "state", "kind", "service", *_PAGES))
     if "ids" in arguments:
         if len(arguments) > 1:
             raise BadQuery("ids stands alone: leave the other query parameters out, or ids")
@@ -214,8 +254,7 @@ def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
         state=_choice(State, "state", arguments.get("state")),
         kind=_choice(Kind, "kind", arguments.get("kind")),
         service=service,
-        limit=limit_of(arguments.get("limit")),
-        before_id=cursor_of(arguments.get("cursor")),
+        **_page(arguments),
     )
 
 
@@ -228,9 +267,34 @@ def read_logs_query(arguments: Mapping[str, str]) -> tuple[int, int]:
     return after, limit_of(arguments.get("limit"))
 
 
-def cursor_before(task_id: int) -> str:
-    """The cursor of the page that comes after the task `task_id`."""
-    return base64.urlsafe_b64encode(json.dumps({"before": task_id}).encode()).decode().rstrip("=")
+_PAGES = ("limit", "cursor", "since", "until")
+
+
+def _page(arguments: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "limit": limit_of(arguments.get("limit")),
+        "after": cursor_of(arguments.get("cursor")),
+        "created": Span(moment_of(arguments, "since"), moment_of(arguments, "until")),
+    }
+
+
+def moment_of(arguments: Mapping[str, str], name: str) -> float | None:
+    """A time of the query in seconds since 1970; one without a zone is in UTC."""
+    given = arguments.get(name)
+    if given is None:
+        return None
+    try:
+        # The plus of a zone comes as a space when nobody escaped it.
+        found = datetime.fromisoformat(re.sub(r" (\d\d:\d\d)$", r"+\1", given.strip()))
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadQuery(f"{name} is {given[:40]!r}; it must be a time in ISO 8601, as in 2026-01-31T09:30:00Z") from None
+
+
+def cursor_before(number: int, created_at: float) -> str:
+    """The cursor of the page that comes after a task, a service or a data set."""
+    place = {"before": number, "at": created_at}
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
 def _whole(text: str) -> int | None:
@@ -269,15 +333,15 @@ def limit_of(value: str | None) -> int:
     return number
 
 
-def cursor_of(value: str | None) -> int | None:
+def cursor_of(value: str | None) -> Place | None:
     """What `cursor_before` was given. Raises BadQuery."""
     if value is None:
         return None
     try:
         found = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-        before = found["before"]
+        place = Place(found["before"], found["at"])
     except (binascii.Error, ValueError, TypeError, KeyError, RecursionError):
-        before = None
-    if isinstance(before, bool) or not isinstance(before, int) or not 0 < before < _ID_BELOW:
+        place = Place(0, 0.0)
+    if not (type(place.id) is int and 0 < place.id < _ID_BELOW and type(place.at) is float and isfinite(place.at)):
         raise BadQuery("cursor cannot be read; use next_cursor of the page before, or leave it out")
-    return before
+    return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,16 +143,22 @@ class Client:
         _check(response, text)
         return Answer(response.status, text)
 
-    def save(self, path: str, target: Path) -> int:
-        """Write what is answered into the file `target`, which appears whole or not at all; return its bytes."""
-        response = self._send("GET", path, None, None, {})
+    def save(self, path: str, target: Path, query: Mapping[str, Any] | None = None, sha256: str | None = None) -> int:
+        """Write what is answered into the file `target`, which appears whole or not at all; return its bytes.
+
+        sha256 : what the content must be. Raises NoAnswer when it is another, and else as `call`.
+        """
+        response = self._send("GET", path, None, query, {})
         try:
             if response.status >= 400:
                 _check(response, response.data.decode("utf-8", "replace"))
-            size = 0
+            size, digest = 0, hashlib.sha256()
             with landing(target, durable=False) as file:
                 for piece in response.stream(_CHUNK_BYTES):
                     size += file.write(piece)
+                    digest.update(piece)
+                if sha256 is not None and digest.hexdigest() != sha256:
+                    raise NoAnswer(f"what came of {path} is not what the server told before; try again")
             return size
         except (HTTPError, ConnectionError) as error:
             raise NoAnswer(self._reason(error)) from None

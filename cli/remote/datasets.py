@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
+from cli.remote.downloading import archive_format, save_archive, save_files, to_option
+from cli.remote.pages import all_option, cursor_option, limit_option, listed
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -25,21 +28,20 @@ def datasets() -> None:
 
 
 @datasets.command("list")
-@_limit
-@_cursor
+@limit_option
+@cursor_option
+@all_option
 @asks
-def list_datasets(target: Target, limit: int, cursor: str | None) -> None:
+def list_datasets(target: Target, **which: Any) -> None:
     """List the data sets of the account, the newest first."""
-    answer = target.client.call("GET", "/datasets", query={"limit": limit, "cursor": cursor})
-    if target.as_json:
-        return target.print_json(answer)
-    found = answer.json.get("datasets") or []
+    found = listed(target, "/datasets", "datasets", {}, **which)
+    if found is None:
+        return None
     if not found:
         return click.echo("no data sets; make one with: modelyard datasets upload NAME FILE")
     names = ("name", "state", "file_count", "bytes", "revision", "changed_at")
     head = ("data set", "state", "files", "bytes", "revision", "changed")
-    print_table(head, [[one.get(name) for name in names] for one in found])
-    return _tell_more(answer.json)
+    return print_table(head, [[one.get(name) for name in names] for one in found])
 
 
 @datasets.command()
@@ -82,6 +84,32 @@ def show(target: Target, name: str, limit: int, cursor: str | None) -> None:
             if (file.get("facts") or {}).get("error")
         )
     return _tell_more(found)
+
+
+@datasets.command()
+@click.argument("name")
+@to_option
+@asks
+def download(target: Target, name: str, to: Path | None) -> None:
+    """Download data set NAME: its files, or an archive of them."""
+    from cli.remote.client import dataset_path
+
+    base, place = dataset_path(name), to or Path(name.lower())
+    form = archive_format(place)
+    if form is not None:
+        return save_archive(target, base, place, form, {})
+    return save_files(target, base, place, _files_of(target, base), {})
+
+
+def _files_of(target: Target, base: str) -> Iterator[Json]:
+    """All files of a data set, page by page."""
+    cursor = None
+    while True:
+        page = target.client.call("GET", base, query={"limit": 1000, "cursor": cursor}).json
+        yield from page.get("files") or ()
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            return
 
 
 @datasets.command()

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from cli.remote.downloading import archive_format, save_archive, save_files, to_option
 from cli.remote.given import parameters_option, put
+from cli.remote.pages import (
+    all_option,
+    cursor_option,
+    enveloped,
+    limit_option,
+    listed,
+    since_option,
+    until_option,
+)
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -20,16 +31,25 @@ def services() -> None:
 
 
 @services.command("list")
+@click.option("--mllib", help="Only services of this library.")
+@since_option
+@until_option
+@limit_option
+@cursor_option
+@all_option
 @asks
-def list_services(target: Target) -> None:
-    """List the services of the account."""
-    answer = target.client.call("GET", "/info")
-    if target.as_json:
-        return target.print_json(answer)
-    found = answer.json.get("head", {}).get("services") or []
-    if not found:
-        click.echo("no services; create one with: modelyard services create NAME --mllib xgboost --connector csv")
+def list_services(target: Target, mllib: str | None, since: str | None, until: str | None, **which: Any) -> None:
+    """List the services of the account, the newest first."""
+    query = {"mllib": mllib, "since": since, "until": until}
+    found = listed(target, "/services", "services", query, page_of=enveloped, **which)
+    if found is None:
         return None
+    if not found:
+        if any(query.values()) or which["cursor"]:
+            return click.echo("no such service")
+        return click.echo(
+            "no services; create one with: modelyard services create NAME --mllib xgboost --connector csv"
+        )
     return print_table(
         ("service", "mllib", "type", "model", "training", "repository", "description"),
         [
@@ -124,6 +144,25 @@ def create(
     print_warnings(head.get("warnings") or ())
     task = f"; its model is taken over by task {head['task_id']}" if "task_id" in head else ""
     return click.echo(f"service {clean(name.lower())} is created{task}")
+
+
+@services.command()
+@click.argument("name")
+@to_option
+@click.option("--version", type=click.IntRange(1), help="Number of a version. Default: the one that predictions use.")
+@asks
+def download(target: Target, name: str, to: Path | None, version: int | None) -> None:
+    """Download the model of service NAME: its files, or an archive of them."""
+    from cli.remote.client import service_path
+
+    base, query = service_path(name), {"version": version}
+    place = to or Path(name.lower())
+    form = archive_format(place)
+    if form is not None:
+        return save_archive(target, base, place, form, query)
+    told = target.client.call("GET", f"{base}/files", query=query).json.get("body") or {}
+    # A training may end meanwhile, and its files would not go with these.
+    return save_files(target, base, place, told.get("files") or (), {"version": told.get("version")})
 
 
 @services.command()

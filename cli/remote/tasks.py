@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from cli.remote.downloading import archive_format, save_archive, save_files, to_option
+from cli.remote.pages import all_option, cursor_option, limit_option, listed, since_option, until_option
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -26,26 +28,31 @@ def tasks() -> None:
 @click.option("--state", type=click.Choice(_STATES), help="Only tasks of this state.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Only tasks of this kind.")
 @click.option("--service", help="Only tasks of this service.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
-@click.option("--cursor", help="Where to go on, as an earlier list told.")
+@since_option
+@until_option
+@limit_option
+@cursor_option
+@all_option
 @asks
 def list_tasks(
-    target: Target, state: str | None, kind: str | None, service: str | None, limit: int, cursor: str | None
+    target: Target,
+    state: str | None,
+    kind: str | None,
+    service: str | None,
+    since: str | None,
+    until: str | None,
+    **which: Any,
 ) -> None:
     """List tasks, the newest first."""
-    query = {"state": state, "kind": kind, "service": service, "limit": limit, "cursor": cursor}
-    answer = target.client.call("GET", "/tasks", query=query)
-    if target.as_json:
-        return target.print_json(answer)
-    page = answer.json
+    query = {"state": state, "kind": kind, "service": service, "since": since, "until": until}
+    found = listed(target, "/tasks", "tasks", query, **which)
+    if found is None:
+        return None
     names = ("task_id", "kind", "service", "job", "state", "percent", "created_at")
     head = ("task", "kind", "service", "job", "state", "percent", "created")
-    if not page.get("tasks"):
+    if not found:
         return click.echo("no such task")
-    print_table(head, [[task.get(name) for name in names] for task in page["tasks"]])
-    if page.get("next_cursor"):
-        click.echo(f"there are more: --cursor {clean(page['next_cursor'])}", err=True)
-    return None
+    return print_table(head, [[task.get(name) for name in names] for task in found])
 
 
 @tasks.command()
@@ -125,6 +132,20 @@ def cancel(target: Target, number: int) -> None:
     if answer.code == 202:
         return click.echo(f"task {number} will be cancelled")
     return click.echo(f"task {number} was over already: {clean(answer.json.get('state'))}")
+
+
+@tasks.command()
+@_number
+@to_option
+@asks
+def download(target: Target, number: int, to: Path | None) -> None:
+    """Download the files of task NUMBER: its report, the result of a prediction, the model of a training."""
+    base, place = f"/tasks/{number}", to or Path(f"task-{number}")
+    form = archive_format(place)
+    if form is not None:
+        return save_archive(target, base, place, form, {})
+    told = target.client.call("GET", f"{base}/files").json
+    return save_files(target, base, place, told.get("files") or (), {})
 
 
 @tasks.command()

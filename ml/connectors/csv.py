@@ -31,7 +31,6 @@ from ml.connectors.csv_columns import (
     columns_by_hand,
     fit_columns,
     given_bounds,
-    listed,
     report,
     spread,
     unused_bounds,
@@ -42,6 +41,7 @@ from ml.connectors.csv_plain import PlainRows
 from ml.connectors.csv_text import MISSING, CsvText, WrongRow, as_number
 from ml.connectors.source import LinesSource, Source
 from ml.connectors.splitting import chosen_rows, class_counts, train_rows
+from ml.csv_head import listed
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions
 from ml.options.loading import Warning, shown

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ml.csv_head import feature_columns
 from ml.errors import BadInput, ModelUnusable
 from ml.options.csv import CsvOptions
 from ml.options.loading import Warning
@@ -417,23 +418,7 @@ def with_names(fitted: Fitted, columns: Sequence[str], source: str) -> Fitted:
 
 def fit_columns(columns: Sequence[str], source: str, hint: str, options: CsvOptions) -> Fitted:
     """The columns of a training file by what the options say of them. Raises BadInput."""
-
-    def find(name: str, what: str) -> None:
-        if name not in columns:
-            raise BadInput(f"cannot find {what} in {source}" + (hint or "; its columns are " + listed(columns)))
-
-    for name in options.label:
-        find(name, f"label column {name}")
-    if options.id:
-        find(options.id, f"id column {options.id}")
-    for option in ("ignore", "categoricals", "categoricals_mapping"):
-        for name in getattr(options, option):
-            find(name, f"column {name} of parameters.input.{option}")
-    apart = {*options.label, options.id, *options.ignore}
-    # A trailing separator makes a last column without a name: no feature.
-    features = [name for name in columns if name and name not in apart]
-    if not features:
-        raise BadInput(f"{source} has no feature column{hint or '; all are label, id or ignored'}")
+    features = feature_columns(columns, source, hint, options)
     mapped = options.categoricals_mapping
     return Fitted(
         columns=list(columns),
@@ -490,9 +475,3 @@ def report(fitted: Fitted) -> dict[str, Any]:
     if fitted.categories:
         made["categoricals_mapping"] = fitted.categories
     return made
-
-
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """The first of some names, and how many more there are."""
-    text = ", ".join(names[:most])
-    return text if len(names) <= most else f"{text} and {len(names) - most} more"

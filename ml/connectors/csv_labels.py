@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml.connectors.csv_columns import Fitted, listed, spread
+from ml.connectors.csv_columns import Fitted, spread
 from ml.connectors.csv_text import MISSING, WrongRow, as_number
+from ml.csv_head import listed
 from ml.errors import BadInput
 from ml.options.loading import Warning, shown
 from ml.options.target import Target

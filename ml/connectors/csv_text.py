@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -25,6 +24,7 @@ import pyarrow.csv as pacsv
 
 from ml.connectors.pieces import Ordered, SourceBytes
 from ml.connectors.source import FileSource, Source
+from ml.csv_head import CsvHead, counted, is_utf8, text_lines
 from ml.errors import BadInput
 from ml.options.csv import LINE_LIMIT_BYTES
 from ml.options.loading import shown
@@ -35,14 +35,12 @@ T = TypeVar("T")
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
 #: The same for pyarrow, which does not look past blanks.
 _NULLS = [*MISSING, *(" " * count for count in range(1, 9)), "\t"]
-SEPARATORS = (",", ";", "\t", "|", ":", " ")
 
 #: Bytes of a piece. A call of the parser costs some microseconds a column, so wide tables get larger ones.
 PIECE_BYTES = 2**20
 _PIECE_BYTES_A_COLUMN = 2**11
 _PIECE_BYTES_MOST = 2**24
 
-_HEAD_BYTES = 2**16
 _STEP_BYTES = 2**12
 
 
@@ -72,105 +70,20 @@ class _Piece(Generic[T]):
     resume: tuple[int, bool] | None = None
 
 
-class CsvText:
+class CsvText(CsvHead):
     """The text of a source, with its header.
 
     name : how messages call it. first : the cells of its first line. Raises BadInput when there is no text.
     """
 
     def __init__(self, source: Source, separator: str, quote: str) -> None:
-        self.name = source.name
-        self.separator = separator
-        self.quote = quote
         self.is_file = isinstance(source, FileSource)
-        self._bytes = SourceBytes(source, "a CSV file")
-        self._size = self._bytes.size
-        self._line_end = b"\n"
         #: Share of the rows' bytes that `pieces` has given.
         self.share = 0.0
-        try:
-            self._start = self._first_text()
-            self.first, self._after_header = self._first_row()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(SourceBytes(source, "a CSV file"), source.name, separator, quote)
 
     def __enter__(self) -> CsvText:
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._bytes.close()
-
-    # The header
-
-    def _first_text(self) -> int:
-        """Where the first line begins that is not blank."""
-        head = self._bytes.read(0, _HEAD_BYTES)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise BadInput(f"{self.name} is UTF-16 text; save it as UTF-8")
-        begin = position = 3 if head[:3] == b"\xef\xbb\xbf" else 0
-        while True:
-            chunk = self._bytes.read(position, _HEAD_BYTES)
-            if not chunk:
-                raise BadInput(f"missing data: {self.name} is empty")
-            rest = chunk.lstrip()
-            position += len(chunk) - len(rest)
-            if rest:
-                break
-        # Blanks before the text belong to its line: they may be empty cells.
-        begin = max(begin, position - _HEAD_BYTES)
-        before = self._bytes.read(begin, position - begin)
-        return begin + max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
-
-    def _first_row(self) -> tuple[list[str], int]:
-        """The cells of the first row, and where the next one begins."""
-        length = _HEAD_BYTES
-        while True:
-            data = self._bytes.read(self._start, length)
-            self._no_nul(data)
-            is_all = self._start + len(data) >= self._size
-            taken = [0]
-            try:
-                cells: list[str] = next(self._reader(_counted(_text(io.BytesIO(data)), taken)), [])
-            except csv.Error as error:
-                raise BadInput(f"the header line of {self.name} cannot be read: {error}") from None
-            if taken[0] < len(data) or is_all:
-                if data[: taken[0]].endswith(b"\r"):
-                    self._line_end = b"\r"
-                return [cell.strip() for cell in cells], self._start + taken[0]
-            if length > LINE_LIMIT_BYTES:
-                raise self._long_line(self._start)
-            length = min(4 * length, LINE_LIMIT_BYTES + 1)
-
-    def header(self) -> list[str]:
-        """The names in the first line. Raises BadInput for empty or repeated ones."""
-        if not all(_is_utf8(name) for name in self.first):
-            raise BadInput(f"{self.name} is not UTF-8 text: its header line cannot be read; save it as UTF-8")
-        seen: set[str] = set()
-        for position, name in enumerate(self.first, start=1):
-            if name in seen:
-                raise BadInput(f"column {name} stands twice in the header line of {self.name}; names must differ")
-            if not name and position < len(self.first):
-                raise BadInput(f"column {position} of {self.name} has no name in the header line")
-            seen.add(name)
-        return list(self.first)
-
-    def separator_hint(self) -> str:
-        """What to say when a single column was found: which separator would give more."""
-        if len(self.first) > 1:
-            return ""
-        line = self.first[0] if self.first else ""
-        best = max((s for s in SEPARATORS if s != self.separator), key=line.count)
-        if line.count(best) == 0:
-            return ""
-        return (
-            f"; only one column was found with separator {self.separator!r} in {shown(line)}: "
-            f"set parameters.input.separator to {best!r}?"
-        )
 
     # The rows
 
@@ -255,31 +168,8 @@ class CsvText:
             if position - wanted > LINE_LIMIT_BYTES:
                 if fallback >= 0:
                     return fallback
-                raise self._long_line(wanted)
+                raise self.long_line(wanted)
         return self._size
-
-    def _long_line(self, position: int) -> BadInput:
-        return BadInput(
-            f"line {self._line_number(position)} of {self.name} is longer than {LINE_LIMIT_BYTES // 2**20} MiB; "
-            "is this a CSV file with one row per line?"
-        )
-
-    def _line_number(self, position: int) -> int:
-        """Number of the line, from 1, that holds an offset; reads everything before it."""
-        return 1 + sum(
-            self._bytes.read(at, min(PIECE_BYTES, position - at)).count(self._line_end)
-            for at in range(0, position, PIECE_BYTES)
-        )
-
-    def _no_nul(self, data: bytes) -> None:
-        if b"\0" in data:
-            raise BadInput(f"{self.name} is not a text file: it holds NUL bytes")
-
-    def _reader(self, lines: Iterable[str]) -> Any:
-        csv.field_size_limit(LINE_LIMIT_BYTES + 1)
-        if self.quote:
-            return csv.reader(lines, delimiter=self.separator, quotechar=self.quote, doublequote=True)
-        return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)
 
 
 class _Reading(Generic[T]):
@@ -305,7 +195,7 @@ class _Reading(Generic[T]):
 
     def __call__(self, start: int, stop: int, quoted: bool) -> _Piece[T]:
         data = self._text._bytes.read(start, stop - start)
-        self._text._no_nul(data)
+        self._text.no_nul(data)
         if not quoted and self._quote and self._quote in data:
             return _Piece(start, resume=(start, True))
         table, end = None, stop
@@ -346,10 +236,10 @@ class _Reading(Generic[T]):
                   if name in self._kinds]  # fmt: skip
         columns: dict[str, list[Any]] = {name: [] for name in self._kinds}
         taken = [0]
-        reader = text._reader(_counted(_text(io.BufferedReader(_From(text, start), PIECE_BYTES)), taken))
+        reader = text.reader(counted(text_lines(io.BufferedReader(_From(text, start), PIECE_BYTES)), taken))
 
         def line() -> int:
-            return text._line_number(start) + max(0, reader.line_num - 1)
+            return text.line_number(start) + max(0, reader.line_num - 1)
 
         try:
             while taken[0] < stop - start:
@@ -365,7 +255,7 @@ class _Reading(Generic[T]):
                         + text.separator_hint()
                     )
                 for i, name, is_number in wanted:
-                    if not _is_utf8(cells[i]):
+                    if not is_utf8(cells[i]):
                         raise BadInput(f"{text.name} is not UTF-8 text: line {line()} cannot be read; save it as UTF-8")
                     columns[name].append(self._number(cells[i], name, line) if is_number else cells[i])
         except csv.Error as error:
@@ -412,27 +302,10 @@ class _From(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         data = self._text._bytes.read(self._position, len(buffer))
-        self._text._no_nul(data)
+        self._text.no_nul(data)
         self._position += len(data)
         buffer[: len(data)] = data
         return len(data)
-
-
-def _text(stream: Any) -> io.TextIOWrapper:
-    """Lines with the ends they have; bytes that are no UTF-8 become surrogates, so that none is lost or invented."""
-    return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def _counted(lines: Iterable[str], taken: list[int]) -> Iterator[str]:
-    """The lines, with the bytes of all that were taken in `taken[0]`."""
-    for each in lines:
-        taken[0] += len(each) if each.isascii() else len(each.encode("utf-8", "surrogateescape"))
-        yield each
-
-
-def _is_utf8(cell: str) -> bool:
-    """Whether a cell holds no surrogates, which stand for bytes that are no UTF-8."""
-    return cell.isascii() or not any("\ud800" <= character <= "\udfff" for character in cell)
 
 
 def _is_regular(data: bytes, quote: bytes, separator: bytes) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +10,7 @@ from typing import TypeVar
 
 from ml.connectors.source import FileSource, Source
 from ml.errors import BadInput
+from ml.file_bytes import FileBytes
 
 T = TypeVar("T")
 
@@ -25,11 +23,11 @@ class SourceBytes:
     """
 
     def __init__(self, source: Source, wanted: str) -> None:
-        self._name = source.name
-        self._descriptor: int | None = None
+        self._file: FileBytes | None = None
         self._data = b""
         if isinstance(source, FileSource):
-            self._descriptor, self.size = _opened(source, wanted)
+            self._file = FileBytes(source.path, source.name, wanted)
+            self.size = self._file.size
             return
         try:
             self._data = "\n".join(source.lines).encode()
@@ -39,50 +37,12 @@ class SourceBytes:
 
     def read(self, position: int, count: int) -> bytes:
         """Up to so many bytes from an offset on; fewer only at the end. Safe in several threads."""
-        if self._descriptor is None:
-            return self._data[position : position + count]
-        parts = []
-        try:
-            while count > 0 and (part := os.pread(self._descriptor, count, position)):
-                parts.append(part)
-                position += len(part)
-                count -= len(part)
-        except OSError as error:
-            raise _unreadable(self._name, error) from None
-        if count > 0 and position < self.size:
-            raise BadInput(
-                f"data file {self._name} became shorter while it was read; train on a file that nobody writes to"
-            )
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._data[position : position + count] if self._file is None else self._file.read(position, count)
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _opened(source: FileSource, wanted: str) -> tuple[int, int]:
-    """Descriptor and size of a regular file. Raises BadInput."""
-    try:
-        # Without waiting: to open a pipe would last until somebody writes to it.
-        descriptor = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"data file {source.name} does not exist") from None
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
-            raise BadInput(f"{source.name} is no regular file, requires {wanted}") from None
-        raise _unreadable(source.name, error) from None
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        return descriptor, status.st_size
-    os.close(descriptor)
-    what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
-    raise BadInput(f"{source.name} is {what}, requires {wanted}")
-
-
-def _unreadable(name: str, error: OSError) -> BadInput:
-    return BadInput(f"data file {name} cannot be read: {(error.strerror or 'unknown error').lower()}")
+        if self._file is not None:
+            self._file.close()
 
 
 class Ordered:

@@ -6,10 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from storage.errors import StoreUnavailable
-from storage.objects.base import Listed, Objects, Stored
+from storage.objects.base import Content, Listed, Objects, Stored
 from storage.objects.folder import FolderObjects
 
-__all__ = ["Listed", "Objects", "Stored", "connect"]
+__all__ = ["Content", "Listed", "Objects", "Stored", "connect"]
 
 
 def connect(

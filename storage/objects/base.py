@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from storage.errors import BadArtifactKey, ChecksumMismatch, StoreUnavailable
-from storage.landing import landing, local_errors
+from storage.landing import Readable, landing, local_errors
 
 GET_BYTES_LIMIT = 64 * 2**20
 KEY_LIMIT_BYTES = 900  # S3 takes 1024, of which the prefix of the store needs some
@@ -25,6 +25,15 @@ class Stored:
     key: str
     size: int
     sha256: str
+
+
+class Content(Readable, Protocol):
+    """The content of an artifact on its way; whoever opened it closes it.
+
+    Reading may raise StoreUnavailable, ArtifactNotFound when it was deleted meanwhile, and OSError.
+    """
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,10 @@ class Objects(ABC):
         """
 
     @abstractmethod
+    def _open(self, key: str, start: int) -> Content:
+        """The content from the byte `start` on. Raises ArtifactNotFound at once when there is none."""
+
+    @abstractmethod
     def _delete(self, keys: Iterable[str]) -> None:
         """Remove keys that came from `list` or were checked; absent ones are no error."""
 
@@ -143,6 +156,21 @@ class Objects(ABC):
         stored = self._read(key, _Nowhere(), None)
         _verify(stored, sha256)
         return stored
+
+    def open(self, key: str, start: int = 0) -> Content:
+        """The content of an artifact from the byte `start` on, read as it is asked for and not verified.
+
+        Raises ArtifactNotFound.
+        """
+        return self._open(check_key(key), start)
+
+    def download_link(self, key: str, lifetime_s: int, disposition: str, media_type: str) -> str | None:
+        """An address that anybody may GET the content of `key` from for so long, without us; None where there is none.
+
+        disposition, media_type : what the answer there says of itself.
+        """
+        check_key(key)
+        return None
 
     def upload_link(self, key: str, lifetime_s: int) -> str | None:
         """An address that anybody may PUT the content of `key` to for so long, without us; None where there is none.

@@ -29,7 +29,7 @@ from storage.landing import (
     sha256_of,
     sync_folder,
 )
-from storage.objects.base import Listed, Objects, Stored, check_key
+from storage.objects.base import Content, Listed, Objects, Stored, check_key
 
 _PARTIAL = ".partial"  # no key begins with a dot
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -112,6 +112,16 @@ class FolderObjects(Objects):
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 self._require_store()
                 raise ArtifactNotFound(key) from None
+
+    def _open(self, key: str, start: int) -> Content:
+        with self._errors():
+            try:
+                file = self._path(key).open("rb")
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                self._require_store()
+                raise ArtifactNotFound(key) from None
+            file.seek(start)
+        return file
 
     def _delete(self, keys: Iterable[str]) -> None:
         with self._errors():

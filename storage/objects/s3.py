@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import os
 import time
@@ -20,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from storage.errors import ArtifactExists, ArtifactNotFound, ChecksumMismatch, StorageFull, StoreUnavailable
 from storage.landing import copy_hashing
-from storage.objects.base import Listed, Objects, Stored, check_key
+from storage.objects.base import Content, Listed, Objects, Stored, check_key
 
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
@@ -129,6 +130,30 @@ class S3Objects(Objects):
                 "put_object", Params=self._at(key), ExpiresIn=lifetime_s, HttpMethod="PUT"
             )
         return link
+
+    def download_link(self, key: str, lifetime_s: int, disposition: str, media_type: str) -> str | None:
+        check_key(key)
+        told = {"ResponseContentDisposition": disposition, "ResponseContentType": media_type}
+        with self._errors():
+            link: str = self._client().generate_presigned_url(
+                "get_object", Params={**self._at(key), **told}, ExpiresIn=lifetime_s, HttpMethod="GET"
+            )
+        return link
+
+    def _open(self, key: str, start: int) -> Content:
+        return _Content(self._options.attempts, lambda at: self._body(key, at), start)
+
+    def _body(self, key: str, start: int) -> tuple[Any, int]:
+        """The body of an answer that begins at the byte `start`, and where it ends."""
+        wanted = {"Range": f"bytes={start}-"} if start else {}
+        with self._errors(key):
+            try:
+                answer = self._client().get_object(**self._at(key), **wanted)
+            except ClientError as error:
+                if start and _code(error) == "InvalidRange":  # nothing lies behind the end
+                    return io.BytesIO(), start
+                raise
+        return answer["Body"], start + int(answer["ContentLength"])
 
     def _read(self, key: str, target: BinaryIO, limit_bytes: int | None) -> Stored:
         for attempt in itertools.count(1):
@@ -300,6 +325,36 @@ def client_of(options: S3Options, *, hasty: bool = False) -> Any:
         region_name=session.region_name or "us-east-1",
         config=config,
     )
+
+
+class _Content:
+    """An object on its way; when the connection breaks, another one goes on from there: keys are written once."""
+
+    def __init__(self, attempts: int, ask: Callable[[int], tuple[Any, int]], start: int) -> None:
+        """ask : the body from a place on, and where it ends."""
+        self._attempts = attempts
+        self._ask = ask
+        self._at = start
+        self._body, self._end = ask(start)
+
+    def read(self, amount: int, /) -> bytes:
+        for attempt in itertools.count(1):
+            try:
+                data: bytes = self._body.read(amount)
+                if data or self._at >= self._end or not amount:
+                    self._at += len(data)
+                    return data
+                failure = f"the answer ended at byte {self._at} of {self._end}"
+            except BotoCoreError as error:
+                failure = str(error)
+            if attempt >= self._attempts:
+                break
+            self._body.close()
+            self._body, _ = self._ask(self._at)
+        raise StoreUnavailable(f"an object cannot be read: {failure}")
+
+    def close(self) -> None:
+        self._body.close()
 
 
 def _kept_digest(answer: dict[str, Any]) -> str | None:

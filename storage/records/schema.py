@@ -41,7 +41,7 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
 
 
-REVISION = "0005"
+REVISION = "0006"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -151,6 +151,13 @@ services = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
     Index("ix_services_repository_id", "repository_id"),
+    Index(
+        "ix_services_account_id_id",
+        "account_id",
+        "id",
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -235,6 +242,9 @@ tasks = Table(
     ),
     Index("ix_tasks_account_id_id", "account_id", "id"),
     Index("ix_tasks_account_id_state_id", "account_id", "state", "id"),
+    Index("ix_tasks_account_id_kind_id", "account_id", "kind", "id"),
+    Index("ix_tasks_account_id_service_id_id", "account_id", "service_id", "id"),
+    Index("ix_tasks_account_id_created_at_id", "account_id", "created_at", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -308,6 +318,13 @@ datasets = Table(
         "account_id",
         "name",
         unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index(
+        "ix_datasets_account_id_id",
+        "account_id",
+        "id",
         sqlite_where=text("deleted_at IS NULL"),
         postgresql_where=text("deleted_at IS NULL"),
     ),

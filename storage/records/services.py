@@ -108,6 +108,35 @@ class Services:
             ).all()
         return [Service(**row._mapping) for row in rows]
 
+    def page(
+        self,
+        account_id: int,
+        *,
+        limit: int,
+        before_id: int | None = None,
+        mllib: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[Service]:
+        """At most `limit` services of an account, newest first, older than `before_id`.
+
+        since, until : when they were created, in seconds since 1970, the second one not included.
+        """
+        wanted = [services.c.account_id == account_id, services.c.deleted_at.is_(None)]
+        if before_id is not None:
+            wanted.append(services.c.id < before_id)
+        if mllib is not None:
+            wanted.append(services.c.mllib == mllib)
+        if since is not None:
+            wanted.append(services.c.created_at >= since)
+        if until is not None:
+            wanted.append(services.c.created_at < until)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS).where(*wanted).order_by(services.c.id.desc()).limit(limit)
+            ).all()
+        return [Service(**row._mapping) for row in rows]
+
     def delete(self, service_id: int) -> bool:
         """Forget a service; False when another call did before."""
         with self._database.write() as connection:

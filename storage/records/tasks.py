@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Double,
     Select,
     and_,
     case,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -315,14 +317,33 @@ class Tasks:
         *,
         limit: int,
         before_id: int | None = None,
+        before_at: float = 0.0,
         state: State | None = None,
         kind: Kind | None = None,
         service_id: int | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> list[Task]:
-        """At most `limit` tasks of an account, newest first, older than `before_id`."""
+        """At most `limit` tasks of an account, newest first.
+
+        before_id, before_at : number of the last task of the page before, and when it was created.
+        since, until : when the tasks were created, in seconds since 1970, the second one not included.
+        """
         wanted = select(*_COLUMNS).where(tasks.c.account_id == account_id)
-        if before_id is not None:
-            wanted = wanted.where(tasks.c.id < before_id)
+        if since is None and until is None:
+            order = [tasks.c.id.desc()]
+            if before_id is not None:
+                wanted = wanted.where(tasks.c.id < before_id)
+        else:
+            # By time first, as the index has it: else all that came later, or earlier, would have to be read.
+            order = [tasks.c.created_at.desc(), tasks.c.id.desc()]
+            if since is not None:
+                wanted = wanted.where(tasks.c.created_at >= since)
+            if until is not None:
+                wanted = wanted.where(tasks.c.created_at < until)
+            if before_id is not None:
+                place = tuple_(literal(before_at, Double), literal(before_id))
+                wanted = wanted.where(tuple_(tasks.c.created_at, tasks.c.id) < place)
         if state is not None:
             wanted = wanted.where(tasks.c.state == state)
         if kind is not None:
@@ -330,7 +351,7 @@ class Tasks:
         if service_id is not None:
             wanted = wanted.where(tasks.c.service_id == service_id)
         with self._database.read() as connection:
-            return [_task(row) for row in connection.execute(wanted.order_by(tasks.c.id.desc()).limit(limit))]
+            return [_task(row) for row in connection.execute(wanted.order_by(*order).limit(limit))]
 
     def spec(self, task_id: int) -> Json:
         """The whole specification."""

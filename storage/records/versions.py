@@ -52,6 +52,20 @@ class Versions:
             ).one_or_none()
         return None if row is None else self._with_artifacts(row)
 
+    def numbered(self, repository_id: int, number: int) -> Version:
+        """The version of a repository with that number, with its artifacts; raises VersionNotFound."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(*_COLUMNS).where(
+                    versions.c.repository_id == repository_id,
+                    versions.c.number == number,
+                    versions.c.removed_at.is_(None),
+                )
+            ).one_or_none()
+        if row is None:
+            raise VersionNotFound(f"version {number} does not exist")
+        return self._with_artifacts(row)
+
     def get(self, version_id: int) -> Version:
         """The version of that id, removed or not, with its artifacts; raises VersionNotFound."""
         with self._database.read() as connection:

@@ -20,6 +20,7 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+import urllib3
 
 from storage.errors import (
     ArtifactExists,
@@ -862,3 +863,82 @@ def test_a_client_is_not_shared_with_a_forked_process(s3: S3Objects) -> None:
     os.close(writer)
     with open(reader, "rb") as answer:
         assert answer.read() == b"other"
+
+
+def test_content_is_read_from_any_place_on(store: Store):
+    data = random.Random(3).randbytes(300_000)
+    store.objects.put_bytes("a/b", data)
+    for start in (0, 1, 299_999, 300_000, 400_000):
+        content = store.objects.open("a/b", start)
+        found = b""
+        while piece := content.read(70_000):
+            found += piece
+        content.close()
+        assert found == data[start:]
+
+
+def test_empty_content_is_read_as_such(store: Store):
+    store.objects.put_bytes("a/empty", b"")
+    content = store.objects.open("a/empty")
+    assert content.read(10) == b""
+    content.close()
+
+
+def test_content_that_is_not_there_cannot_be_opened(store: Store):
+    with pytest.raises(ArtifactNotFound):
+        store.objects.open("a/nothing")
+    with pytest.raises(ArtifactNotFound):
+        store.objects.open("a/nothing", 5)
+    with pytest.raises(BadArtifactKey):
+        store.objects.open("../nothing")
+
+
+def test_s3_goes_on_where_a_connection_broke(store: Store, monkeypatch: pytest.MonkeyPatch):
+    if store.kind == "folder":
+        pytest.skip("files do not break")
+    data = random.Random(4).randbytes(200_000)
+    store.objects.put_bytes("a/c", data)
+    ask, asked = store.s3._body, []
+
+    def breaking(key: str, start: int) -> Any:
+        body, end = ask(key, start)
+        asked.append(start)
+        return (_Breaking(body, 50_000), end) if len(asked) < 3 else (body, end)
+
+    monkeypatch.setattr(store.s3, "_body", breaking)
+    content = store.objects.open("a/c")
+    found = b""
+    while piece := content.read(30_000):
+        found += piece
+    assert found == data
+    assert asked == [0, 50_000, 100_000]
+
+
+class _Breaking:
+    """A body whose connection breaks after some bytes."""
+
+    def __init__(self, body: Any, left: int) -> None:
+        self._body, self._left = body, left
+
+    def read(self, amount: int) -> bytes:
+        if not self._left:
+            raise botocore.exceptions.ReadTimeoutError(endpoint_url="http://localhost")
+        data: bytes = self._body.read(min(amount, self._left))
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def test_download_link_gives_the_content_to_anybody(store: Store):
+    store.objects.put_bytes("a/d", b"hello")
+    link = store.objects.download_link("a/d", 60, 'attachment; filename="d.txt"', "text/plain")
+    if store.kind == "folder":
+        assert link is None
+        return
+    assert link is not None
+    answer = urllib3.PoolManager().request("GET", link)
+    assert (answer.status, answer.data) == (200, b"hello")
+    if store.kind == "moto":  # rclone does not know what is asked of its headers
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="d.txt"'

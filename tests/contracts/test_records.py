@@ -740,8 +740,11 @@ def test_services_of_the_first_form_get_an_empty_model_and_its_keys_may_train(ur
     with records.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE services DROP COLUMN model")
         connection.exec_driver_sql("ALTER TABLE keys DROP COLUMN role")
-        for index in ("ix_tasks_results", "ix_tasks_open_account"):
-            connection.exec_driver_sql(f"DROP INDEX {index}")
+        for index in (
+            *("services_account_id_id", "tasks_results", "tasks_open_account", "tasks_account_id_kind_id"),
+            *("tasks_account_id_service_id_id", "tasks_account_id_created_at_id"),
+        ):
+            connection.exec_driver_sql(f"DROP INDEX ix_{index}")
         connection.exec_driver_sql("ALTER TABLE tasks DROP COLUMN result_bytes")
         for table in (
             *("audit", "quotas", "webhook_attempts", "webhook_deliveries", "webhooks"),
@@ -821,6 +824,68 @@ def test_unreachable_database_is_named_so(tmp_path: Path) -> None:
         Records.connect(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}").accounts.ensure("local")
     with pytest.raises(RecordsUnavailable):
         Records.connect("nonsense://x")
+
+
+def test_tasks_are_listed_by_the_time_of_their_creation(records: Records, service: Service) -> None:
+    made = [add_training(records, service).id for _ in range(6)]
+    with records.database.write() as connection:
+        for task_id, at in zip(made, (10.0, 20.0, 20.0, 20.0, 30.0, 25.0), strict=True):
+            connection.exec_driver_sql(f"UPDATE tasks SET created_at = {at} WHERE id = {task_id}")
+
+    def page(**which: Any) -> list[Task]:
+        return records.tasks.page(service.account_id, limit=2, **which)
+
+    assert page(since=20.0, until=20.0) == []
+    order: list[int] = []
+    before: dict[str, Any] = {}
+    while found := page(since=20.0, until=30.0, **before):
+        order += [each.id for each in found]
+        before = {"before_id": found[-1].id, "before_at": found[-1].created_at}
+        add_training(records, service)  # now, which is no part of it
+    assert order == [made[place] for place in (5, 3, 2, 1)]
+    assert [each.id for each in page(until=20.0)] == [made[0]]
+    assert [each.id for each in page(since=30.0, until=31.0)] == [made[4]]
+
+
+def test_services_are_listed_newest_first(records: Records) -> None:
+    made = [make_service(records, name) for name in ("c", "a", "b")]
+    account_id = made[0].account_id
+    assert [each.name for each in records.services.page(account_id, limit=2)] == ["b", "a"]
+    records.services.delete(made[1].id)
+    assert [each.name for each in records.services.page(account_id, limit=2, before_id=made[2].id)] == ["c"]
+    assert records.services.page(account_id, limit=9, mllib="torch") == []
+    at = made[0].created_at
+    assert [each.name for each in records.services.page(account_id, limit=9, since=at, until=at + 3600)] == ["b", "c"]
+    assert records.services.page(account_id, limit=9, until=at) == []
+
+
+def test_no_list_sorts_or_reads_more_than_its_page(tmp_path: Path) -> None:
+    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
+    records.upgrade()
+    account_id = make_service(records).account_id
+    asked: list[tuple[str, Any]] = []
+
+    @event.listens_for(records.database.engine, "before_cursor_execute")
+    def _note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "LIMIT" in statement:
+            asked.append((statement, parameters))
+
+    bounds: list[dict[str, Any]] = [{}, {"before_id": 7}]
+    spans: list[dict[str, Any]] = [{"since": 1.0}, {"until": 2.0}, {"since": 1.0, "until": 2.0}]
+    for bound in bounds:
+        for which in ({}, {"state": State.QUEUED}, {"kind": Kind.TRAIN}, {"service_id": 1}):
+            records.tasks.page(account_id, limit=10, **bound, **which)
+        for span in spans:
+            records.tasks.page(account_id, limit=10, **bound, **span)
+        records.services.page(account_id, limit=10, **bound)
+        records.datasets.page(account_id, limit=10, **bound)
+    assert len(asked) == 2 * (4 + 3 + 2)
+    with records.database.read() as connection:
+        for statement, parameters in list(asked):
+            plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            assert not [line for line in plan if line.startswith("SCAN")], (plan, statement)
+            assert not [line for line in plan if "TEMP B-TREE" in line], (plan, statement)
+    records.close()
 
 
 def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:

@@ -1403,6 +1403,11 @@ def last_event_id_unreadable(client: Client) -> Answer:
 
 
 @request
+def since_unreadable(client: Client) -> Answer:
+    return client.call("GET", "/tasks?since=yesterday")
+
+
+@request
 def tasks_of_unknown_service(client: Client) -> Answer:
     return client.call("GET", "/tasks?service=nobody")
 
@@ -1433,6 +1438,97 @@ def key_to_end_without_role(client: Client) -> Answer:
 @request
 def audit_without_role(client: Client) -> Answer:
     return client.call("GET", "/audit")
+
+
+# The list of services
+
+
+@request
+def services_of_unknown_library(client: Client) -> Answer:
+    return client.call("GET", "/services?mllib=abacus")
+
+
+@request
+def services_cursor_unreadable(client: Client) -> Answer:
+    return client.call("GET", "/services?cursor=first")
+
+
+@request
+def services_query_unknown(client: Client) -> Answer:
+    return client.call("GET", "/services?sort=name")
+
+
+# Downloads
+
+
+def download(client: Client, path: str, **headers: str) -> Answer:
+    """Ask for what should not be sent."""
+    return client.send("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@request
+def download_without_model(client: Client) -> Answer:
+    return download(client, f"/services/{SERVICE}/files")
+
+
+@request
+def download_unknown_file(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/files/no.model")
+
+
+@request
+def download_unknown_version(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/archive?version=999")
+
+
+@request
+def download_version_no_number(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/files?version=newest")
+
+
+@request
+def download_format_unknown(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/archive?format=rar")
+
+
+@request
+def download_link_no_boolean(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/files/modelyard.json?link=please")
+
+
+@request
+def download_range_behind_the_end(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/files/modelyard.json", Range="bytes=99999999-")
+
+
+@request
+def download_of_other_state(client: Client) -> Answer:
+    return download(client, f"/services/{TRAINED}/files/modelyard.json", If_Match='"other"')
+
+
+@request
+def download_of_unknown_service(client: Client) -> Answer:
+    return download(client, "/services/nobody/archive")
+
+
+@request
+def download_of_unknown_task(client: Client) -> Answer:
+    return download(client, "/tasks/999999/files")
+
+
+@request
+def download_of_task_unknown_file(client: Client) -> Answer:
+    return download(client, "/tasks/1/files/no.csv")
+
+
+@request
+def download_of_dataset_unknown_file(client: Client) -> Answer:
+    return download(client, f"{dataset(client)}/files/no.csv")
+
+
+@request
+def download_of_unknown_dataset(client: Client) -> Answer:
+    return download(client, "/datasets/nobody/archive")
 
 
 # Data sets
@@ -1510,6 +1606,12 @@ def dataset_file_unknown(client: Client) -> Answer:
 @request
 def files_without_a_form(client: Client) -> Answer:
     return client.send("POST", f"{dataset(client)}/files", GOOD.encode(), {"Content-Type": "text/csv"})
+
+
+@request
+def form_packed(client: Client) -> Answer:
+    headers = {"Content-Type": "multipart/form-data; boundary=limit", "Content-Encoding": "gzip"}
+    return client.send("POST", f"{dataset(client)}/files", gzip.compress(b"--limit--"), headers)
 
 
 @request

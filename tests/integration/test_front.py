@@ -200,7 +200,7 @@ def test_packed_bodies_are_read(line: Line):
     bomb = gzip.compress(b" " * (LIMIT_BYTES + 1))
     assert line.ask("POST", "/predict", bomb, "Content-Encoding: gzip").code == 413
     assert line.ask("POST", "/predict", packed[:-9], "Content-Encoding: gzip").code == 400
-    assert line.ask("POST", "/predict", packed, "Content-Encoding: br").code == 400
+    assert line.ask("POST", "/predict", packed, "Content-Encoding: br").code == 415
     assert line.ask("POST", "/predict", predict(), "Content-Encoding: identity").code == 200
 
 

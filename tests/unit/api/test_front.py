@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from api.front import Scope, environ_of
@@ -79,3 +80,15 @@ def test_body_of_unknown_length_is_given_the_length_it_has():
     assert read(chunked, b"12345").content_length == 5
     assert environ_of(cast(Scope, Asked("POST")), io.BytesIO(b"123"))["CONTENT_LENGTH"] == "3"
     assert environ_of(cast(Scope, Asked("POST")), io.BytesIO(b"123"))["wsgi.input"].read() == b"123"
+
+
+def test_body_of_exactly_the_limit_is_read_as_a_stream_to_its_end():
+    class Limited(Request):
+        max_content_length = 5
+
+    for headers in (Headers(("content-length", "5")), Headers(("transfer-encoding", "chunked"))):
+        found = Limited(environ_of(cast(Scope, Asked("PUT", headers=headers)), b"12345"))
+        assert (found.stream.read(4), found.stream.read(4), found.stream.read(4)) == (b"1234", b"5", b"")
+    longer = Limited(environ_of(cast(Scope, Asked("PUT")), b"123456"))
+    with pytest.raises(RequestEntityTooLarge):
+        longer.stream.read()

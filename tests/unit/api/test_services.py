@@ -320,3 +320,50 @@ def test_whole_data_root_is_never_cleared(yard: Yard, client: FlaskClient, data:
         assert answer.status_code == 400
         assert "a whole data root" in answer.json["status"]["dd_msg"]
     assert client.delete("/services/iris").status_code == 200
+
+
+# The list
+
+
+def test_services_are_listed_page_by_page_newest_first(yard: Yard, client: FlaskClient):
+    for name in ("c", "a", "b"):
+        yard.create(name, model={"repository": name})
+    first = client.get("/services?limit=2").json["body"]
+    assert [each["name"] for each in first["services"]] == ["b", "a"]
+    assert "jobs" not in first["services"][0]
+    yard.create("d", model={"repository": "d"})
+    client.delete("/services/a")
+    second = client.get(f"/services?limit=2&cursor={first['next_cursor']}").json["body"]
+    assert ([each["name"] for each in second["services"]], second["next_cursor"]) == (["c"], None)
+
+
+def test_services_are_filtered(yard: Yard, client: FlaskClient):
+    yard.create()
+    torch = yard.service_body(mllib="torch", model={"repository": "net"})
+    torch["parameters"]["mllib"]["template"] = "mlp"
+    assert client.put("/services/net", json=torch).status_code == 201
+
+    def names(query: str) -> list[str]:
+        return [each["name"] for each in client.get(f"/services?{query}").json["body"]["services"]]
+
+    assert names("mllib=torch&status=true") == ["net"]
+    assert names("since=2020-01-01&until=2999-01-01") == ["net", "iris"]
+    assert names("since=2999-01-01") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("limit=none", "limit is 'none'"),
+        ("cursor=first", "cursor cannot be read"),
+        ("mllib=none", "use one of"),
+        ("since=soon", "in ISO 8601"),
+        ("status=maybe", "must be a boolean value"),
+        ("label=a", "unknown"),
+    ],
+)
+def test_bad_query_of_the_list_is_refused(client: FlaskClient, query: str, text: str):
+    answer = client.get(f"/services?{query}")
+    assert answer.status_code == 400
+    assert answer.json["status"]["dd_code"] == 400
+    assert text in answer.json["status"]["dd_msg"]

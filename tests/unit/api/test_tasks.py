@@ -153,6 +153,32 @@ def test_list_is_filtered(yard: Yard, client: FlaskClient):
     assert ids("service=OTHER") == [second]
 
 
+def test_list_stays_the_same_while_tasks_come_and_go(yard: Yard, client: FlaskClient):
+    ids = [yard.train() for _ in range(5)]
+    first = client.get("/tasks?limit=2&service=iris").json
+    yard.train()
+    client.delete(f"/tasks/{ids[2]}")
+    second = client.get(f"/tasks?limit=9&service=iris&cursor={first['next_cursor']}").json
+    assert [task["task_id"] for task in first["tasks"]] == [ids[4], ids[3]]
+    assert [task["task_id"] for task in second["tasks"]] == [ids[2], ids[1], ids[0]]
+
+
+def test_list_is_filtered_by_time(yard: Yard, client: FlaskClient):
+    first, second = yard.train(), yard.train()
+    moments = {task["task_id"]: task["created_at"] for task in client.get("/tasks").json["tasks"]}
+    assert sorted(moments) == [first, second]
+
+    def ids(**which: str) -> list[int]:
+        return [task["task_id"] for task in client.get("/tasks", query_string=which).json["tasks"]]
+
+    assert ids(since="2020-01-01") == ids(until="2999-12-31T23:59:59+01:00") == [second, first]
+    assert ids(since="2999-01-01T00:00:00Z") == ids(until="2020-01-01T00:00:00") == []
+    page = client.get("/tasks?limit=1&since=2020-01-01").json
+    assert ids(since="2020-01-01", cursor=page["next_cursor"]) == [first]
+    # Nobody escaped the plus.
+    assert client.get("/tasks?since=2020-01-01T00:00:00+01:00").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("query", "text"),
     [
@@ -166,6 +192,11 @@ def test_list_is_filtered(yard: Yard, client: FlaskClient):
         ("stat=queued", "did you mean 'state'?"),
         ("cursor=%FF", "cursor cannot be read"),
         ("cursor=bnVsbA", "cursor cannot be read"),
+        ("cursor=eyJiZWZvcmUiOiAzfQ", "cursor cannot be read"),
+        ("cursor=eyJiZWZvcmUiOiAzLCAiYXQiOiBOYU59", "cursor cannot be read"),
+        ("since=yesterday", "since is 'yesterday'"),
+        ("until=", "until is ''"),
+        ("until=99999-01-01", "in ISO 8601"),
         ("service=", "service is empty"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -193,6 +194,69 @@ def test_fault_in_an_asynchronous_request_becomes_the_error_of_its_job(
     blocked = client.post("/train", json={**body, "async": False})
     assert blocked.status_code == polled["body"]["Error"]["code"]
     assert blocked.json["status"] == polled["body"]["Error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "text"),
+    [
+        (None, {}, "data file {path} does not exist"),
+        (b"", {}, "missing data: {path} is empty"),
+        (b"\n \n", {}, "missing data: {path} is empty"),
+        (b"a,b,target\n", {}, "{path} has a header line but no rows"),
+        (b"a,b\n1,2\n", {}, "cannot find label column target in {path}; its columns are a, b"),
+        (b"a;target\n1;2\n", {}, "set parameters.input.separator to ';'?"),
+        (b"a,a,target\n1,2,3\n", {}, "column a stands twice"),
+        (b"a,target\n1,2\n", {"id": "number"}, "cannot find id column number"),
+        (b"a,target\n1,2\n", {"ignore": ["b"]}, "cannot find column b of parameters.input.ignore"),
+        (b"a,target\n1,2\n", {"ignore": ["a"]}, "has no feature column"),
+        (b"a,\0\n1,2\n", {}, "is not a text file"),
+    ],
+)
+@pytest.mark.parametrize("place", ["root", "data set"])
+def test_data_that_no_training_can_be_made_of_is_told_before_it_waits(
+    yard: Yard, client: FlaskClient, queue: FakeQueue, content: bytes | None, more: dict, text: str, place: str
+):
+    path = str(yard.data / "few.csv")
+    if place == "data set":
+        if content is None:
+            pytest.skip("a data set tells itself what it does not hold")
+        client.put("/datasets/flowers")
+        form = {"file": (io.BytesIO(content), "few.csv")}
+        assert client.post("/datasets/flowers/files", data=form).status_code == 201
+        path = "dataset://flowers/few.csv"
+    elif content is not None:
+        Path(path).write_bytes(content)
+    body = yard.train_body(data=[path])
+    body["parameters"]["input"] |= more
+    refused = client.post("/train", json={**body, "async": False})
+    assert refused.status_code == 400
+    assert refused.json["status"]["dd_code"] == 1005
+    assert text.format(path=path) in refused.json["status"]["dd_msg"]
+    task_id = client.post("/train", json=body).json["head"]["task_id"]
+    assert client.get(f"/tasks/{task_id}").json["failure"]["phase"] == "accepting"
+    assert queue.sent == []
+
+
+def test_test_file_is_looked_at_as_well(yard: Yard, client: FlaskClient):
+    good = str(yard.data / "train.csv")
+    refused = client.post(
+        "/train", json=yard.train_body(data=[good, str(yard.data / "no.csv"), "/"], **{"async": False})
+    )
+    assert refused.status_code == 400
+    (yard.data / "only.csv").write_text("other\n1\n")  # its columns are for the worker to compare
+    assert yard.train(data=[good, str(yard.data / "only.csv")]) > 0
+
+
+def test_what_cannot_be_looked_at_here_is_left_to_the_worker(yard: Yard, client: FlaskClient):
+    yard.train(data=["http://127.0.0.1/data.csv"])
+    yard.train(data=["a,target", "1,2"])
+    hidden = yard.data / "hidden.csv"
+    hidden.write_text("b\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("api.prechecks.os.access", lambda *_: False)
+        yard.train(data=[str(hidden)])
+    states = {task["state"] for task in client.get("/tasks").json["tasks"]}
+    assert states == {"queued"}
 
 
 def test_link_that_leads_out_of_the_data_roots_is_refused(yard: Yard, client: FlaskClient, tmp_path: Path):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from ml import csv_head
 from ml.connectors import csv_text
 from ml.connectors.csv import read_prediction, read_training
 from ml.connectors.source import FileSource, LinesSource
@@ -26,13 +27,13 @@ ONE = Target("regression", targets=1)
 @contextlib.contextmanager
 def pieces_of(size):
     """Pieces of so many bytes."""
-    before = csv_text.PIECE_BYTES, csv_text._PIECE_BYTES_A_COLUMN, csv_text._STEP_BYTES, csv_text._HEAD_BYTES
+    before = csv_text.PIECE_BYTES, csv_text._PIECE_BYTES_A_COLUMN, csv_text._STEP_BYTES, csv_head._HEAD_BYTES
     csv_text.PIECE_BYTES, csv_text._PIECE_BYTES_A_COLUMN = size, 1
-    csv_text._STEP_BYTES, csv_text._HEAD_BYTES = max(1, size // 2), max(4, size)
+    csv_text._STEP_BYTES, csv_head._HEAD_BYTES = max(1, size // 2), max(4, size)
     try:
         yield
     finally:
-        csv_text.PIECE_BYTES, csv_text._PIECE_BYTES_A_COLUMN, csv_text._STEP_BYTES, csv_text._HEAD_BYTES = before
+        csv_text.PIECE_BYTES, csv_text._PIECE_BYTES_A_COLUMN, csv_text._STEP_BYTES, csv_head._HEAD_BYTES = before
 
 
 @contextlib.contextmanager

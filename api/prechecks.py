@@ -1,0 +1,94 @@
+"""Looks at the data of a training before it is accepted, as far as that takes no time.
+
+Files in data roots, and in data sets, are looked at up to the header line; what stands in their rows, and whatever lies
+on other hosts, is for the worker. What cannot be told here is left to it too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+from api.answers import Json
+from api.parts import Parts
+from ml.csv_head import Bytes, CsvHead, feature_columns
+from ml.errors import BadInput
+from ml.file_bytes import FileBytes
+from ml.options.csv import CsvOptions
+from storage.dataset_names import SCHEME, split_address
+from storage.errors import StorageError
+from storage.records import DatasetFile
+from storage.remote_address import REMOTE
+
+_LOOKED_AT = 16
+
+
+def check(parts: Parts, options: Any, entries: Sequence[str], pins: Json) -> None:
+    """Raises BadInput for data that no training can be made of.
+
+    options : of the input connector. entries : the training set and the test sets. pins : number and state of each
+    data set that they name.
+    """
+    wanted = "a CSV file" if isinstance(options, CsvOptions) else "a data file"
+    if not _is_file(parts, entries[0]):
+        return  # lines, which came whole, or the address of another host
+    for place, entry in enumerate(entries[:_LOOKED_AT]):
+        if not _is_file(parts, entry):
+            continue
+        # Who answers may see less than who trains, and the store may be away; then it is told later.
+        with suppress(StorageError):
+            content = _opened(parts, entry, pins, wanted)
+            if content is None:
+                continue
+            with closing(content):
+                _check_content(content, entry, options, is_training=place == 0)
+
+
+def _is_file(parts: Parts, entry: str) -> bool:
+    return not entry.startswith(REMOTE) and (entry.startswith(SCHEME) or parts.data_roots.looks_like_path(entry))
+
+
+def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
+    if not entry.startswith(SCHEME):
+        path = parts.data_roots.resolve(entry)
+        if os.path.lexists(path) and not os.access(path, os.R_OK):
+            return None
+        return FileBytes(path, entry, wanted)
+    name, path_inside = split_address(entry)
+    dataset_id, revision = pins[name]
+    [file] = parts.records.datasets.files_at(dataset_id, revision, path_inside)
+    return _Stored(parts, file)
+
+
+def _check_content(content: Bytes, name: str, options: Any, *, is_training: bool) -> None:
+    if content.size == 0:
+        raise BadInput(f"missing data: {name} is empty")
+    if not isinstance(options, CsvOptions):
+        return
+    head = CsvHead(content, name, options.separator[0], options.quote[:1])
+    columns = head.header()
+    if is_training:
+        feature_columns(columns, name, head.separator_hint(), options)
+    if head.is_all:
+        raise BadInput(f"missing data: {name} has a header line but no rows")
+
+
+class _Stored:
+    """The bytes of a file in the object store, of which only a few are read."""
+
+    def __init__(self, parts: Parts, file: DatasetFile) -> None:
+        self._objects = parts.objects
+        self._key = file.key
+        self.size = file.size_bytes
+
+    def read(self, position: int, count: int) -> bytes:
+        with closing(self._objects.open(self._key, position)) as content:
+            found = bytearray()
+            while len(found) < count and (piece := content.read(count - len(found))):
+                found += piece
+        return bytes(found)
+
+    def close(self) -> None:
+        """Nothing is held."""
