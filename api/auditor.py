@@ -41,7 +41,7 @@ class Auditor:
             _log.error("the audit log cannot be written (%s): %r", error, note)
 
     def refused(self, note: NewNote) -> None:
-        """Note a refusal, which must be of a kind that does not depend on what a caller makes up."""
+        """Note a refusal, at once or with the others of its minute."""
         note = replace(note, trace="", outcome="refused")
         with self._lock:
             is_new = note not in self._refused and len(self._refused) < _KINDS_MOST
