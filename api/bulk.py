@@ -86,7 +86,7 @@ def _can_be_asked(parts: Parts, question: Question, entries: list[str]) -> bool:
     """Whether entries are a few lines, so that a worker which holds the model may answer beside other requests."""
     if question.form == "parquet" or len(entries) > ASKED_ROWS or data.is_bulky(entries, INLINE_BYTES):
         return False
-    return not (data.are_remote(entries) or parts.data_roots.looks_like_path(entries[0]))
+    return not (data.are_elsewhere(entries) or parts.data_roots.looks_like_path(entries[0]))
 
 
 def _queue(parts: Parts, engine: str, question: Question, way: str) -> tuple[str, Json, list[Warning]]:

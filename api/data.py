@@ -10,6 +10,7 @@ from typing import Any
 from api.parts import Parts
 from ml.errors import BadInput
 from storage import remote_address
+from storage.dataset_names import SCHEME
 from storage.errors import FetchForbidden
 from storage.remote_address import REMOTE
 
@@ -49,6 +50,11 @@ def _check_address(parts: Parts, entry: str) -> None:
 def are_remote(entries: list[str]) -> bool:
     """Whether entries are files of which a worker may have to fetch some from other hosts."""
     return any(each.startswith(REMOTE) for each in entries[:_LOOKED_AT])
+
+
+def are_elsewhere(entries: list[str]) -> bool:
+    """Whether entries are files of other hosts or of data sets, which a worker has to fetch first."""
+    return any(each.startswith((*REMOTE, SCHEME)) for each in entries[:_LOOKED_AT])
 
 
 def is_bulky(entries: list[str], limit_bytes: int) -> bool:

@@ -31,7 +31,7 @@ def check(parts: Parts, options: Any, entries: Sequence[str], pins: Json) -> Non
     options : of the input connector. entries : the training set and the test sets. pins : number and state of each
     data set that they name.
     """
-    wanted = "a CSV file" if isinstance(options, CsvOptions) else "a data file"
+    wanted = "a CSV file" if isinstance(options, CsvOptions) else "an svm file"
     if not _is_file(parts, entries[0]):
         return  # lines, which came whole, or the address of another host
     for place, entry in enumerate(entries[:_LOOKED_AT]):

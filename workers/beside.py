@@ -1,4 +1,4 @@
-"""Data of other hosts for predictions, fetched beside those that are computed meanwhile.
+"""Data of other hosts and of large data sets for predictions, fetched beside those that are computed meanwhile.
 
 A worker process computes for many callers one after the other, so it never waits for a host. A request whose data are
 not here is answered with that, at once, and asked again under its own number by the API until they are. What was
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from storage.errors import FetchAbandoned
 from workers.asked import DATA_COMING
+from workers.datasets import Fetched, Named, held
 from workers.fetching import Fetch, fetching
 from workers.parts import Parts
 from workers.queue import Overloaded
@@ -23,6 +25,11 @@ _AT_ONCE = 32
 _SHARE = 0.9
 _PATIENCE_S = 15.0
 Json = dict[str, Any]
+
+
+_Key = tuple[bytes, str]
+_Bring = Callable[[ExitStack, Callable[[], bool]], Any]
+"""Brings data here, to be kept until the stack is closed; the function says whether anybody still wants them."""
 
 
 class DataComing(Exception):
@@ -39,7 +46,7 @@ class _Errand:
     done: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     is_in_use: bool = False
-    found: list[list[Json]] = field(default_factory=list)
+    found: Any = None
     error: Exception | None = None
 
 
@@ -48,53 +55,70 @@ class Errands:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._errands: dict[bytes, _Errand] = {}
+        self._errands: dict[_Key, _Errand] = {}
         self._changing = threading.Lock()
 
     def of(self, request: bytes) -> Fetch:
         """What fetches for a request. Raises DataComing until all has come, then BadInput when something cannot."""
 
         def fetch(entries: Sequence[str], with_folders: bool) -> list[list[Json]]:
-            with self._changing:
-                errand = self._errands.get(request) or self._begin(request, entries, with_folders)
-                errand.asked_at = time.monotonic()
-                if not errand.done.is_set():
-                    raise DataComing
-                errand.is_in_use = True
-            if errand.error is not None:
-                raise errand.error
-            return errand.found
+            given = list(entries)
+
+            def bring(kept: ExitStack, is_wanted: Callable[[], bool]) -> list[list[Json]]:
+                settings = self._parts.settings
+                # The caller is to hear why, and not only that the time is over.
+                within_s = settings.predict_timeout_s * _SHARE
+                made = fetching(settings, self._parts.cache, within_s=within_s, is_wanted=is_wanted)
+                return kept.enter_context(made)(given, with_folders)
+
+            found: list[list[Json]] = self._brought((request, "hosts"), bring)
+            return found
 
         return fetch
 
+    def of_datasets(self, request: bytes, wanted: Named) -> Fetched:
+        """The files of data sets, for a request. Raises DataComing until all are here, then as `held` does."""
+        found: Fetched = self._brought(
+            (request, "data sets"), lambda kept, is_wanted: kept.enter_context(held(self._parts, wanted))
+        )
+        return found
+
     def end(self, request: bytes) -> None:
         """Give up what was fetched for a request that is answered; what came a moment too late is kept for the next."""
-        with self._changing:
-            errand = self._errands.get(request)
-            if errand is None or not errand.is_in_use:
-                return
-            del self._errands[request]
-        errand.over.set()
+        for key in ((request, "hosts"), (request, "data sets")):
+            with self._changing:
+                errand = self._errands.get(key)
+                if errand is None or not errand.is_in_use:
+                    continue
+                del self._errands[key]
+            errand.over.set()
 
-    def _begin(self, request: bytes, entries: Sequence[str], with_folders: bool) -> _Errand:
+    def _brought(self, key: _Key, bring: _Bring) -> Any:
+        with self._changing:
+            errand = self._errands.get(key) or self._begin(key, bring)
+            errand.asked_at = time.monotonic()
+            if not errand.done.is_set():
+                raise DataComing
+            errand.is_in_use = True
+        if errand.error is not None:
+            raise errand.error
+        return errand.found
+
+    def _begin(self, key: _Key, bring: _Bring) -> _Errand:
         if len(self._errands) >= _AT_ONCE:
-            raise Overloaded(f"{_AT_ONCE} predictions of this worker wait for other hosts already; try again later")
-        errand = self._errands[request] = _Errand(time.monotonic())
-        about = (request, errand, list(entries), with_folders)
-        threading.Thread(target=self._run, args=about, name="errand", daemon=True).start()
+            raise Overloaded(f"{_AT_ONCE} predictions of this worker wait for their data already; try again later")
+        errand = self._errands[key] = _Errand(time.monotonic())
+        threading.Thread(target=self._run, args=(key, errand, bring), name="errand", daemon=True).start()
         return errand
 
-    def _run(self, request: bytes, errand: _Errand, entries: list[str], with_folders: bool) -> None:
+    def _run(self, key: _Key, errand: _Errand, bring: _Bring) -> None:
         def is_wanted() -> bool:
             return errand.is_in_use or time.monotonic() - errand.asked_at < _PATIENCE_S
 
-        settings = self._parts.settings
-        # The caller is to hear why, and not only that the time is over.
-        within_s = settings.predict_timeout_s * _SHARE
         try:
-            with fetching(settings, self._parts.cache, within_s=within_s, is_wanted=is_wanted) as fetch:
+            with ExitStack() as kept:
                 try:
-                    errand.found = fetch(entries, with_folders)
+                    errand.found = bring(kept, is_wanted)
                 except FetchAbandoned:
                     return
                 except Exception as error:
@@ -103,9 +127,9 @@ class Errands:
                 while not errand.over.wait(_PATIENCE_S / 4):
                     with self._changing:
                         if not is_wanted():
-                            self._errands.pop(request, None)
+                            self._errands.pop(key, None)
                             return
         finally:
             with self._changing:
-                if self._errands.get(request) is errand:
-                    del self._errands[request]
+                if self._errands.get(key) is errand:
+                    del self._errands[key]

@@ -18,6 +18,10 @@ Fetched = Mapping[str, list[Json]]
 """The local files of each entry of `data` that names a data set, as {"path", "name"}."""
 
 
+Named = Mapping[str, list[DatasetFile]]
+"""What each entry of `data` that names a data set stands for."""
+
+
 @contextmanager
 def fetched(parts: Parts, pins: Mapping[str, Sequence[int]], data: Sequence[str]) -> Iterator[Fetched]:
     """The files of all entries that begin with dataset://, here until the block ends.
@@ -25,7 +29,18 @@ def fetched(parts: Parts, pins: Mapping[str, Sequence[int]], data: Sequence[str]
     pins : number and state of each data set by name, as they were found when the request was accepted.
     Raises BadInput for what is gone; ArtifactNotFound, ChecksumMismatch, StoreUnavailable, StorageFull.
     """
-    wanted = {entry: _files(parts, pins, entry) for entry in data if entry.startswith(SCHEME)} if pins else {}
+    with held(parts, named(parts, pins, data)) as files:
+        yield files
+
+
+def named(parts: Parts, pins: Mapping[str, Sequence[int]], data: Sequence[str]) -> Named:
+    """The files of all entries that begin with dataset://, as the records know them. Raises BadInput."""
+    return {entry: _files(parts, pins, entry) for entry in data if entry.startswith(SCHEME)} if pins else {}
+
+
+@contextmanager
+def held(parts: Parts, wanted: Named) -> Iterator[Fetched]:
+    """Named files, here until the block ends; raises as `fetched` does."""
     if not wanted:
         yield {}
         return

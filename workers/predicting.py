@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from storage.records import Version
 from workers.asked import Asked, failed, told
 from workers.beside import DataComing, Errands
 from workers.data import entries, inline
-from workers.datasets import fetched
+from workers.datasets import Fetched, Named, held, named
 from workers.figures import PredictionFigures
 from workers.parts import Parts
 from workers.queue import Overloaded
@@ -29,6 +30,7 @@ from workers.version_files import manifest_of
 from workers.warm import Warm
 
 _KEPT = 4096
+_LARGE_BYTES = 1 << 20
 _OF_ONE_REQUEST = {"data_key", "datasets"}
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -130,13 +132,20 @@ class Predictor:
         data = asked.data or orjson.dumps(entries(request, self._parts.objects))
         fetch = self._errands.of(job.taken.id)
         pins: Json = request.get("datasets", {})
-        with fetched(self._parts, pins, orjson.loads(data) if pins else ()) as files:
+        with ExitStack() as kept:
+            files = self._files(job, named(self._parts, pins, orjson.loads(data) if pins else ()), kept)
             found = inline(data, self._parts.data_roots, fetch=fetch, fetched=files)
             fetched_s = time.perf_counter() - began - job.load_s
             job.question = job.model.read(found, options)
         job.question.seconds["input"] += fetched_s
         if job.stopwatch is not None:
             job.stopwatch.note("input", job.question.seconds["input"])
+
+    def _files(self, job: _Job, wanted: Named, kept: ExitStack) -> Fetched:
+        """The files of data sets that a job reads; large ones come beside other requests. Raises DataComing."""
+        if sum(each.size_bytes for files in wanted.values() for each in files) > _LARGE_BYTES:
+            return self._errands.of_datasets(job.taken.id, wanted)
+        return kept.enter_context(held(self._parts, wanted))
 
     def _loaded(self, head: bytes) -> tuple[Json, PredictionOptions]:
         """What a head says, and its options, which are the same for every request with that head."""

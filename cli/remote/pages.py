@@ -55,7 +55,7 @@ def listed(
             return None
         page = page_of(answer.json)
         if page.get("next_cursor"):
-            click.echo(f"there are more: --cursor {clean(page['next_cursor'])}, or --all", err=True)
+            click.echo(f"there are more: --all, or --cursor {clean(page['next_cursor'])}", err=True)
         return page.get(member) or []
     if limit is not None:
         raise click.UsageError("--all and --limit exclude each other")

@@ -228,7 +228,7 @@ def test_result_of_a_prediction_task_is_saved_in_each_form(shell: Shell, trained
 
 def test_service_is_created_listed_shown_and_deleted(shell: Shell):
     assert shell.run("services", "create", "passing", *CREATE, "--description", "for a moment").returncode == 0
-    (listed,) = [one for one in shell.json("services", "list")["head"]["services"] if one["name"] == "passing"]
+    (listed,) = [one for one in shell.json("services", "list")["body"]["services"] if one["name"] == "passing"]
     assert listed["description"] == "for a moment"
     assert listed["parameters"] == {
         "input": {"connector": "csv", "label": "species"},

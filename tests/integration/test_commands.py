@@ -88,7 +88,7 @@ Run = Callable[..., Result]
 
 
 def test_key_travels_as_a_header_and_is_never_shown(fake: Fake, run: Run):
-    fake.answers["GET /info"] = [(401, {"status": {"code": 401, "msg": "Unauthorized", "message": "unknown key"}})]
+    fake.answers["GET /services"] = [(401, {"status": {"code": 401, "msg": "Unauthorized", "message": "unknown key"}})]
     result = run("services", "list", MODELYARD_KEY="my-secret")
     assert result.exit_code == 1
     assert result.stderr == "Error: 401 unknown key; name a key in MODELYARD_KEY\n"
@@ -98,15 +98,15 @@ def test_key_travels_as_a_header_and_is_never_shown(fake: Fake, run: Run):
 
 
 def test_redirect_is_an_error_and_takes_the_key_nowhere(fake: Fake, run: Run):
-    fake.answers = {"GET /info": [(302, {})], "GET /elsewhere": [(200, {})]}
+    fake.answers = {"GET /services": [(302, {})], "GET /elsewhere": [(200, {})]}
     fake.headers["Location"] = "/elsewhere"
     assert run("services", "list", MODELYARD_KEY="my-secret").exit_code == 1
-    assert [request for request, _, _ in fake.asked] == ["GET /info"]
+    assert [request for request, _, _ in fake.asked] == ["GET /services?limit=20"]
 
 
 def test_json_prints_the_answer_as_it_came_and_an_error_too(fake: Fake, run: Run):
     odd = b'{ "head": {"services":[]},   "more": 1.50 }'
-    fake.answers = {"GET /info": [(200, odd)], "GET /services/iris": [(404, b'{"status": {"code": 404}}')]}
+    fake.answers = {"GET /services": [(200, odd)], "GET /services/iris": [(404, b'{"status": {"code": 404}}')]}
     assert run("services", "list", "--json").stdout == odd.decode() + "\n"
     refused = run("services", "show", "iris", "--json")
     assert refused.exit_code == 1
@@ -242,9 +242,40 @@ def test_what_a_template_made_is_printed_as_it_is(fake: Fake, run: Run):
 
 
 def test_answer_of_something_that_is_no_api_is_told(fake: Fake, run: Run):
-    fake.answers = {"GET /info": [(200, b"<html>")], "GET /tasks": [(502, b"<html>Bad Gateway")]}
+    fake.answers = {"GET /services": [(200, b"<html>")], "GET /tasks": [(502, b"<html>Bad Gateway")]}
     assert "no JSON object" in run("services", "list").stderr
     assert run("tasks", "list").stderr == "Error: 502 <html>Bad Gateway\n"
+
+
+def test_list_of_all_goes_on_page_after_page(fake: Fake, run: Run):
+    fake.answers = {
+        "GET /tasks?limit=1000": [(200, {"tasks": [{"task_id": 2}], "next_cursor": "abc"})],
+        "GET /tasks?limit=1000&cursor=abc": [(200, {"tasks": [{"task_id": 1}], "next_cursor": None})],
+    }
+    assert json.loads(run("tasks", "list", "--all", "--json").stdout) == {
+        "tasks": [{"task_id": 2}, {"task_id": 1}],
+        "next_cursor": None,
+    }
+    assert [line.split()[0] for line in run("tasks", "list", "--all").stdout.splitlines()] == ["task", "2", "1"]
+    assert "exclude each other" in run("tasks", "list", "--all", "--limit", "3").stderr
+
+
+def test_files_that_would_lie_elsewhere_are_not_saved(fake: Fake, run: Run, tmp_path: Path):
+    for path in ("../stolen", "/etc/stolen", "a/../../stolen"):
+        fake.answers["GET /tasks/1/files"] = [(200, {"files": [{"path": path, "sha256": "0" * 64}]})]
+        result = run("tasks", "download", "1", "--to", str(tmp_path / "here"))
+        assert (result.exit_code, "outside of the folder" in result.stderr) == (1, True)
+
+
+def test_file_that_is_not_what_was_told_is_not_kept(fake: Fake, run: Run, tmp_path: Path):
+    fake.answers = {
+        "GET /tasks/1/files": [(200, {"files": [{"path": "a.txt", "sha256": "0" * 64}]})],
+        "GET /tasks/1/files/a.txt": [(200, b"other")],
+    }
+    result = run("tasks", "download", "1", "--to", str(tmp_path / "here"))
+    assert result.exit_code == 1
+    assert "is not what the server told before" in result.stderr
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_server_that_is_not_there_is_told_in_one_line(run: Run):

@@ -26,9 +26,9 @@ from settings import Settings
 from storage.errors import LiveUnavailable
 from storage.live import Drain, Taken
 from storage.objects.manifest import upload_folder
-from storage.records import Kind, NewVersion, Service, State, Version
+from storage.records import Kind, NewFile, NewVersion, Service, State, Version
 from tests.integration.host import hosting, wait_until
-from workers import beside
+from workers import beside, predicting
 from workers.asked import DATA_COMING, Answer, Asked
 from workers.beside import Errands
 from workers.draining import Draining
@@ -739,7 +739,7 @@ def test_data_that_come_while_others_are_computed_wait_for_the_next_question(
     end = Errands.end
 
     def late(self: Errands, number: bytes) -> None:
-        wait_until(self._errands[number].done.is_set)
+        wait_until(self._errands[number, "hosts"].done.is_set)
         end(self, number)
 
     monkeypatch.setattr(Errands, "end", late)
@@ -750,3 +750,33 @@ def test_data_that_come_while_others_are_computed_wait_for_the_next_question(
         assert first.error["kind"] == DATA_COMING
         assert len(predictions(second)) == 3
         assert host.sent == 1
+
+
+def test_large_file_of_a_data_set_is_fetched_beside_other_requests(
+    fetches: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(predicting, "_LARGE_BYTES", 10)
+    records, objects = fetches.records, fetches.objects
+    dataset, _ = records.datasets.create(service.account_id, "flowers")
+    stored = objects.put_bytes(f"datasets/{dataset.id}/rows", "\n".join(ROWS).encode())
+    new = [NewFile("rows.csv", stored.key, stored.size, stored.sha256)]
+    revision = records.datasets.commit(dataset.id, records.datasets.stage(dataset.id, new))
+    predictor, version = Predictor(fetches), publish(fetches, service, short)
+    gate, get_file = threading.Event(), type(objects).get_file
+
+    def slow(self: Any, key: str, *arguments: Any) -> Any:
+        if key == stored.key:
+            assert gate.wait(20)
+        return get_file(self, key, *arguments)
+
+    monkeypatch.setattr(type(objects), "get_file", slow)
+    pins = {"flowers": [dataset.id, revision]}
+    named = {**question(version, ["dataset://flowers/rows.csv"]), "datasets": pins}
+    first, others = ask_all(predictor, [named, question(version, ROWS)])
+    assert first.error is not None
+    assert first.error["kind"] == DATA_COMING
+    gate.set()
+    assert [each["classes"] for each in predictions(ask_until(predictor, named, b"r0"))] == [
+        each["classes"] for each in predictions(others)
+    ]
+    wait_until(lambda: not list((fetches.settings.cache / "uses").iterdir()))
