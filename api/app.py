@@ -6,7 +6,7 @@ import logging
 import time
 from typing import cast
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from api.access import Access, Headers
@@ -85,9 +85,16 @@ def _begin() -> Response | None:
     if found is not None:
         g.span = found.request(f"{request.method} {_route()}", cast(Headers, request.headers))
     told = preflight(parts().cors)
-    if told is None and request.endpoint not in _OPEN:
+    if told is None and _endpoint() not in _OPEN:
         g.account = parts().access.account_of(cast(Headers, request.headers))
     return told
+
+
+def _endpoint() -> str | None:
+    """Where the request leads; for a verb that its address does not take, where the others lead."""
+    others = getattr(request.routing_exception, "valid_methods", None)
+    adapter = current_app.create_url_adapter(request) if others else None
+    return request.endpoint if adapter is None else adapter.match(method=min(others))[0]
 
 
 def _finish(response: Response) -> Response:
