@@ -32,6 +32,7 @@ from api.parts import Parts
 from api.predicting import Question
 from api.refusals import Refusal
 from api.schemas.reading import fold
+from api.waiting import ENDING_S
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LOST, Request, Sent, Spread
 from storage.live.lane import WAKE_UP_S
@@ -44,8 +45,6 @@ from workers.tracing import RequestSpan, traces
 
 _FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
 _WAITING_MOST = 4096
-# How long predictions may wait once the process is told to end: less than granian's --workers-kill-timeout.
-_ENDING_S = 5.0
 _DECIDING = ("x-api-key", "authorization", "host", "origin")
 _PATHS = ("/", "./", "../", "file://", "dataset://", *REMOTE)
 _JSON = ("content-type", "application/json")
@@ -92,9 +91,9 @@ class Hot:
         self._keep(loop.create_task(self._look_after()))
 
     def hurry(self) -> None:
-        """Have all that wait answered or refused within a few seconds: the process ends."""
-        self._timeout_s = min(self._timeout_s, _ENDING_S)
-        ends = time.monotonic() + _ENDING_S
+        """Have all that wait answered or refused in time: the process ends."""
+        self._timeout_s = min(self._timeout_s, ENDING_S)
+        ends = time.monotonic() + ENDING_S
         for waiting in self._waiting.values():
             waiting.deadline = min(waiting.deadline, ends)
             waiting.look_at = min(waiting.look_at, ends)

@@ -17,7 +17,7 @@ from api.figures import ApiFigures
 from api.fleet_figures import FleetFigures
 from api.known import KnownServices
 from api.tally import Tally
-from api.waiting import Slots
+from api.waiting import Ending, Slots
 from settings import Settings
 from storage.data_roots import DataRoots
 from storage.live import Live, Spread
@@ -77,6 +77,7 @@ class Parts:
     access: Access
     data_roots: DataRoots
     given_objects: Objects | None = None
+    ending: Ending = field(default_factory=Ending)
     _names: dict[int, str] = field(default_factory=dict)
     _repositories: dict[int, Repository] = field(default_factory=dict)
 

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from api.refusals import Busy
 from storage.records import Records, Task
 
+ENDING_S = 12.0
+"""Seconds that calls under way have after TERM; what runs the API waits longer (`cli/services.py`, deploy/)."""
+
 _FIRST_LOOK_S = 0.01
 _LONGEST_LOOK_S = 0.25
 
@@ -34,8 +37,24 @@ class Slots:
             self._free.release()
 
 
-def wait_for_end(records: Records, task_id: int, timeout_s: float) -> Task:
-    """The task as it is when it is over, or after `timeout_s` seconds.
+class Ending:
+    """Whether this process is about to end, so that calls that wait here must be answered now. For every thread."""
+
+    def __init__(self) -> None:
+        self._due_at = float("inf")
+
+    def begin(self) -> None:
+        """The process was told to end: those that wait have `ENDING_S` seconds left."""
+        self._due_at = min(self._due_at, time.monotonic() + ENDING_S)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether that time has passed."""
+        return time.monotonic() >= self._due_at
+
+
+def wait_for_end(records: Records, task_id: int, timeout_s: float, ending: Ending) -> Task:
+    """The task as it is when it is over, after `timeout_s` seconds, or when this process cannot wait any more.
 
     The records are asked at growing intervals: the live state may be lost, they may not.
     """
@@ -44,7 +63,7 @@ def wait_for_end(records: Records, task_id: int, timeout_s: float) -> Task:
     while True:
         task = records.tasks.get(task_id)
         left_s = deadline - time.monotonic()
-        if task.state.is_final or left_s <= 0:
+        if task.state.is_final or left_s <= 0 or ending.is_due:
             return task
         time.sleep(min(look_s, left_s))
         look_s = min(look_s * 1.5, _LONGEST_LOOK_S)

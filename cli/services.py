@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import settings as settings_module
+from api.waiting import ENDING_S
 from cli.environment import local_url
 from cli.stack import Service, StackError, Step
 from ml.options.catalog import engines
@@ -183,7 +184,7 @@ def api_argv(settings: Settings) -> list[str]:
         *("--workers", str(settings.api_workers)),
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
-        *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
+        *("--respawn-interval", "0.5", "--workers-kill-timeout", str(round(ENDING_S) + 4)),
         # Connections; by default 1024, which as many streams would fill, so that nobody else came in.
         *("--backpressure", str(settings.event_streams + _CONNECTIONS)),
         "api.serve:app",
@@ -196,7 +197,7 @@ def _api(settings: Settings) -> Service:
         tuple(api_argv(settings)),
         {**_environment(settings), **_thread_counts(1)},
         stage=2,
-        stop_s=12.0,
+        stop_s=ENDING_S + 6,
         not_ready=answers(f"{local_url(settings)}/readyz"),
         port=(listen_address(settings), settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
         # What granian adds once its worker has said why it could not load the application.

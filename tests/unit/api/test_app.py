@@ -341,6 +341,8 @@ def test_page_of_another_site_cannot_use_a_machine_without_keys(
     assert client.get("/info", headers=foreign).status_code == 403
     assert client.get("/info", headers={"Origin": "null"}).status_code == 403
     assert client.get("/info", headers={"Origin": "http://localhost:3000"}).status_code == 200
+    for several in ("http://localhost,https://evil.example", "http://localhost/,x", "http://localhost https://a.example"):
+        assert client.get("/info", headers={"Origin": several}).status_code == 403, several
     foreign["X-API-KEY"] = records.keys.create("ann")[1]
     assert client.get("/info", headers=foreign).status_code == 200
 
