@@ -93,8 +93,10 @@ def _begin() -> Response | None:
 def _endpoint() -> str | None:
     """Where the request leads; for a verb that its address does not take, where the others lead."""
     others = getattr(request.routing_exception, "valid_methods", None)
-    adapter = current_app.create_url_adapter(request) if others else None
-    return request.endpoint if adapter is None else adapter.match(method=min(others))[0]
+    adapter = current_app.create_url_adapter(request)
+    if not others or adapter is None:
+        return request.endpoint
+    return adapter.match(method=min(others))[0]
 
 
 def _finish(response: Response) -> Response:

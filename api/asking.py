@@ -34,9 +34,7 @@ def answer_to(
     deadline = time.monotonic() + timeout_s
     left_s = timeout_s
     while True:
-        answer = parts.queue.predict(
-            asked, question.lane, question.batch, left_s, mark, goes_on, request_id=request_id
-        )
+        answer = parts.queue.predict(asked, question.lane, question.batch, left_s, mark, goes_on, request_id=request_id)
         if answer.error is None or answer.error["kind"] != DATA_COMING:
             return answer
         if not goes_on():

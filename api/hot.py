@@ -26,13 +26,13 @@ from api.access import Headers
 from api.answers import NOSNIFF, dump
 from api.body import parse_object
 from api.compression import LEVEL, WORTH_BYTES, takes_gzip
+from api.ending import ENDING_S
 from api.errors import code_of, status_of
 from api.known import Known
 from api.parts import Parts
 from api.predicting import Question
 from api.refusals import Refusal
 from api.schemas.reading import fold
-from api.waiting import ENDING_S
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LOST, Request, Sent, Spread
 from storage.live.lane import WAKE_UP_S

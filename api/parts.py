@@ -12,12 +12,13 @@ from flask import current_app, g
 from api.access import Access
 from api.access_log import AccessLog
 from api.cors import Cors
+from api.ending import Ending
 from api.estimates import Estimates
 from api.figures import ApiFigures
 from api.fleet_figures import FleetFigures
 from api.known import KnownServices
 from api.tally import Tally
-from api.waiting import Ending, Slots
+from api.waiting import Slots
 from settings import Settings
 from storage.data_roots import DataRoots
 from storage.live import Live, Spread

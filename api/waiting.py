@@ -7,11 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from api.ending import Ending
 from api.refusals import Busy
 from storage.records import Records, Task
-
-ENDING_S = 12.0
-"""Seconds that calls under way have after TERM; what runs the API waits longer (`cli/services.py`, deploy/)."""
 
 _FIRST_LOOK_S = 0.01
 _LONGEST_LOOK_S = 0.25
@@ -35,22 +33,6 @@ class Slots:
             yield
         finally:
             self._free.release()
-
-
-class Ending:
-    """Whether this process is about to end, so that calls that wait here must be answered now. For every thread."""
-
-    def __init__(self) -> None:
-        self._due_at = float("inf")
-
-    def begin(self) -> None:
-        """The process was told to end: those that wait have `ENDING_S` seconds left."""
-        self._due_at = min(self._due_at, time.monotonic() + ENDING_S)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether that time has passed."""
-        return time.monotonic() >= self._due_at
 
 
 def wait_for_end(records: Records, task_id: int, timeout_s: float, ending: Ending) -> Task:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import settings as settings_module
-from api.waiting import ENDING_S
+from api.ending import ENDING_S
 from cli.environment import local_url
 from cli.stack import Service, StackError, Step
 from ml.options.catalog import engines

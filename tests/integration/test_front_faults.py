@@ -20,7 +20,7 @@ import psutil
 import pytest
 import redis
 
-from api.waiting import ENDING_S
+from api.ending import ENDING_S
 from cli.stack import Stack
 from settings import Settings
 from storage.records import Records

@@ -226,6 +226,12 @@ def test_worker_gets_longer_to_stop_than_it_may_need(composed: dict[str, Any]):
         assert seconds(service["stop_grace_period"]) > stopping_s(settings) > settings.shutdown_s
 
 
+def test_api_gets_longer_to_stop_than_calls_under_way_may_take(composed: dict[str, Any]):
+    words = api_argv(settings_of(composed["services"]["api"]))
+    killed_s = float(words[words.index("--workers-kill-timeout") + 1])
+    assert seconds(composed["services"]["api"]["stop_grace_period"]) > killed_s > ENDING_S
+
+
 def test_parts_that_share_files_mount_the_same_roots(composed: dict[str, Any]):
     for name in ("api", *WORKING, *ON_GPU):
         service = composed["services"][name]
