@@ -96,7 +96,8 @@ def _endpoint() -> str | None:
     adapter = current_app.create_url_adapter(request)
     if not others or adapter is None:
         return request.endpoint
-    return adapter.match(method=min(others))[0]
+    found: str = adapter.match(method=min(others))[0]
+    return found
 
 
 def _finish(response: Response) -> Response:

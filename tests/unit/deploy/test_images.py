@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.services import stopping_s
+from api.ending import ENDING_S
+from cli.services import api_argv, stopping_s
 from ml.options.catalog import engines
 from settings import Settings
 from tests.unit.deploy.files import OF_S3, ROOT, VARIABLES, check_command, queues_of
