@@ -93,7 +93,7 @@ def _begin() -> Response | None:
 def _endpoint() -> str | None:
     """Where the request leads; for a verb that its address does not take, where the others lead."""
     others = getattr(request.routing_exception, "valid_methods", None)
-    adapter = current_app.create_url_adapter(request)
+    adapter = current_app.create_url_adapter(request) if others else None
     if not others or adapter is None:
         return request.endpoint
     found: str = adapter.match(method=min(others))[0]
