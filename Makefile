@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 # Two tests at a time suit the smallest machine we test on.
 JOBS ?= 2
 ROUNDS ?= 200
+EXAMPLES ?= 300
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test unit contracts integration e2e chaos chaos-fleet lint bench bench-peers format clean
+.PHONY: help demo up test unit contracts integration e2e chaos chaos-fleet schemathesis lint bench bench-peers format clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -74,6 +75,9 @@ chaos: $(VENV)/.installed-dev ## kill everything at random moments: ROUNDS=200
 
 chaos-fleet: $(VENV)/.installed-dev ## the same on PostgreSQL and S3, which are killed too: ROUNDS=200
 	$(BIN)/python -m tests.chaos --records postgresql --objects rclone --rounds $(ROUNDS)
+
+schemathesis: $(VENV)/.installed-dev ## ask for all that the OpenAPI document describes: EXAMPLES=300
+	$(BIN)/python -m tests.described.run --examples $(EXAMPLES)
 
 bench: $(VENV)/.installed-dev ## figures, each against the bare library
 	$(BIN)/python -m benchmarks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import threading
 import time
 from functools import lru_cache
@@ -13,8 +14,11 @@ from urllib.parse import urlsplit
 
 from api.refusals import ForeignOrigin, KeyNeeded
 from settings import Settings, is_loopback
+from storage.errors import StorageError
 from storage.records import LOCAL, Account, Caller, Records, Role
 
+# One origin and nothing else: several headers come joined, and the first of them must not speak for the others.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/\\,@?#]+", re.IGNORECASE)
 _FRESH_S = 1.0
 _KEPT = 1024
 
@@ -72,6 +76,13 @@ class Access:
         if account is None:
             raise KeyNeeded("this key is unknown or was revoked")
         return account
+
+    def needs_key(self) -> bool:
+        """Whether requests need a key; assumed of a server that cannot read its records."""
+        try:
+            return not self._is_loopback or self._any_key()
+        except StorageError:
+            return True
 
     def kept(self, headers: Headers) -> Caller | None:
         """As `account_of`, of what is known and fresh; None when the records must be asked, or the caller refused."""
@@ -134,7 +145,7 @@ class Access:
         origin = headers.get("origin")
         if origin is None:
             return
-        if not is_loopback(_hostname(origin) or ""):
+        if not _ORIGIN.fullmatch(origin) or not is_loopback(_hostname(origin) or ""):
             raise ForeignOrigin(
                 f"requests from pages of {origin[:200]!r} need a key; create one with `modelyard keys create`"
             )

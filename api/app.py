@@ -116,7 +116,7 @@ def _begin() -> Response | None:
         idle_s, body_s = parts().settings.client_idle_s, parts().settings.body_timeout_s
         raise BodyTooSlow(f"the body did not come: no byte for {idle_s:g} s, or not all of it within {body_s:g} s")
     told = preflight(parts().cors)
-    if told is None and request.endpoint not in _OPEN:
+    if told is None and _endpoint() not in _OPEN:
         _admit()
     return told
 
@@ -133,6 +133,16 @@ def _admit() -> None:
     if request.endpoint is not None:
         # A route that says nothing is for nobody but administrators; a test finds it.
         roles.check(caller, roles.needed(current_app, request.endpoint) or Role.ADMIN)
+
+
+def _endpoint() -> str | None:
+    """Where the request leads; for a verb that its address does not take, where the others lead."""
+    others = getattr(request.routing_exception, "valid_methods", None)
+    adapter = current_app.create_url_adapter(request) if others else None
+    if not others or adapter is None:
+        return request.endpoint
+    found: str = adapter.match(method=min(others))[0]
+    return found
 
 
 def _finish(response: Response) -> Response:

@@ -21,19 +21,23 @@ def answer_to(
 
     mark : of changes, at which the question was made up; None not to look at it. is_connected : whether the caller is
     still there.
-    Raises NoAnswer, Overloaded, CallerGone, Changed, LiveUnavailable.
+    Raises NoAnswer, also when this process ends first, Overloaded, CallerGone, Changed, LiveUnavailable.
     """
+
+    def goes_on() -> bool:
+        if parts.ending.is_due:
+            raise NoAnswer(question.lane, timeout_s, "this server ends")
+        return is_connected()
+
     # A worker knows by the number which data it fetched for whom.
     request_id, timeout_s, step_s = uuid.uuid4().hex, parts.settings.predict_timeout_s, _FIRST_S
     deadline = time.monotonic() + timeout_s
     left_s = timeout_s
     while True:
-        answer = parts.queue.predict(
-            asked, question.lane, question.batch, left_s, mark, is_connected, request_id=request_id
-        )
+        answer = parts.queue.predict(asked, question.lane, question.batch, left_s, mark, goes_on, request_id=request_id)
         if answer.error is None or answer.error["kind"] != DATA_COMING:
             return answer
-        if not is_connected():
+        if not goes_on():
             raise CallerGone
         left_s = deadline - time.monotonic() - step_s
         if left_s <= 0:

@@ -111,7 +111,7 @@ def describe(parts: Parts, account: Account, dataset: Dataset) -> Task:
     task, _ = parts.records.tasks.add(account.id, Kind.DESCRIBE, CONTROL_QUEUE, spec)
     parts.queue.send_task(task)
     with parts.slots.held():
-        return wait_for_end(parts.records, task.id, WAIT_S)
+        return wait_for_end(parts.records, task.id, WAIT_S, parts.ending)
 
 
 # Uploads in parts
@@ -203,7 +203,7 @@ def complete(parts: Parts, account: Account, upload: Upload) -> Task:
     if task.state.is_final:
         return task
     with parts.slots.held():
-        return wait_for_end(parts.records, task.id, WAIT_S)
+        return wait_for_end(parts.records, task.id, WAIT_S, parts.ending)
 
 
 def _completing(parts: Parts, account: Account, upload: Upload) -> Task:

@@ -94,6 +94,7 @@ class Front:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _hurry(self) -> None:
+        self._parts.ending.begin()
         self._hot.hurry()
         self._events.hurry()
 

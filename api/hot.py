@@ -27,6 +27,7 @@ from api.allowance import Left
 from api.answers import NOSNIFF, dump
 from api.body import parse_object
 from api.compression import LEVEL, WORTH_BYTES, takes_gzip
+from api.ending import ENDING_S
 from api.errors import code_of, status_of
 from api.known import Known
 from api.parts import Parts
@@ -46,8 +47,6 @@ from workers.tracing import RequestSpan, carried_by, traces
 
 _FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
 _WAITING_MOST = 4096
-# How long predictions may wait once the process is told to end: less than granian's --workers-kill-timeout.
-_ENDING_S = 5.0
 _DECIDING = ("x-api-key", "authorization", "host", "origin")
 _PATHS = ("/", "./", "../", "file://", "dataset://", *REMOTE)
 _JSON = ("content-type", "application/json")
@@ -94,9 +93,9 @@ class Hot:
         self._keep(loop.create_task(self._look_after()))
 
     def hurry(self) -> None:
-        """Have all that wait answered or refused within a few seconds: the process ends."""
-        self._timeout_s = min(self._timeout_s, _ENDING_S)
-        ends = time.monotonic() + _ENDING_S
+        """Have all that wait answered or refused in time: the process ends."""
+        self._timeout_s = min(self._timeout_s, ENDING_S)
+        ends = time.monotonic() + ENDING_S
         for waiting in self._waiting.values():
             waiting.deadline = min(waiting.deadline, ends)
             waiting.look_at = min(waiting.look_at, ends)

@@ -14,6 +14,7 @@ from api.access_log import AccessLog
 from api.allowance import Allowances
 from api.auditor import Auditor
 from api.cors import Cors
+from api.ending import Ending
 from api.estimates import Estimates
 from api.figures import ApiFigures
 from api.fleet_figures import FleetFigures
@@ -84,6 +85,7 @@ class Parts:
     access: Access
     data_roots: DataRoots
     given_objects: Objects | None = None
+    ending: Ending = field(default_factory=Ending)
     _names: dict[int, str] = field(default_factory=dict)
     _repositories: dict[int, Repository] = field(default_factory=dict)
 

@@ -250,7 +250,7 @@ def _take_over(
     )
     if send(parts, task):
         with contextlib.suppress(Busy), parts.slots.held():
-            task = wait_for_end(parts.records, task.id, wait_s)
+            task = wait_for_end(parts.records, task.id, wait_s, parts.ending)
     return task
 
 
@@ -309,7 +309,7 @@ def _end_jobs(parts: Parts, service: Service, deadline: float) -> None:
     for task in tasks:
         cancel(parts, task)
     for task in tasks:
-        if not wait_for_end(parts.records, task.id, deadline - time.monotonic()).state.is_final:
+        if not wait_for_end(parts.records, task.id, deadline - time.monotonic(), parts.ending).state.is_final:
             raise GoesOn(f"job {task.job} of service {service.name!r} is still stopping; delete the service again soon")
 
 
@@ -345,7 +345,7 @@ def _clear(parts: Parts, account: Account, service: Service, mode: str, deadline
     if parts.records.tasks.is_startable(task) and not parts.queue.send_task(task):
         parts.records.tasks.request_cancel(task.id)
         raise LiveUnavailable("Redis does not take messages now, so the repository cannot be cleared; try again later")
-    task = wait_for_end(parts.records, task.id, deadline - time.monotonic())
+    task = wait_for_end(parts.records, task.id, deadline - time.monotonic(), parts.ending)
     if not task.state.is_final:
         # Not at some later moment, when a new service may have trained there.
         cancel(parts, task)

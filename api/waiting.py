@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from api.ending import Ending
 from api.refusals import Busy
 from storage.records import Records, Task
 
@@ -34,8 +35,8 @@ class Slots:
             self._free.release()
 
 
-def wait_for_end(records: Records, task_id: int, timeout_s: float) -> Task:
-    """The task as it is when it is over, or after `timeout_s` seconds.
+def wait_for_end(records: Records, task_id: int, timeout_s: float, ending: Ending) -> Task:
+    """The task as it is when it is over, after `timeout_s` seconds, or when this process cannot wait any more.
 
     The records are asked at growing intervals: the live state may be lost, they may not.
     """
@@ -44,7 +45,7 @@ def wait_for_end(records: Records, task_id: int, timeout_s: float) -> Task:
     while True:
         task = records.tasks.get(task_id)
         left_s = deadline - time.monotonic()
-        if task.state.is_final or left_s <= 0:
+        if task.state.is_final or left_s <= 0 or ending.is_due:
             return task
         time.sleep(min(look_s, left_s))
         look_s = min(look_s * 1.5, _LONGEST_LOOK_S)

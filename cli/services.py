@@ -19,6 +19,7 @@ from pathlib import Path
 
 import logs as logs_module
 import settings as settings_module
+from api.ending import ENDING_S
 from cli.environment import local_url
 from cli.stack import Service, StackError, Step
 from logs.lines import ROLE
@@ -185,7 +186,7 @@ def api_argv(settings: Settings) -> list[str]:
         *("--workers", str(settings.api_workers)),
         # With one process the supervisor starts it anew; with several, one must not take the others down.
         "--respawn-failed-workers" if settings.api_workers > 1 else "--no-respawn-failed-workers",
-        *("--respawn-interval", "0.5", "--workers-kill-timeout", "8"),
+        *("--respawn-interval", "0.5", "--workers-kill-timeout", str(round(ENDING_S) + 4)),
         # Its own lines in our form.
         *("--log-config", str(Path(logs_module.__file__).with_name("granian.json"))),
         *("--http1-header-read-timeout", str(round(settings.client_idle_s * 1000))),
@@ -206,7 +207,7 @@ def _api(settings: Settings) -> Service:
         tuple(api_argv(settings)),
         api_environment(settings),
         stage=2,
-        stop_s=12.0,
+        stop_s=ENDING_S + 6,
         not_ready=answers(f"{local_url(settings)}/readyz"),
         port=(listen_address(settings), settings.port, "MODELYARD_PORT or MODELYARD_HOST"),
         # What granian adds once its worker has said why it could not load the application.

@@ -11,12 +11,13 @@ from flask import Blueprint, Flask, Response, current_app, send_file
 from api.answers import dump, written
 from api.blueprints import health
 from api.blueprints.info import version
+from api.parts import parts
 from api.refusals import RouteNotFound
 
 blueprint = Blueprint("docs", __name__)
 
 OPEN = frozenset({"docs.document", "docs.page", "docs.asset"})
-"""Endpoints that need no key: what they show is the same on every server, and a browser has no key to begin with."""
+"""Endpoints that need no key: they show what every server can do, and a browser has no key to begin with."""
 
 _OURS = Path(__file__).parents[1] / "pages"
 _POLICY = (
@@ -29,7 +30,8 @@ _POLICY = (
 def document() -> Response:
     """The OpenAPI document of this server."""
     # The app itself, not the stand-in for it, which would be the same for all of them.
-    return written(_written(current_app._get_current_object()))  # type: ignore[attr-defined]
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return written(_written(app, parts().access.needs_key()))
 
 
 @blueprint.get("/docs")
@@ -53,12 +55,12 @@ def asset(file: str) -> Response:
     return response
 
 
-@lru_cache(maxsize=1)
-def _written(app: Flask) -> bytes:
+@lru_cache(maxsize=2)
+def _written(app: Flask, needs_key: bool) -> bytes:
     # What makes it is loaded when somebody asks: most processes are never asked.
     from api.openapi.document import document as made
 
-    return dump(made(app, version(), health.OPEN | OPEN))
+    return dump(made(app, version(), health.OPEN | OPEN, needs_key=needs_key))
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from api.answers import Json, envelope, failure, with_warnings
 from api.body import read_object
 from api.parts import account, parts
 from api.query import as_object
-from api.refusals import BadQuery
+from api.refusals import BadQuery, GoesOn
 from api.roles import needs
 from api.schemas.reading import read, service_of
 from api.schemas.train import TrainRequest
@@ -42,11 +42,13 @@ def start() -> Response:
         task = accepting.accept(*arguments)
         return envelope(201, with_warnings(jobs.head_of(task, status="running"), task.warnings))
     with parts().slots.held():
-        task = wait_for_end(parts().records, accepting.accept(*arguments).id, _FOREVER_S)
+        task = wait_for_end(parts().records, accepting.accept(*arguments).id, _FOREVER_S, parts().ending)
     return _blocking_answer(service, task, time.monotonic() - began)
 
 
 def _blocking_answer(service: Service, task: Task, took_s: float) -> Response:
+    if not task.state.is_final:
+        raise GoesOn(f"this server ends and the training goes on; poll task {task.id}, or repeat with its key")
     head: Json = {"method": "/train", "time": float(round(took_s)), "task_id": task.id}
     if task.state is State.FAILED:
         record = task.failure or {}
@@ -73,7 +75,7 @@ def poll() -> Response:
         return task
     if timeout_s > 0 and not task.state.is_final:
         with parts().slots.held():
-            task = wait_for_end(parts().records, task.id, timeout_s)
+            task = wait_for_end(parts().records, task.id, timeout_s, parts().ending)
     return envelope(200, *jobs.status_answer(parts(), service, task, points))
 
 
@@ -91,7 +93,7 @@ def end() -> Response:
     with parts().slots.held():
         services.cancel(parts(), task)
         auditing.note("task.cancel", str(task.kind), task.id)
-        task = wait_for_end(parts().records, task.id, services.END_WAIT_S)
+        task = wait_for_end(parts().records, task.id, services.END_WAIT_S, parts().ending)
     if not task.state.is_final:
         # It cannot end otherwise any more, but it is not over: a repeated DELETE goes on waiting.
         return envelope(200, jobs.head_of(task, status="cancelling", time=jobs.elapsed_s(task)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from api.openapi.operation import PAGES, Operation, Parameter, json_answer
+from api.openapi.operation import PAGES, Link, Operation, Parameter, json_answer, links_to_task
 from api.schemas import dataset
 from api.schemas.dataset import CHECKSUM
 
@@ -29,9 +29,10 @@ _LINES = "5.1,3.5,1.4,0.2\n6.2,2.9,4.3,1.3\n"
 _UNKNOWN = ("bad_query", "bad_dataset_name", "dataset_not_found")
 _OF_UPLOAD = (*_UNKNOWN, "upload_not_found", "upload_completing")
 _KEPT = ("store_unavailable", "storage_full")
+_TASK = links_to_task("$response.body#/task_id")
 _WORK = {
-    200: json_answer("It is done; with what was found.", dataset.WorkSchema),
-    202: json_answer("It takes longer; poll the task.", dataset.WorkSchema, Location="The task."),
+    200: json_answer("It is done; with what was found.", dataset.WorkSchema).then(**_TASK),
+    202: json_answer("It takes longer; poll the task.", dataset.WorkSchema, Location="The task.").then(**_TASK),
 }
 _WORKING = (
     "bad_input",
@@ -43,6 +44,8 @@ _WORKING = (
     "too_many_queued",
     "too_much_stored",
 )
+_OF_DATASET = {"name": "$request.path.name"}
+_THIS_UPLOAD = {**_OF_DATASET, "number": "$response.body#/upload_id"}
 
 SEVERAL = Operation(
     "Data sets",
@@ -53,13 +56,21 @@ SEVERAL = Operation(
     PAGES,
 )
 
+_HAVING = {
+    "files": Link(("datasets.add_files", "POST"), _OF_DATASET),
+    "upload": Link(("datasets.begin", "POST"), _OF_DATASET),
+    "dataset": Link(("datasets.get", "GET"), _OF_DATASET),
+    "describe": Link(("datasets.describe", "POST"), _OF_DATASET),
+    "end": Link(("datasets.delete", "DELETE"), _OF_DATASET),
+}
+
 CREATE = Operation(
     "Data sets",
     "Make a data set",
     "Without a body.",
     {
-        200: json_answer("It was there already.", dataset.DatasetSchema),
-        201: json_answer("It was made.", dataset.DatasetSchema),
+        200: json_answer("It was there already.", dataset.DatasetSchema).then(**_HAVING),
+        201: json_answer("It was made.", dataset.DatasetSchema).then(**_HAVING),
     },
     ("bad_query", "bad_dataset_name", "bad_body", "bad_json", "body_too_large"),
     (NAME,),
@@ -87,7 +98,12 @@ ADD = Operation(
     "Data sets",
     "Upload files",
     "As a form; all are taken, or none. With `unpack` one archive, whose members are taken.",
-    {**_WORK, 201: json_answer("They are there.", dataset.AddedSchema)},
+    {
+        **_WORK,
+        201: json_answer("They are there.", dataset.AddedSchema).then(
+            remove=Link(("datasets.remove_file", "DELETE"), {**_OF_DATASET, "path": "$response.body#/files/0/path"})
+        ),
+    },
     (*_UNKNOWN, "bad_body", "body_too_large", "dataset_conflict", "dataset_full", "file_too_large", *_WORKING, *_KEPT),
     (
         NAME,
@@ -125,7 +141,14 @@ BEGIN = Operation(
     "Data sets",
     "Begin an upload in parts",
     "For large files: parts can be sent again, in any order, and after a break.",
-    {201: json_answer("What to send.", dataset.UploadSchema, Location="The upload.")},
+    {
+        201: json_answer("What to send.", dataset.UploadSchema, Location="The upload.").then(
+            part=Link(("datasets.put_part", "PUT"), {**_THIS_UPLOAD, "part": "$response.body#/missing/0"}),
+            upload=Link(("datasets.upload", "GET"), _THIS_UPLOAD),
+            complete=Link(("datasets.complete", "POST"), _THIS_UPLOAD),
+            end=Link(("datasets.end", "DELETE"), _THIS_UPLOAD),
+        )
+    },
     (*_UNKNOWN, "bad_json", "bad_body", "body_too_large", "file_too_large", "dataset_full", "too_much_stored", *_KEPT),
     (NAME,),
     "UploadRequest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.openapi.operation import CREATED, PAGES, Operation, Parameter, json_answer
+from api.openapi.operation import CREATED, PAGES, Link, Operation, Parameter, json_answer, links_to_task
 from api.schemas import deepdetect as told
 from api.services import CLEARING
 from ml.options.catalog import libraries
@@ -47,6 +47,10 @@ _REPEAT = Parameter(
     "header",
 )
 
+_TASK = links_to_task("$response.body#/head/task_id")
+_OF_SERVICE = {"name": "$request.path.name"}
+_OF_JOB = {"service": "$request.body#/service", "job": "$response.body#/head/job"}
+
 _BODY = ("bad_json", "bad_body", "bad_parameter", "body_too_large")
 _MODEL = ("unknown_library", "missing_extra", "unknown_connector", "model_unusable", "repository_unusable")
 _DATA = ("bad_input", "outside_data_roots")
@@ -69,7 +73,12 @@ CREATE = Operation(
     "Names a library, an input connector and a place for the models. `parameters` are the defaults of later calls. "
     "A model that lies in the repository already, or that the request names, becomes a version; the call waits for "
     "that a while.",
-    {201: json_answer("The service is there.", told.DoneSchema)},
+    {
+        201: json_answer("The service is there.", told.DoneSchema).then(
+            service=Link(("services.get", "GET"), _OF_SERVICE),
+            end=Link(("services.delete", "DELETE"), _OF_SERVICE),
+        )
+    },
     (
         *_BODY,
         *_MODEL,
@@ -137,8 +146,8 @@ DELETE = Operation(
         Parameter(
             "clear",
             "What is removed of the repository: `mem` nothing, `index` the similarity index, `lib` the models, `full` "
-            "all that is inside, `dir` the folder too.",
-            {"type": "string", "enum": ["mem", *sorted(CLEARING)], "default": "mem"},
+            "all that is inside, `dir` the folder too. Any other word is taken for `mem`.",
+            {"type": "string", "examples": ["mem", *sorted(CLEARING)], "default": "mem"},
             example="full",
         ),
     ),
@@ -160,7 +169,14 @@ TRAIN = Operation(
     "Start a training",
     "Answers at once with the number of a job to poll; with `async` false, at the end. What is wrong with the "
     "parameters or the data of an asynchronous call is told by its job.",
-    {201: json_answer("The training was accepted; with `async` false, it is over.", told.JobSchema)},
+    {
+        201: json_answer("The training was accepted; with `async` false, it is over.", told.JobSchema).then(
+            poll=Link(("train.poll", "GET"), _OF_JOB),
+            end=Link(("train.end", "DELETE"), _OF_JOB),
+            report=Link(("tasks.report", "GET"), {"number": "$response.body#/head/task_id"}),
+            **_TASK,
+        )
+    },
     (
         *_BODY,
         *_MODEL,
@@ -225,7 +241,9 @@ PREDICT = Operation(
     "`parameters.output.template` what the template makes is answered, still as application/json.",
     {
         200: json_answer("What was predicted.", told.PredictAnswerSchema),
-        201: json_answer("The task was accepted.", told.PredictTaskSchema, Location="Where the task can be polled."),
+        201: json_answer(
+            "The task was accepted.", told.PredictTaskSchema, Location="Where the task can be polled."
+        ).then(result=Link(("tasks.result", "GET"), {"number": "$response.body#/head/task_id"}), **_TASK),
     },
     (
         *_BODY,

@@ -68,10 +68,11 @@ _TAGS = {
 }
 
 
-def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
+def document(app: Flask, version: str, is_open: Iterable[str], *, needs_key: bool = True) -> Json:
     """The OpenAPI document of an app.
 
-    is_open : endpoints that need no key. Raises KeyError for a route that nothing is said of.
+    is_open : endpoints that need no key. needs_key : whether the others do; not on a machine on which no key exists.
+    Raises KeyError for a route that nothing is said of.
     """
     plugin = Plugin()
     spec = APISpec(
@@ -82,8 +83,7 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
         info={"description": _ABOUT},
         servers=[{"url": "/"}],
         tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
-        # The last one: a machine on which no key exists yet needs none.
-        security=[*({name: []} for name in _KEYS), {}],
+        security=[*({name: []} for name in _KEYS), *([] if needs_key else [{}])],
     )
     for name, scheme in _KEYS.items():
         spec.components.security_scheme(name, scheme)
@@ -92,7 +92,7 @@ def document(app: Flask, version: str, is_open: Iterable[str]) -> Json:
     for rule, verb, operation in routes(app):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         made = _operation(operation, path, _ALWAYS if rule.endpoint not in open_ones else ())
-        made["operationId"] = f"{rule.endpoint.replace('.', '_')}_{verb.lower()}"
+        made["operationId"] = _id_of(rule.endpoint, verb)
         if rule.endpoint in open_ones:
             made["security"] = []
         elif role := roles.needed(app, rule.endpoint):
@@ -172,7 +172,16 @@ def _answer(answer: Answer) -> Json:
         made["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
         }
+    if answer.links:
+        made["links"] = {
+            name: {"operationId": _id_of(*each.to), "parameters": dict(each.parameters)}
+            for name, each in answer.links.items()
+        }
     return made
+
+
+def _id_of(endpoint: str, verb: str) -> str:
+    return f"{endpoint.replace('.', '_')}_{verb.lower()}"
 
 
 # Errors

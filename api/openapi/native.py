@@ -118,7 +118,12 @@ EVENTS = Operation(
     ("bad_query", "bad_header", "task_not_found", "route_not_found", "too_many_streams"),
     (
         NUMBER,
-        Parameter("Last-Event-ID", "The id of the last event that came; the stream goes on after it.", _TEXT, "header"),
+        Parameter(
+            "Last-Event-ID",
+            "The id of the last event that came; the stream goes on after it. Empty, it counts as absent.",
+            {"type": "string", "pattern": "^([0-9]{1,9}-[0-9]{1,15}(-end)?)?$"},
+            "header",
+        ),
     ),
 )
 

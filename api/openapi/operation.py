@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from marshmallow import Schema
@@ -48,20 +48,48 @@ CREATED = (
 
 
 @dataclass(frozen=True)
+class Link:
+    """A request that an answer brings what is needed for.
+
+    to : endpoint and verb of the request. parameters : where each of its parameters stands, as a runtime expression of
+    OpenAPI.
+    """
+
+    to: tuple[str, str]
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What comes back when all goes well.
 
     content : by content type, the schema, as a class or as JSON Schema that may hold classes; None where it is no JSON.
+    links : what can be asked next, by name.
     """
 
     text: str
     content: Mapping[str, type[Schema] | Mapping[str, Any] | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
+
+    def then(self, **links: Link) -> Answer:
+        """The same answer with what can be asked next."""
+        return replace(self, links={**self.links, **links})
 
 
 def json_answer(text: str, schema: type[Schema], **headers: str) -> Answer:
     """An answer in JSON; headers by name, with `_` for the hyphen."""
     return Answer(text, {JSON: schema}, {name.replace("_", "-"): said for name, said in headers.items()})
+
+
+def links_to_task(number: str) -> dict[str, Link]:
+    """What can be asked of a task; `number` : where an answer tells its number."""
+    given = {"number": number}
+    return {
+        "task": Link(("tasks.one", "GET"), given),
+        "events": Link(("tasks.events", "GET"), given),
+        "cancel": Link(("tasks.cancel", "DELETE"), given),
+    }
 
 
 @dataclass(frozen=True)

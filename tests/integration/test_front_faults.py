@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import psutil
 import pytest
 import redis
 
+from api.ending import ENDING_S
 from cli.stack import Stack
 from settings import Settings
 from storage.records import Records, Role
@@ -397,18 +398,26 @@ def test_prediction_that_nobody_answers_is_refused_at_its_deadline(stack: Stack,
 # The end of the API
 
 
-def test_api_that_is_told_to_end_answers_or_refuses_what_waits(stack: Stack, key: str):
-    settings = dataclasses.replace(stack.settings, port=free_port())
+def wait_both_ways(lines: Sequence[Line], key: str) -> None:
+    """Send a prediction on each line, by turns one that the loop answers and one that holds a thread."""
+    for number, each in enumerate(lines):
+        each.send(request("POST", "/predict", predict(), f"X-API-KEY: {key}", chunked=number % 2 == 1))
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("held_s", [0.5, 9.0])
+def test_api_that_is_told_to_end_answers_what_waits(stack: Stack, key: str, held_s: float):
+    settings = dataclasses.replace(stack.settings, port=free_port(), predict_timeout_s=30.0)
     with contextlib.ExitStack() as left:
         process = left.enter_context(beside(stack, settings))
         lines = [left.enter_context(closing(Line(settings.port))) for _ in range(10)]
         expected = warmed(lines[0], key).json["body"]
         with without_workers(stack):
-            for each in lines:
-                each.send(request("POST", "/predict", predict(), f"X-API-KEY: {key}"))
-            time.sleep(0.5)
+            wait_both_ways(lines, key)
             process.terminate()
-            time.sleep(0.5)
+            time.sleep(held_s)
+            with pytest.raises(ConnectionRefusedError):
+                Line(settings.port)
         answers = []
         for each in lines:
             try:
@@ -430,17 +439,43 @@ def test_api_that_is_told_to_end_waits_for_no_worker_for_long(stack: Stack, key:
         lines = [left.enter_context(closing(Line(settings.port))) for _ in range(10)]
         warmed(lines[0], key)
         left.enter_context(without_workers(stack))
-        for each in lines:
-            each.send(request("POST", "/predict", predict(), f"X-API-KEY: {key}"))
-        time.sleep(0.5)
+        wait_both_ways(lines, key)
         process.terminate()
         began = time.monotonic()
         answers = [each.answer() for each in lines]
-        process.wait(12)
+        process.wait(ENDING_S)
         took_s = time.monotonic() - began
     assert [answer.code for answer in answers] == [503] * 10
     assert all(answer.headers["retry-after"] for answer in answers)
-    assert took_s < 11
+    assert took_s < min(timeout_s, ENDING_S) + 3
+
+
+def test_api_that_is_told_to_end_tells_who_waits_for_a_training_where_it_goes_on(stack: Stack, key: str, data: Path):
+    settings = dataclasses.replace(stack.settings, port=free_port())
+    training = {
+        "service": "iris",
+        "async": False,
+        "parameters": {"mllib": {"iterations": 10_000_000}},
+        "data": [str(data / "iris.csv")],
+    }
+    with contextlib.ExitStack() as left:
+        process = left.enter_context(beside(stack, settings))
+        line = left.enter_context(closing(Line(settings.port)))
+        other = left.enter_context(closing(Line(stack.settings.port)))
+        line.send(request("POST", "/train", json.dumps(training).encode(), f"X-API-KEY: {key}"))
+        [number] = until(lambda: [each["task_id"] for each in tasks_of(other, key, "running")])
+        process.terminate()
+        answer = line.answer()
+        process.wait(ENDING_S)
+        assert (answer.code, f"poll task {number}," in answer.json["status"]["message"]) == (503, True), answer
+        assert [each["task_id"] for each in tasks_of(other, key, "running")] == [number]
+        other.ask("DELETE", f"/tasks/{number}", None, f"X-API-KEY: {key}")
+        until(lambda: not tasks_of(other, key, "running"), 30)
+
+
+def tasks_of(line: Line, key: str, state: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = line.ask("GET", f"/tasks?state={state}", None, f"X-API-KEY: {key}").json["tasks"]
+    return found
 
 
 # Redis

@@ -355,8 +355,27 @@ def test_page_of_another_site_cannot_use_a_machine_without_keys(
     assert client.get("/info", headers=foreign).status_code == 403
     assert client.get("/info", headers={"Origin": "null"}).status_code == 403
     assert client.get("/info", headers={"Origin": "http://localhost:3000"}).status_code == 200
+    for several in (
+        "http://localhost,https://evil.example",
+        "http://localhost/,x",
+        "http://localhost https://a.example",
+    ):
+        assert client.get("/info", headers={"Origin": several}).status_code == 403, several
     foreign["X-API-KEY"] = records.keys.create("ann")[1]
     assert client.get("/info", headers=foreign).status_code == 200
+
+
+def test_wrong_verbs_are_told_the_right_ones_without_a_key_where_none_is_needed(
+    client: FlaskClient, records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("api.access._FRESH_S", -1.0)
+    key = {"X-API-KEY": records.keys.create("ann")[1]}
+    for path in ("/healthz", "/openapi.json", "/docs/docs.js"):
+        answer = client.open(path, method="TRACE")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD"), path
+    for path in ("/tasks", "/datasets/flowers", "/nowhere"):
+        assert client.open(path, method="TRACE").status_code == 401, path
+    assert client.open("/datasets/flowers", method="TRACE", headers=key).headers["Allow"] == "DELETE, GET, HEAD, PUT"
 
 
 def test_name_that_was_made_to_lead_here_opens_nothing_without_keys(

@@ -147,6 +147,30 @@ def test_keys_are_taken_in_three_ways_and_not_asked_for_by_the_open_routes(whole
     assert unlocked == {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{file}"}
 
 
+def test_key_is_optional_only_where_none_is_in_force(
+    client: FlaskClient, records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("api.access._FRESH_S", -1.0)
+    assert {} in client.get("/openapi.json").json["security"]
+    records.keys.create("ann")
+    assert client.get("/openapi.json").json["security"] == [{"key": []}, {"bearer": []}, {"basic": []}]
+
+
+def test_links_name_operations_and_all_that_these_need(whole: Json):
+    by_id = {made["operationId"]: made for _, _, made in operations(whole)}
+    links = [
+        link
+        for _, _, made in operations(whole)
+        for answer in made["responses"].values()
+        for link in answer.get("links", {}).values()
+    ]
+    assert links
+    for link in links:
+        parameters = by_id[link["operationId"]]["parameters"]
+        needed = {each["name"] for each in parameters if each["required"] and each["in"] != "header"}
+        assert needed <= set(link["parameters"]) <= {each["name"] for each in parameters}, link
+
+
 # Examples
 
 

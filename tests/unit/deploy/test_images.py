@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.services import stopping_s
+from api.ending import ENDING_S
+from cli.services import api_argv, stopping_s
 from ml.options.catalog import engines
 from settings import Settings
 from tests.unit.deploy.files import OF_S3, ROOT, VARIABLES, check_command, queues_of
@@ -224,6 +225,12 @@ def test_worker_gets_longer_to_stop_than_it_may_need(composed: dict[str, Any]):
         service = composed["services"][name]
         settings = settings_of(service)
         assert seconds(service["stop_grace_period"]) > stopping_s(settings) > settings.shutdown_s
+
+
+def test_api_gets_longer_to_stop_than_calls_under_way_may_take(composed: dict[str, Any]):
+    words = api_argv(settings_of(composed["services"]["api"]))
+    killed_s = float(words[words.index("--workers-kill-timeout") + 1])
+    assert seconds(composed["services"]["api"]["stop_grace_period"]) > killed_s > ENDING_S
 
 
 def test_parts_that_share_files_mount_the_same_roots(composed: dict[str, Any]):

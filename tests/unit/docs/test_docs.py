@@ -19,7 +19,13 @@ from docs import generate
 from settings import Settings
 
 ROOT = Path(settings_module.__file__).resolve().parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(each for at in ("docs", "examples", "deploy") for each in (ROOT / at).rglob("*.md")),
+    ]
+)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)

@@ -1,0 +1,1 @@
+"""What the OpenAPI document says, put to the test with schemathesis."""
