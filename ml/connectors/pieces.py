@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
+from ml.connectors.opening import open_unlinked
 from ml.connectors.source import FileSource, Source
 from ml.errors import BadInput
 
@@ -65,8 +66,11 @@ class SourceBytes:
 def _opened(source: FileSource, wanted: str) -> tuple[int, int]:
     """Descriptor and size of a regular file. Raises BadInput."""
     try:
-        # Without waiting: to open a pipe would last until somebody writes to it.
-        descriptor = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if source.is_resolved:
+            descriptor = open_unlinked(source.path)
+        else:
+            # Without waiting: to open a pipe would last until somebody writes to it.
+            descriptor = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"data file {source.name} does not exist") from None
     except OSError as error:
