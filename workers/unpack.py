@@ -97,7 +97,7 @@ class Unpacking:
         if path.startswith(("/", "\\")) or ".." in parts or "\0" in path or (len(path) > 1 and path[1] == ":"):
             raise Refused(f"its member {path[:SHOWN]!r} leads out of the archive")
         if len(path) > PATH_BYTES:
-            raise Refused(f"the name of its member {ascii(path[:SHOWN])} is longer than {PATH_BYTES} characters")
+            raise Refused(f"the name of its member {path[:SHOWN]!a} is longer than {PATH_BYTES} characters")
         return [part for part in parts if part not in ("", ".")]
 
     def write(self, path: str, size: int, changed_at: float, source: IO[bytes]) -> None:
@@ -147,7 +147,7 @@ class Unpacking:
             except UnicodeEncodeError:
                 is_fit = False
             if not is_fit:
-                raise Refused(f"the name of its member {ascii(part[:SHOWN])} cannot be used")
+                raise Refused(f"the name of its member {part[:SHOWN]!a} cannot be used")
 
     def settle(self) -> list[str]:
         """Give the files their names; a folder around all of them is left out, and so are files in other folders."""
