@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 # Two tests at a time suit the smallest machine we test on.
 JOBS ?= 2
 ROUNDS ?= 200
+SECONDS ?= 300
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test unit contracts integration e2e chaos lint bench bench-peers format clean
+.PHONY: help demo up test unit contracts integration e2e chaos fuzz lint bench bench-peers format clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -70,6 +71,9 @@ e2e: $(VENV)/.installed-dev ## tests that speak HTTP to a running stack
 
 chaos: $(VENV)/.installed-dev ## kill everything at random moments: ROUNDS=200
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+fuzz: $(VENV)/.installed-dev ## feed every parser with inputs of all kinds: SECONDS=300
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/.installed-dev ## figures, each against the bare library
 	$(BIN)/python -m benchmarks

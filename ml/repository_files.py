@@ -46,12 +46,14 @@ _NUMBERED = re.compile(r"(?:checkpoint-|solver-|.*_iter_)(\d{1,15})\.[a-z]+|(\d{
 
 
 def read_text(folder: Path, name: str) -> str:
-    """A text that stands beside a model. Raises OSError, also for one of more than `TEXT_BYTES`; UnicodeDecodeError."""
+    """A text that stands beside a model, with plain line feeds. Raises OSError, also for one of more than `TEXT_BYTES`;
+    UnicodeDecodeError.
+    """
     with (folder / name).open("rb") as file:
         content = file.read(TEXT_BYTES + 1)
     if len(content) > TEXT_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    return content.decode("utf-8")
+    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_state(name: str) -> bool:

@@ -36,7 +36,7 @@ def unpacked(
     Raises Unpackable, StorageFull, StoreUnavailable.
     """
     limits = [str(limit_bytes), str(MEMBERS_MAX), str(_MEMORY_BYTES), *(["tree"] if is_tree else [])]
-    command = [sys.executable, "-I", "-S", unpack.__file__, "/dev/stdin", str(folder), *limits]
+    command = [sys.executable, "-I", "-S", unpack.__file__, "-", str(folder), *limits]
     try:
         with open(_descriptor(archive, is_resolved), "rb") as packed:
             done = subprocess.run(command, env={}, stdin=packed, capture_output=True, timeout=_WAIT_S, check=False)

@@ -1,8 +1,9 @@
 """Unpacks an archive, as a program of its own: what somebody else packed can ask for any amount of memory or time.
 
 `python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES [tree]` writes the plain files of a zip or
-tar archive into FOLDER, side by side or, with `tree`, in the folders that they have in the archive, and prints a JSON
-object: `files`, `skipped`, or `error`. Nothing is imported but the standard library.
+tar archive, `-` for the one that is the standard input, into FOLDER, side by side or, with `tree`, in the folders that
+they have in the archive, and prints a JSON object: `files`, `skipped`, or `error`. Nothing is imported but the standard
+library.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class _Header(tarfile.TarInfo):
     """The header of a tar's block, which may say only so much of another one."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         made = super().frombuf(buf, encoding, errors)
         if made.type in _ABOUT_OTHERS and made.size > EXTENDED_BYTES:
             raise Refused(f"it says more than {EXTENDED_BYTES} bytes of a member besides its content")
@@ -284,7 +285,7 @@ def main(arguments: Sequence[str]) -> int:
     path, folder = arguments[:2]
     limit_bytes, members_max, memory_bytes = map(int, arguments[2:5])
     # Before rights are given up; a pipe would block.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
+    with open(0 if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
         confine(limit_bytes, memory_bytes, min(limit_bytes, _RATIO * os.fstat(packed.fileno()).st_size))
         print(json.dumps(unpack(packed, folder, limit_bytes, members_max, arguments[5:] == ["tree"])))
     return 0
