@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 ROUNDS ?= 200
 EXAMPLES ?= 300
+SECONDS ?= 300
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test unit contracts integration e2e chaos chaos-fleet schemathesis lint bench bench-peers format clean
+.PHONY: help demo up test unit contracts integration e2e chaos chaos-fleet schemathesis fuzz lint bench bench-peers format clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -78,6 +79,9 @@ chaos-fleet: $(VENV)/.installed-dev ## the same on PostgreSQL and S3, which are 
 
 schemathesis: $(VENV)/.installed-dev ## ask for all that the OpenAPI document describes: EXAMPLES=300
 	$(BIN)/python -m tests.described.run --examples $(EXAMPLES)
+
+fuzz: $(VENV)/.installed-dev ## feed every parser with inputs of all kinds: SECONDS=300
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/.installed-dev ## figures, each against the bare library
 	$(BIN)/python -m benchmarks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import threading
@@ -179,7 +178,7 @@ def _secret(headers: Headers) -> str | None:
     if scheme.lower() == "basic":
         try:
             user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII, or no UTF-8 behind it
             return None
         # Clients that can carry a single word in their address send it as the user.
         return _clean(password or user)

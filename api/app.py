@@ -199,6 +199,8 @@ def _http(error: HTTPException) -> Response:
         return response
     if error.code == 413:
         limit = parts().settings.request_limit_bytes
+        if request.mimetype == "multipart/form-data" and (request.content_length or 0) <= limit:
+            return failure("body_too_large", "the form has too many parts, or a field that is too long")
         return failure("body_too_large", f"the body is larger than {limit} bytes, the limit of this server")
     if error.code is not None and error.code < 500:
         return failure("refused", error.description or error.name)

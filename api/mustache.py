@@ -192,7 +192,9 @@ class _Equal(_Section):
 
     def render(self, context: Any, output: _Output) -> None:
         value = _found(context, self.path)
-        if (isinstance(value, str) and value.lower() == self.word) is self.wanted:
+        # In lower case no text is shorter: a long one need not be gone through each time again.
+        is_equal = isinstance(value, str) and len(value) <= len(self.word) and value.lower() == self.word
+        if is_equal is self.wanted:
             output.run(self.body, context)
 
 

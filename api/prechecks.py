@@ -55,7 +55,7 @@ def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
         path = parts.data_roots.resolve(entry)
         if os.path.lexists(path) and not os.access(path, os.R_OK):
             return None
-        return FileBytes(path, entry, wanted)
+        return FileBytes(path, entry, wanted, is_resolved=True)
     name, path_inside = split_address(entry)
     dataset_id, revision = pins[name]
     [file] = parts.records.datasets.files_at(dataset_id, revision, path_inside)

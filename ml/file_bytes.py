@@ -7,20 +7,22 @@ import os
 import stat
 from pathlib import Path
 
+from ml.connectors.opening import open_unlinked
 from ml.errors import BadInput
 
 
 class FileBytes:
     """The bytes of a regular file.
 
-    name : how messages call it. wanted : what it must be, for messages, e.g. "a CSV file".
+    name : how messages call it. wanted : what it must be, for messages, e.g. "a CSV file". is_resolved : whether the path
+    was looked at already and has no link, so that one that leads through a link by now is refused.
     size : how many there are. Raises BadInput for what is no regular file or cannot be read.
     """
 
-    def __init__(self, path: Path, name: str, wanted: str) -> None:
+    def __init__(self, path: Path, name: str, wanted: str, *, is_resolved: bool = False) -> None:
         self._name = name
         self._descriptor: int | None
-        self._descriptor, self.size = _opened(path, name, wanted)
+        self._descriptor, self.size = _opened(path, name, wanted, is_resolved)
 
     def read(self, position: int, count: int) -> bytes:
         """Up to so many bytes from an offset on; fewer only at the end. Safe in several threads."""
@@ -46,11 +48,14 @@ class FileBytes:
             self._descriptor = None
 
 
-def _opened(path: Path, name: str, wanted: str) -> tuple[int, int]:
+def _opened(path: Path, name: str, wanted: str, is_resolved: bool) -> tuple[int, int]:
     """Descriptor and size of a regular file. Raises BadInput."""
     try:
-        # Without waiting: to open a pipe would last until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if is_resolved:
+            descriptor = open_unlinked(path)
+        else:
+            # Without waiting: to open a pipe would last until somebody writes to it.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"data file {name} does not exist") from None
     except OSError as error:

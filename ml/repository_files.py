@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 CONFIG = "config.json"
 REQUEST = "model.json"
@@ -18,6 +21,9 @@ REPORTS = frozenset({CONFIG, REQUEST, METRICS})
 BEST = "best_model.txt"
 PROGRESS = "training.json"
 DESCRIPTION = "modelyard.json"
+
+TEXT_BYTES = 64 * 2**20
+"""Most bytes of a text beside a model. It is read whole, and JSON takes twenty times its length in memory."""
 
 INDEX = ("index.ann", "index.faiss", "index_mmap.faiss", "names.bin")
 """Patterns of a similarity index."""
@@ -37,6 +43,17 @@ _COMPANIONS = (
 )
 _STATES = ("solver-*.pt", "*.solverstate")
 _NUMBERED = re.compile(r"(?:checkpoint-|solver-|.*_iter_)(\d{1,15})\.[a-z]+|(\d{4,15})\.model")
+
+
+def read_text(folder: Path, name: str) -> str:
+    """A text that stands beside a model, with plain line feeds. Raises OSError, also for one of more than `TEXT_BYTES`;
+    UnicodeDecodeError.
+    """
+    with (folder / name).open("rb") as file:
+        content = file.read(TEXT_BYTES + 1)
+    if len(content) > TEXT_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_state(name: str) -> bool:

@@ -22,6 +22,7 @@ from ml.errors import ModelUnusable
 from ml.options.loading import Warning
 from ml.options.output import OutputOptions
 from ml.options.requests import SECTIONS, PredictionOptions, ServiceOptions
+from ml.repository_files import read_text
 from ml.tables import DenseTable, SparseTable, Table, Target
 from ml.training.loop import compute
 
@@ -330,7 +331,7 @@ def _kept_description(folder: Path, facts: dict[str, Any], options: ServiceOptio
     The facts of the model file win over what is written about them: anybody may have changed the text.
     """
     try:
-        kept = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        kept = json.loads(read_text(folder, DESCRIPTION_FILE))
         if kept["digest"] != facts["digest"] or kept["backend"] != options.library:
             return None
         fitted = registry.connector(options.connector).fitted(kept["fitted"])
@@ -341,17 +342,16 @@ def _kept_description(folder: Path, facts: dict[str, Any], options: ServiceOptio
         )
         # Backends read the parameters when they load the model.
         fits = fits and all(isinstance(kept["parameters"].get(name) or {}, dict) for name in SECTIONS)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None
     return {**kept, **facts} if fits and kept.get("connector") == options.connector else None
 
 
 def read_labels(folder: Path, count: int) -> list[str] | None:
     """Class names of corresp.txt, lines of `<index> <name>`; None when there are none. Raises ModelUnusable."""
-    path = folder / CORRESPONDENCE_FILE
     try:
         # Not splitlines(): a name may hold one of the many other characters at which it ends a line.
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = [line for line in read_text(folder, CORRESPONDENCE_FILE).split("\n") if line.strip()]
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError):

@@ -94,8 +94,12 @@ class DataRoots:
         return path
 
     def _reached(self, path: str, place: Path) -> Path:
-        found = os.path.realpath(place)
-        if os.path.realpath(found) != found:
+        try:
+            found = os.path.realpath(place)
+            is_loop = os.path.realpath(found) != found
+        except OSError as error:  # a link that may not be read, as those of other processes in /proc
+            raise OutsideDataRoots(f"{_shown(path)} cannot be followed: {error.strerror}") from None
+        if is_loop:
             # Behind a loop of links the names that follow are taken as they stand, and may be links themselves.
             raise OutsideDataRoots(f"{_shown(path)} cannot be followed: {os.strerror(errno.ELOOP)}")
         try:

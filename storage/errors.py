@@ -17,7 +17,7 @@ class ServiceNotFound(StorageError):
     kind = "service_not_found"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"service {name!r} does not exist")
+        super().__init__(f"service {name[:255]!r} does not exist")
 
 
 class ServiceExists(StorageError):
@@ -83,7 +83,7 @@ class DatasetNotFound(StorageError):
     kind = "dataset_not_found"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"data set {name!r} does not exist")
+        super().__init__(f"data set {name[:255]!r} does not exist")
 
 
 class DatasetFileNotFound(StorageError):

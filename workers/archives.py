@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ml.connectors.opening import open_unlinked
 from storage.errors import StorageFull, StoreUnavailable
 from workers import unpack
 
@@ -24,19 +25,21 @@ class Unpackable(Exception):
     """An archive that cannot or must not be unpacked; the text says why."""
 
 
-def unpacked(archive: Path, folder: Path, limit_bytes: int, *, is_tree: bool = False) -> Json:
+def unpacked(
+    archive: Path, folder: Path, limit_bytes: int, *, is_tree: bool = False, is_resolved: bool = False
+) -> Json:
     """Write the files of an archive into an empty folder; returns the names of `files`, and of those `skipped`.
 
     limit_bytes : most bytes of all members together.
     is_tree : whether files keep their folders; else those side by side are taken, the others skipped.
+    is_resolved : as that of `ml.connectors.source.FileSource`.
     Raises Unpackable, StorageFull, StoreUnavailable.
     """
     limits = [str(limit_bytes), str(MEMBERS_MAX), str(_MEMORY_BYTES), *(["tree"] if is_tree else [])]
-    command = [sys.executable, "-I", "-S", unpack.__file__, str(archive), str(folder), *limits]
+    command = [sys.executable, "-I", "-S", unpack.__file__, "-", str(folder), *limits]
     try:
-        done = subprocess.run(
-            command, env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_WAIT_S, check=False
-        )
+        with open(_descriptor(archive, is_resolved), "rb") as packed:
+            done = subprocess.run(command, env={}, stdin=packed, capture_output=True, timeout=_WAIT_S, check=False)
     except subprocess.TimeoutExpired:
         raise Unpackable(f"unpacking it takes longer than {_WAIT_S:g} s") from None
     except OSError as error:
@@ -50,3 +53,10 @@ def unpacked(archive: Path, folder: Path, limit_bytes: int, *, is_tree: bool = F
             raise StorageFull(made["error"])
         raise Unpackable(made["error"])
     return made
+
+
+def _descriptor(archive: Path, is_resolved: bool) -> int:
+    try:
+        return open_unlinked(archive) if is_resolved else os.open(archive, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise Unpackable(f"it cannot be read: {error.strerror}") from None

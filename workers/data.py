@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from ml.connectors.opening import open_unlinked
 from ml.connectors.source import LinesSource, Source, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
@@ -42,7 +44,8 @@ def sources(
     fetched: Fetched = _NOTHING,
     with_folders: bool = False,
 ) -> list[Json]:
-    """Each file entry as {"path", "name"}; lines in memory together as one {"lines"}. The first entry says which it is.
+    """Each file entry as {"path", "name", "resolved"}, lines in memory together as one {"lines"}, as
+    `ml.connectors.source` reads them. The first entry says which it is.
 
     fetch : what brings the files of other hosts here; None to refuse them.
     with_folders : whether a folder stands for the files in it, by name, but for those whose names begin with a dot.
@@ -76,7 +79,7 @@ def sources(
 
 
 def _local(entry: str, roots: DataRoots, with_folders: bool) -> list[Json]:
-    found = {"path": str(roots.resolve(entry)), "name": entry}
+    found = {"path": str(roots.resolve(entry)), "name": entry, "resolved": True}
     return _files(found) if with_folders else [found]
 
 
@@ -106,13 +109,26 @@ def _files(entry: Json) -> list[Json]:
     try:
         if not folder.is_dir():
             return [entry]
-        # A link may lead anywhere; who wants its target names it.
-        names = sorted(each.name for each in folder.iterdir() if each.is_file() and not each.is_symlink())
+        names = _names(folder)
     except OSError as error:
         raise BadInput(
             f"the folder {entry['name']} cannot be read: {(error.strerror or 'unknown error').lower()}"
         ) from None
-    names = [name for name in names if not name.startswith(".")]
     if not names:
         raise BadInput(f"the folder {entry['name']} holds no files")
-    return [{"path": str(folder / name), "name": f"{entry['name'].rstrip('/')}/{name}"} for name in names]
+    return [{**entry, "path": str(folder / name), "name": f"{entry['name'].rstrip('/')}/{name}"} for name in names]
+
+
+def _names(folder: Path) -> list[str]:
+    """The files in a folder on whose path there is no link; those that begin with a dot are left out. Raises OSError.
+
+    A link among them may lead anywhere; who wants its target names it.
+    """
+    opened = open_unlinked(folder)
+    try:
+        with os.scandir(opened) as entries:
+            return sorted(
+                each.name for each in entries if each.is_file(follow_symlinks=False) and not each.name.startswith(".")
+            )
+    finally:
+        os.close(opened)

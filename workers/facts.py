@@ -94,7 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     """Print what was found, or `error`."""
     path, kind = arguments
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        confine(os.fstat(file.fileno()).st_size, MEMORY_BYTES)
+        size = os.fstat(file.fileno()).st_size
+        confine(size, MEMORY_BYTES, size)
         try:
             found = of_csv(file) if kind == "csv" else of_svm(file)
         except (ValueError, csv.Error, MemoryError) as error:

@@ -19,6 +19,7 @@ from ml.repository_files import (
     DESCRIPTION,
     METRICS,
     PROGRESS,
+    TEXT_BYTES,
     belongs,
     best_iteration,
     is_model,
@@ -42,7 +43,6 @@ from workers.version_files import artifacts_of
 
 Json = dict[str, Any]
 
-_REPORT_BYTES = 256 * 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -113,7 +113,7 @@ def _best_iterations(folder: Path, names: Mapping[str, int]) -> set[int]:
     return found
 
 
-def read_text(folder: Path, name: str, limit_bytes: int = _REPORT_BYTES) -> str | None:
+def read_text(folder: Path, name: str, limit_bytes: int = TEXT_BYTES) -> str | None:
     """The text of a plain file; None when it is missing, larger than the limit or no text."""
     data = repository_folder.read_bytes(folder, name, limit_bytes)
     try:
@@ -220,13 +220,14 @@ def describe(copy: Path, spec: Json, repository: Repository, metrics: str | None
 
 def _settle_progress(copy: Path, description: Json, metrics: str | None) -> None:
     """Keep training.json if it is about this model; else make one of what another server's files tell."""
-    if (copy / PROGRESS).exists() and _is_of(copy, description["digest"]):
+    kept = copy / PROGRESS
+    if kept.exists() and kept.stat().st_size <= TEXT_BYTES and _is_of(copy, description["digest"]):
         try:
             read_progress(copy)
             return
         except ModelUnusable:
             pass
-    (copy / PROGRESS).unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
     try:
         answer = json.loads(metrics or "null")
         done = iteration_of(description["file"]) or 0

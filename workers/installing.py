@@ -66,12 +66,13 @@ def _unpacked(parts: Parts, init: str, folder: Path, copy: Path) -> list[Json]:
     """Unpack the archive at a path or URL into `copy`; returns warnings."""
     settings = parts.settings
     limit_bytes = settings.archive_limit_bytes
-    if init.startswith(("http://", "https://")):
+    is_remote = init.startswith(("http://", "https://"))
+    if is_remote:
         archive = folder / "archive"
         fetch_archive(init, archive, settings)
     else:
         archive = parts.data_roots.resolve(init)
-    made = _run(init, archive, copy, limit_bytes)
+    made = _run(init, archive, copy, limit_bytes, is_resolved=not is_remote)
     if not made["skipped"]:
         return []
     names = ", ".join(repr(name[:80]) for name in made["skipped"][:3])
@@ -92,11 +93,11 @@ def fetch_archive(url: str, path: Path, settings: Settings) -> None:
     )
 
 
-def _run(init: str, archive: Path, copy: Path, limit_bytes: int) -> Json:
+def _run(init: str, archive: Path, copy: Path, limit_bytes: int, *, is_resolved: bool) -> Json:
     if not archive.is_file():
         raise BadParameter(name="model.init", section="model", message=f"{_told(init)} is no file that lies there")
     try:
-        return unpacked(archive, copy, limit_bytes)
+        return unpacked(archive, copy, limit_bytes, is_resolved=is_resolved)
     except Unpackable as error:
         raise _refused(init, str(error)) from None
     except StorageFull as error:

@@ -1,8 +1,9 @@
 """Unpacks an archive, as a program of its own: what somebody else packed can ask for any amount of memory or time.
 
 `python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES [tree]` writes the plain files of a zip or
-tar archive into FOLDER, side by side or, with `tree`, in the folders that they have in the archive, and prints a JSON
-object: `files`, `skipped`, or `error`. Nothing is imported but the standard library.
+tar archive, `-` for the one that is the standard input, into FOLDER, side by side or, with `tree`, in the folders that
+they have in the archive, and prints a JSON object: `files`, `skipped`, or `error`. Nothing is imported but the standard
+library.
 """
 
 from __future__ import annotations
@@ -23,16 +24,36 @@ import time
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, Self
 
 CPU_S = 1800
+CPU_FLOOR_S = 60
+"""Seconds of processor time: at most, and at least."""
+
 NAME_BYTES = 200
+PATH_BYTES = 4095
+"""What the kernel takes."""
+
+EXTENDED_BYTES = 8192
+"""Most bytes of what a tar says of a member in a block of its own: tarfile takes a time that is their square."""
+
+SHOWN = 200
+"""Characters of a name in messages."""
 
 _CHUNK = 1 << 20
+_BYTES_PER_S = 4 << 20
+_RATIO = 200
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_ABOUT_OTHERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -40,6 +61,7 @@ _BROKEN = (
     lzma.LZMAError,
     gzip.BadGzipFile,
     EOFError,
+    LookupError,  # tarfile's, over headers that end too soon
     NotImplementedError,
     RuntimeError,
     ValueError,
@@ -74,7 +96,9 @@ class Unpacking:
         """Refuse a name that leads out of the folder; returns its parts."""
         parts = path.replace("\\", "/").split("/")
         if path.startswith(("/", "\\")) or ".." in parts or "\0" in path or (len(path) > 1 and path[1] == ":"):
-            raise Refused(f"its member {path[:200]!r} leads out of the archive")
+            raise Refused(f"its member {path[:SHOWN]!r} leads out of the archive")
+        if len(path) > PATH_BYTES:
+            raise Refused(f"the name of its member {path[:SHOWN]!a} is longer than {PATH_BYTES} characters")
         return [part for part in parts if part not in ("", ".")]
 
     def write(self, path: str, size: int, changed_at: float, source: IO[bytes]) -> None:
@@ -84,7 +108,7 @@ class Unpacking:
             return
         is_hidden = any(part.startswith(".") for part in parts) if self.is_tree else parts[-1].startswith(".")
         if is_hidden or "__MACOSX" in parts:
-            self.skipped.append(path)
+            self.skipped.append(path[:SHOWN])
             return
         too_large = f"its content is larger than {self.limit_bytes} bytes"
         if self.bytes + size > self.limit_bytes:
@@ -124,7 +148,7 @@ class Unpacking:
             except UnicodeEncodeError:
                 is_fit = False
             if not is_fit:
-                raise Refused(f"the name of its member {ascii(part)[:200]} cannot be used")
+                raise Refused(f"the name of its member {part[:SHOWN]!a} cannot be used")
 
     def settle(self) -> list[str]:
         """Give the files their names; a folder around all of them is left out, and so are files in other folders."""
@@ -138,7 +162,7 @@ class Unpacking:
         names = []
         for parts, path in self.files.items():
             if len(parts) > depth + 1:
-                self.skipped.append("/".join(parts))
+                self.skipped.append("/".join(parts)[:SHOWN])
                 os.unlink(path)
                 continue
             self.check_name(parts[-1:])
@@ -156,7 +180,9 @@ def from_zip(packed: IO[bytes], made: Unpacking) -> None:
             made.count()
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise Refused(f"its member {member.filename[:200]!r} is a link or a device; only files can be unpacked")
+                raise Refused(
+                    f"its member {member.filename[:SHOWN]!r} is a link or a device; only files can be unpacked"
+                )
             if member.is_dir():
                 made.check_path(member.filename)
                 continue
@@ -167,6 +193,17 @@ def from_zip(packed: IO[bytes], made: Unpacking) -> None:
                 changed_at = time.mktime((*member.date_time, 0, 0, -1))
             with archive.open(member) as source:
                 made.write(member.filename, member.file_size, changed_at, source)
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a tar's block, which may say only so much of another one."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        made = super().frombuf(buf, encoding, errors)
+        if made.type in _ABOUT_OTHERS and made.size > EXTENDED_BYTES:
+            raise Refused(f"it says more than {EXTENDED_BYTES} bytes of a member besides its content")
+        return made
 
 
 def from_tar(packed: IO[bytes], made: Unpacking) -> None:
@@ -181,7 +218,7 @@ def from_tar(packed: IO[bytes], made: Unpacking) -> None:
         stream = bz2.BZ2File(packed)
     elif magic == b"\xfd7zXZ\0":
         stream = lzma.open(packed)  # noqa: SIM115  # closed with the archive, which ends this program
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
         for member in archive:
             made.count()
             if member.isdir():
@@ -189,7 +226,7 @@ def from_tar(packed: IO[bytes], made: Unpacking) -> None:
                 continue
             source = archive.extractfile(member) if member.isreg() else None
             if source is None:
-                raise Refused(f"its member {member.name[:200]!r} is a link or a device; only files can be unpacked")
+                raise Refused(f"its member {member.name[:SHOWN]!r} is a link or a device; only files can be unpacked")
             made.write(member.name, member.size, member.mtime, source)
     left = made.limit_bytes
     while chunk := stream.read(_CHUNK):  # to the end, where the checksum is
@@ -198,10 +235,14 @@ def from_tar(packed: IO[bytes], made: Unpacking) -> None:
             raise Refused(f"its content is larger than {made.limit_bytes} bytes")
 
 
-def confine(limit_bytes: int, memory_bytes: int) -> None:
-    """Give up what unpacking does not need."""
+def confine(limit_bytes: int, memory_bytes: int, work_bytes: int) -> None:
+    """Give up what unpacking does not need.
+
+    limit_bytes : of a file that is written. work_bytes : how much is to be done, which decides about the time for it.
+    """
+    cpu_s = min(CPU_S, CPU_FLOOR_S + work_bytes // _BYTES_PER_S)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes + 1, limit_bytes + 1))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -244,8 +285,8 @@ def main(arguments: Sequence[str]) -> int:
     path, folder = arguments[:2]
     limit_bytes, members_max, memory_bytes = map(int, arguments[2:5])
     # Before rights are given up; a pipe would block.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
-        confine(limit_bytes, memory_bytes)
+    with open(0 if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
+        confine(limit_bytes, memory_bytes, min(limit_bytes, _RATIO * os.fstat(packed.fileno()).st_size))
         print(json.dumps(unpack(packed, folder, limit_bytes, members_max, arguments[5:] == ["tree"])))
     return 0
 

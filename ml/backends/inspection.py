@@ -15,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ WAIT_LIMIT_S = 120.0
 #: Address space for the libraries, and for each byte of the file.
 MEMORY_FLOOR_BYTES = 8 * 2**30
 MEMORY_PER_BYTE = 20
+#: What it may say of the file: names of inputs, mostly.
+ANSWER_LIMIT_BYTES = 64 * 2**20
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -42,15 +45,24 @@ def inspect(backend: str, path: Path) -> dict[str, Any]:
     """
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ml.backends.inspection", backend, str(path)]
+    with tempfile.TemporaryFile() as answers:
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=answers,
+                stderr=subprocess.DEVNULL,
+                timeout=WAIT_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelUnusable(f"model file {path.name} could not be read within {WAIT_LIMIT_S:g} s") from None
+        answers.seek(0)
+        told = answers.read(ANSWER_LIMIT_BYTES)  # whoever took that process over may have written more
     try:
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=WAIT_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelUnusable(f"model file {path.name} could not be read within {WAIT_LIMIT_S:g} s") from None
-    try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
+        answer = json.loads(told)
+    except (ValueError, RecursionError):
         raise ModelUnusable(f"model file {path.name} is broken: reading it ended the reading process") from None
     if done.returncode == _REFUSED:
         if answer["kind"] == MissingExtra.kind:
@@ -65,6 +77,7 @@ def confine(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ANSWER_LIMIT_BYTES, ANSWER_LIMIT_BYTES))
     if sys.platform == "linux":
         system = ctypes.CDLL(None, use_errno=True)
         system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -75,7 +88,7 @@ def confine(size: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the facts of one file, or the error, as the last line of stdout."""
+    """Print the facts of one file, or the error, and nothing else."""
     from ml import registry
 
     name, path = arguments[0], Path(arguments[1])
@@ -89,7 +102,12 @@ def main(arguments: Sequence[str]) -> int:
     except MlError as error:
         code = _REFUSED
         answer = {"kind": error.kind, "message": str(error), "extra": getattr(error, "extra", None)}
-    os.write(answers, json.dumps(answer).encode() + b"\n")
+    told = json.dumps(answer).encode()
+    if len(told) > ANSWER_LIMIT_BYTES:
+        code, text = _REFUSED, f"model file {path.name} has names of inputs of more than {ANSWER_LIMIT_BYTES} bytes"
+        told = json.dumps({"kind": ModelUnusable.kind, "message": text}).encode()
+    with open(answers, "wb") as file:
+        file.write(told)
     return code
 
 

@@ -18,6 +18,7 @@ from ml.csv_head import feature_columns
 from ml.errors import BadInput, ModelUnusable
 from ml.options.csv import CsvOptions
 from ml.options.loading import Warning
+from ml.repository_files import read_text
 
 BOUNDS_FILE = "bounds.dat"
 
@@ -256,7 +257,7 @@ class Bounds:
 def read_bounds(folder: Path) -> Bounds | None:
     """What bounds.dat says; None when there is none. Raises ModelUnusable."""
     try:
-        lines = (folder / BOUNDS_FILE).read_text(encoding="utf-8").splitlines()
+        lines = read_text(folder, BOUNDS_FILE).splitlines()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError):

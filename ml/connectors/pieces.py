@@ -26,7 +26,7 @@ class SourceBytes:
         self._file: FileBytes | None = None
         self._data = b""
         if isinstance(source, FileSource):
-            self._file = FileBytes(source.path, source.name, wanted)
+            self._file = FileBytes(source.path, source.name, wanted, is_resolved=source.is_resolved)
             self.size = self._file.size
             return
         try:

@@ -14,10 +14,15 @@ from ml.errors import BadInput
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file; `name` is how the client wrote it and is used in messages and as `uri`."""
+    """A file; `name` is how the client wrote it and is used in messages and as `uri`.
+
+    is_resolved : whether the links on the absolute `path` were followed already. One that is there now was put there
+        since, to lead elsewhere, and is not followed.
+    """
 
     path: Path
     name: str
+    is_resolved: bool = False
 
 
 class LinesSource:
@@ -54,9 +59,10 @@ Source = FileSource | LinesSource
 
 
 def from_json(given: Mapping[str, Any]) -> Source:
-    """A source from its JSON form: {"path": …, "name": …} or {"lines": […]}."""
+    """A source from its JSON form: {"path": …, "name": …, "resolved": …} or {"lines": […]}."""
     if "path" in given:
-        return FileSource(Path(given["path"]), str(given.get("name") or given["path"]))
+        name, is_resolved = str(given.get("name") or given["path"]), bool(given.get("resolved"))
+        return FileSource(Path(given["path"]), name, is_resolved)
     if "lines" in given:
         return LinesSource([str(each) for each in given["lines"]])
     raise BadInput("missing data: an entry of data is neither a file nor lines")
@@ -65,5 +71,5 @@ def from_json(given: Mapping[str, Any]) -> Source:
 def to_json(source: Source) -> dict[str, Any]:
     """The JSON form that `from_json` reads."""
     if isinstance(source, FileSource):
-        return {"path": str(source.path), "name": source.name}
+        return {"path": str(source.path), "name": source.name, "resolved": source.is_resolved}
     return {"lines": list(source.lines)}

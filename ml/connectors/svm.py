@@ -30,6 +30,7 @@ from ml.errors import BadInput, ModelUnusable
 from ml.options.loading import Warning
 from ml.options.svm import SvmOptions
 from ml.options.target import Target
+from ml.repository_files import read_text
 from ml.tables import SparseTable, Table, TrainingData
 
 __all__ = ["Fitted", "fitted", "fitted_by_hand", "read_prediction", "read_training", "resolve"]
@@ -189,7 +190,7 @@ def fitted_by_hand(inputs: Sequence[str], options: SvmOptions, folder: Path) -> 
             )
         ids = np.arange(len(inputs), dtype=np.int64)
     try:
-        names = (folder / _CORRESPONDENCE_FILE).read_text(encoding="utf-8").splitlines()
+        names = read_text(folder, _CORRESPONDENCE_FILE).splitlines()
     except (OSError, UnicodeDecodeError):
         names = []
     is_signed = [line.split() for line in names if line.strip()] == [[str(i), name] for i, name in enumerate(_SIGNS)]
@@ -199,7 +200,7 @@ def fitted_by_hand(inputs: Sequence[str], options: SvmOptions, folder: Path) -> 
 def _vocabulary(folder: Path) -> np.ndarray | None:
     """The ids of vocab.dat, increasing; None when there is none. Raises ModelUnusable."""
     try:
-        words = (folder / VOCABULARY_FILE).read_text(encoding="utf-8").split()
+        words = read_text(folder, VOCABULARY_FILE).split()
         ids = np.unique(np.array([int(word) for word in words if word.isdecimal() and len(word) < 20], np.int64))
     except FileNotFoundError:
         return None

@@ -123,7 +123,7 @@ def read_network(path: Path) -> Saved:
                 None if target is None else Target.from_json(target),
                 int(content["done"]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise ModelUnusable(f"model file {path.name} is broken: a part of it is missing") from None
     if isinstance(content, Mapping) and content and all(isinstance(each, Tensor) for each in content.values()):
         return _affine_layers(_tensors(content, path.name), path.name)

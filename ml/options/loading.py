@@ -19,6 +19,11 @@ from ml.errors import BadParameter
 
 T = TypeVar("T")
 
+UNKNOWN_MOST = 100
+"""Unknown members of one object that are told by name: to look for what was meant takes time for each."""
+
+_NAME_CHARACTERS = 80
+
 
 @dataclasses.dataclass(frozen=True)
 class Warning:
@@ -309,15 +314,18 @@ def load(
     values: dict[str, Any] = {}
     named: dict[str, str] = {}
     warnings: list[Warning] = []
+    unknown = 0
     for key, value in given.items():
         if value is None:
             continue
-        name = f"{path}.{key}"
         field = known.get(key)
         if field is None:
-            places = [f"{path}.{group}.{key}" for group in _groups_with(key, schema)]
-            warnings.extend(_unknown(key, value, name, owner, known, elsewhere or {}, places))
+            unknown += 1
+            if unknown <= UNKNOWN_MOST:
+                places = [f"{path}.{group}.{key}" for group in _groups_with(key, schema)]
+                warnings.extend(_unknown(key, value, path, owner, known, elsewhere or {}, places))
             continue
+        name = f"{path}.{key}"
         if field in named and values.get(field) is not None:
             warnings.append(Warning(name, f"{name} was ignored: {path}.{named[field]} says the same and came first"))
             continue
@@ -338,6 +346,9 @@ def load(
                     message=f"{name} is {shown(value)}; it must be {allowed_by(kind)}",
                 ) from None
         named[field] = key
+    if unknown > UNKNOWN_MOST:
+        more = unknown - UNKNOWN_MOST
+        warnings.append(Warning(path, f"{path} has {more} more members that are unknown to {owner} and were ignored"))
     return Loaded(into(**values), warnings)
 
 
@@ -353,13 +364,15 @@ def _groups_with(key: str, schema: Schema) -> list[str]:
 def _unknown(
     key: str,
     value: Any,
-    name: str,
+    path: str,
     owner: str,
     known: Mapping[str, str],
     elsewhere: Mapping[str, str],
     places: Sequence[str],
 ) -> list[Warning]:
     """places : where an option of just that name stands."""
+    key = key if len(key) <= _NAME_CHARACTERS else key[:_NAME_CHARACTERS] + "…"
+    name = f"{path}.{key}"
     if key in elsewhere:
         return [] if value is False else [Warning(name, f"{name} was ignored: {elsewhere[key]}")]
     near = places or get_close_matches(key.lower(), known, n=1)

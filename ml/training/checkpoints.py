@@ -130,7 +130,7 @@ def read_progress(folder: Path) -> Progress:
     """What a checkpoint remembers. Raises ModelUnusable when the folder holds no checkpoint."""
     try:
         return Progress.from_json(json.loads((folder / PROGRESS_FILE).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise ModelUnusable(f"{folder.name} is no checkpoint of a training") from None
 
 

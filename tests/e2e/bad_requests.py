@@ -190,7 +190,12 @@ def body_not_utf8(client: Client) -> Answer:
 
 @request
 def body_too_deep(client: Client) -> Answer:
-    return client.send("POST", "/train", b"[" * 200_000)
+    return client.send("POST", "/train", b"[" * 50_000)
+
+
+@request
+def body_too_many_brackets(client: Client) -> Answer:
+    return client.send("POST", "/train", b'{"data": [' + b"[]," * 100_000 + b"[]]}")
 
 
 @request
@@ -1652,6 +1657,12 @@ def file_path_twice(client: Client) -> Answer:
 def file_below_a_file(client: Client) -> Answer:
     dataset(client)
     return form(client, {"good.csv/a.csv": b"x"})
+
+
+@request
+def files_too_many(client: Client) -> Answer:
+    dataset(client)
+    return form(client, {str(number): b"" for number in range(10_001)})
 
 
 @request

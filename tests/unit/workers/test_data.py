@@ -27,7 +27,8 @@ def roots(tmp_path: Path) -> DataRoots:
 
 def test_files_keep_the_name_that_the_client_wrote(roots: DataRoots, tmp_path: Path) -> None:
     path = str(tmp_path / "a.csv")
-    assert sources([path, "a.csv"], roots) == [{"path": path, "name": path}, {"path": path, "name": "a.csv"}]
+    found = {"path": path, "resolved": True}
+    assert sources([path, "a.csv"], roots) == [{**found, "name": path}, {**found, "name": "a.csv"}]
 
 
 def test_lines_stay_together(roots: DataRoots) -> None:
@@ -54,7 +55,10 @@ def test_entries_of_data_sets_are_the_files_that_were_fetched(roots: DataRoots, 
     path = str(tmp_path / "a.csv")
     both = [{"path": "/cache/0/a", "name": "dataset://d/a"}, {"path": "/cache/0/b", "name": "dataset://d/b"}]
     fetched = {"dataset://d": both}
-    assert sources(["dataset://d", path], roots, fetched=fetched) == [*both, {"path": path, "name": path}]
+    assert sources(["dataset://d", path], roots, fetched=fetched) == [
+        *both,
+        {"path": path, "name": path, "resolved": True},
+    ]
     assert inline(b'["dataset://d"]', roots, fetched=fetched) == [from_json(each) for each in both]
     with pytest.raises(BadInput, match="both paths and lines"):
         sources(["dataset://d", "1,2"], roots, fetched=fetched)

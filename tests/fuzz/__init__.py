@@ -1,0 +1,1 @@
+"""Long runs of the properties that hold for any input: `python -m tests.fuzz`."""
