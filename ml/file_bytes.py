@@ -14,8 +14,8 @@ from ml.errors import BadInput
 class FileBytes:
     """The bytes of a regular file.
 
-    name : how messages call it. wanted : what it must be, for messages, e.g. "a CSV file". is_resolved : whether the path
-    was looked at already and has no link, so that one that leads through a link by now is refused.
+    name : how messages call it. wanted : what it must be, for messages, e.g. "a CSV file". is_resolved : whether the
+    path was looked at already and has no link, so that one that leads through a link by now is refused.
     size : how many there are. Raises BadInput for what is no regular file or cannot be read.
     """
 
@@ -51,11 +51,9 @@ class FileBytes:
 def _opened(path: Path, name: str, wanted: str, is_resolved: bool) -> tuple[int, int]:
     """Descriptor and size of a regular file. Raises BadInput."""
     try:
-        if is_resolved:
-            descriptor = open_unlinked(path)
-        else:
-            # Without waiting: to open a pipe would last until somebody writes to it.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Without waiting: to open a pipe would last until somebody writes to it.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = open_unlinked(path) if is_resolved else os.open(path, flags)
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"data file {name} does not exist") from None
     except OSError as error:
