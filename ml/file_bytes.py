@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-from ml.connectors.opening import open_unlinked
 from ml.errors import BadInput
+from ml.opening import open_unlinked
 
 
 class FileBytes:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ml.connectors.opening import open_unlinked
+from ml.opening import open_unlinked
 from storage.errors import StorageFull, StoreUnavailable
 from workers import unpack
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from ml.connectors.opening import open_unlinked
 from ml.connectors.source import LinesSource, Source, from_json
 from ml.errors import BadInput
+from ml.opening import open_unlinked
 from storage.data_roots import DataRoots
 from storage.dataset_names import SCHEME
 from storage.objects.base import Objects
