@@ -25,18 +25,17 @@ _known: set[str] = set()
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|_LOGIN$|_AUTH$|_HEADERS$|(?:^|_)(?:API_)?KEY$")
 _ADDRESS_NAME = re.compile(r"(?:_|^)(?:URL|URI|ENDPOINT|DSN)$|_PROXY$", re.IGNORECASE)
 
+# Clients choose much of what is looked through: no quantifier may run over all of a long text from each of its places.
 _NAMES = (
-    r"[\w-]*(?:password|passwd|secret|signature|credential|security-token|api[_-]?key|access[_-]?key|private[_-]?key)"
-    r"[\w-]*|pwd|sig|token|(?:access|auth|id|refresh|session)_?token|modelyard_(?:key|flower_login)|flower_basic_auth"
+    r"[\w-]{0,60}(?:password|passwd|secret|signature|credential|security-token|api[_-]?key|access[_-]?key|private[_-]?key)"
+    r"[\w-]{0,60}|pwd|sig|token|(?:access|auth|id|refresh|session)_?token|modelyard_(?:key|flower_login)|flower_basic_auth"
 )
 _SECRET_MEMBER = re.compile(rf"{_NAMES}|(?:proxy-)?authorization|x-api-key|(?:set-)?cookie", re.IGNORECASE)
 _PATTERNS = [
     (re.compile(pattern, re.IGNORECASE), by)
     for pattern, by in (
         # User and password of an address; a password may hold an @ that somebody forgot to escape.
-        (r"\b([a-z][a-z0-9+.-]*://)[^\s/?#'\"<>]*@", rf"\1{GONE}@"),
-        # The query of an address: what signs it, or opens it, has any name.
-        (r"\b((?:https?|s3)://[^\s'\"<>?#]+)\?[^\s'\"<>]*", rf"\1?{GONE}"),
+        (r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,30}://)[^\s/?#'\"<>]*@", rf"\1{GONE}@"),
         # Headers, as themselves and in what Python or JSON prints of them.
         (
             r"\b((?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(['\"]?\s*[:=,]\s*(?:b?['\"])?)"
@@ -54,6 +53,10 @@ _PATTERNS = [
         (r"\bwhsec_[\w+/=-]+", f"whsec_{GONE}"),
     )
 ]
+
+
+_WORD = re.compile(r"[^\s'\"<>]+")
+_QUERIED = ("http", "https", "s3")
 
 
 def learn(secrets: Iterable[str]) -> None:
@@ -97,9 +100,19 @@ def redacted(text: str) -> str:
     known = _pattern_of_known()
     if known is not None:
         text = known.sub(GONE, text)
+    if "://" in text and "?" in text:
+        text = _WORD.sub(_without_query, text)
     for pattern, by in _PATTERNS:
         text = pattern.sub(by, text)
     return text
+
+
+def _without_query(found: re.Match[str]) -> str:
+    """A word, but for the query of the address that it is: what signs an address, or opens it, has any name."""
+    word = found[0]
+    scheme, _, rest = word.partition("://")
+    address, query, _ = rest.partition("?")
+    return f"{scheme}://{address}?{GONE}" if query and scheme.lower().endswith(_QUERIED) else word
 
 
 def redacted_value(value: Any, depth: int = 0) -> Any:

@@ -132,7 +132,8 @@ class Telling:
         if len(self._lines) >= KEPT:
             self._lines.popleft()
             self._lines_lost += 1
-        self._lines.append(line(level, message))
+        # Measures and lines are written now and then: their order is that in which they were told.
+        self._lines.append({**line(level, message), "measures": len(self._points)})
         self._changed = True
 
     def phase(self, name: str) -> None:
@@ -183,7 +184,6 @@ class Telling:
                 self._live.progress.put_steps(self._attempt.task.id, self._attempt.number, self._steps)
                 self._steps = None
             self._live.progress.put(self._attempt.task.id, self._progress)
-            # After the measures that were told before them, which their place is counted by.
             self._live.logs.append(self._attempt.task.id, self._attempt.number, list(self._lines), self._lines_lost)
             self._lines.clear()
             self._lines_lost = 0

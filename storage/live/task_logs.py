@@ -16,15 +16,16 @@ KEPT = 500
 MESSAGE_CHARACTERS = 1000
 
 _KEY = "log:{}"
-# Numbers go on where the newest line ends, and the place among the measures is that of now: both in one step, since
-# two attempts may write at once for a moment. A line is kept as "<number> <measures> <JSON>".
+# Numbers go on where the newest line ends, in one step, since two attempts may write at once for a moment. A line that
+# does not say how many measures came before it comes after all that there are. Kept is "<number> <measures> <JSON>".
 _APPEND = """
 local newest = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 local number = tonumber(newest[2] or '0') + tonumber(ARGV[1])
 local measures = redis.call('LLEN', KEYS[2])
-for each = 4, #ARGV do
+for each = 4, #ARGV, 2 do
     number = number + 1
-    redis.call('ZADD', KEYS[1], number, string.format('%d %d ', number, measures) .. ARGV[each])
+    local before = ARGV[each] == '' and measures or ARGV[each]
+    redis.call('ZADD', KEYS[1], number, string.format('%d %d ', number, before) .. ARGV[each + 1])
 end
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[2]))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
@@ -56,10 +57,16 @@ class TaskLogs:
         self._append = server.redis.register_script(_APPEND)
 
     def append(self, task_id: int, attempt: int, lines: Sequence[Mapping[str, Any]], skipped: int = 0) -> None:
-        """Add lines, each with `time`, `level` and `message`; `skipped` others before them are lost already."""
+        """Add lines, each with `time`, `level` and `message`; `skipped` others before them are lost already.
+
+        `measures` of a line is how many the attempt had told before it; without, it comes after those that are kept.
+        """
         if not lines:
             return
-        texts = [json.dumps({**line, "attempt": attempt}) for line in lines]
+        texts: list[str] = []
+        for line in lines:
+            said = {name: line[name] for name in ("time", "level", "message")}
+            texts += [str(line.get("measures", "")), json.dumps({**said, "attempt": attempt})]
         with self._server.errors():
             self._append(
                 keys=[_KEY.format(task_id), HISTORY.format(task_id, attempt)],

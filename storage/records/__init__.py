@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.exc import DatabaseError, OperationalError
 
+from storage.errors import RecordsUnavailable
 from storage.records import form
 from storage.records.accounts import LOCAL, Accounts, Keys
 from storage.records.audit import Audit
@@ -150,7 +152,12 @@ class Records:
     def check(self) -> None:
         """Raises RecordsUnavailable unless the database answers, RecordsForm unless this program can use its tables."""
         with self.database.read() as connection:
-            form.check(connection)
+            try:
+                form.check(connection)
+            except OperationalError:
+                raise
+            except DatabaseError as error:
+                raise RecordsUnavailable(f"the records cannot be read: {error.orig}") from error
 
     def clock_s(self) -> float:
         """Seconds since the epoch by the clock of the database."""

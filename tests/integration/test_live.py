@@ -408,15 +408,16 @@ def line(message: str) -> dict[str, object]:
 def test_lines_of_a_task_are_numbered_through_its_attempts(live: Live):
     live.logs.append(7, 1, [line("a"), line("b")])
     live.progress.append_history(7, 2, POINTS[:3], 0)
-    live.logs.append(7, 2, [line("c")])
+    live.logs.append(7, 2, [{**line("c"), "measures": 1}, line("d")])
     live.logs.append(8, 1, [line("of another")])
     lines, newest = live.logs.since(7, 1)
     assert [(each.number, each.attempt, each.message, each.measures) for each in lines] == [
         (2, 1, "b", 0),
-        (3, 2, "c", 3),
+        (3, 2, "c", 1),
+        (4, 2, "d", 3),
     ]
-    assert newest == 3
-    assert live.logs.since(7, 3) == ([], 3)
+    assert newest == 4
+    assert live.logs.since(7, 4) == ([], 4)
     assert live.logs.since(99, 0) == ([], 0)
 
 

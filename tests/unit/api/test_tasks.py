@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 
 from api.schemas.task import OneTaskSchema, TaskSchema
+from storage.live import LogLine
 from storage.records import Records, State
 from tests.unit.api.conftest import REPORT, Yard
 from tests.unit.api.fakes import FakeLive
@@ -261,3 +262,50 @@ def test_tasks_in_lists_are_what_the_schemas_say(yard: Yard, client: FlaskClient
         assert set(one) == set(OneTaskSchema().fields)
         assert {name: one[name] for name in task} == task
     assert all(field.metadata["description"] for field in OneTaskSchema().fields.values())
+
+
+# Log lines
+
+
+def said(*numbers: int) -> list[LogLine]:
+    return [LogLine(number, 1, 1_700_000_000.25, "info", f"line {number}", 0) for number in numbers]
+
+
+def test_lines_of_a_task_are_polled_and_dropped_ones_counted(yard: Yard, client: FlaskClient, live: FakeLive):
+    task_id = yard.train()
+    assert client.get(f"/tasks/{task_id}/logs").json == {"logs": [], "dropped": 0, "after": 0}
+    live.logs.lines[task_id] = said(4, 5, 7)
+    first = client.get(f"/tasks/{task_id}/logs?limit=2").json
+    assert first["logs"][0] == {
+        "number": 4,
+        "attempt": 1,
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "info",
+        "message": "line 4",
+    }
+    assert (len(first["logs"]), first["dropped"], first["after"]) == (2, 3, 5)
+    rest = client.get(f"/tasks/{task_id}/logs?after={first['after']}").json
+    assert ([each["number"] for each in rest["logs"]], rest["dropped"], rest["after"]) == ([7], 1, 7)
+    assert client.get(f"/tasks/{task_id}/logs?after=7").json == {"logs": [], "dropped": 0, "after": 7}
+
+
+def test_lines_are_told_to_the_owner_of_the_task_only(
+    yard: Yard, client: FlaskClient, records: Records, live: FakeLive
+):
+    task_id = yard.train()
+    live.logs.lines[task_id] = said(1)
+    secret = records.keys.create("eve")[1]
+    answer = client.get(f"/tasks/{task_id}/logs", headers={"X-API-KEY": secret})
+    assert (answer.status_code, "line 1" in answer.text) == (404, False)
+
+
+def test_lines_are_not_told_while_redis_is_away(yard: Yard, client: FlaskClient, live: FakeLive):
+    task_id = yard.train()
+    live.is_down = True
+    answer = client.get(f"/tasks/{task_id}/logs")
+    assert (answer.status_code, answer.json["error"]["kind"]) == (503, "live_unavailable")
+
+
+def test_errors_repeat_no_credentials(yard: Yard, client: FlaskClient):
+    answer = client.get("/tasks?cursor=x&https://ann:hush@host/=1")
+    assert (answer.status_code, "hush" in answer.text) == (400, False)

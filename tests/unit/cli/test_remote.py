@@ -192,6 +192,8 @@ def test_plain_lines_are_few_and_hold_no_control_characters(capsys: pytest.Captu
 def test_end_that_is_no_success_is_an_error_with_its_reason(capsys: pytest.CaptureFixture[str]):
     end_well({"state": "finished", "warnings": [{"parameter": "a", "message": "a was ignored"}]})
     assert capsys.readouterr().err == "warning: a was ignored\n"
+    end_well({"state": "finished", "warnings": [{"parameter": "a", "message": "a was ignored"}]}, {"a: a was ignored"})
+    assert capsys.readouterr().err == "", "what was shown while it ran is not repeated"
     with pytest.raises(click.ClickException, match="was cancelled"):
         end_well({"state": "cancelled", "task_id": 7})
     failure = {"kind": "bad_input", "message": "no such file", "advice": "send it again"}
