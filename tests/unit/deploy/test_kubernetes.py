@@ -12,7 +12,7 @@ import yaml
 from flask import Flask
 
 from api.blueprints import health
-from cli.services import stopping_s
+from cli.services import api_argv, stopping_s
 from settings import Settings
 from tests.unit.deploy.files import OF_S3, ROOT, VARIABLES, check_command, queues_of
 
@@ -179,6 +179,15 @@ def test_every_queue_has_one_kind_of_worker():
 def test_worker_gets_longer_to_stop_than_it_may_need(owner: Json):
     [container] = containers(owner)
     assert template_of(owner)["spec"]["terminationGracePeriodSeconds"] > stopping_s(settings_of(container))
+
+
+def test_api_gets_longer_to_stop_than_calls_under_way_may_take():
+    [owner] = [each for each in OWNERS if each["metadata"]["name"] == "api"]
+    [container] = template_of(owner)["spec"]["containers"]
+    words = api_argv(settings_of(container))
+    killed_s = float(words[words.index("--workers-kill-timeout") + 1])
+    before_s = float(container["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert template_of(owner)["spec"]["terminationGracePeriodSeconds"] > before_s + killed_s
 
 
 @named(WORKERS)
