@@ -147,7 +147,7 @@ def test_small_model_with_names_of_millions_of_inputs_is_refused_before_they_are
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "0001.model"
-    path.write_bytes(_features(3_000_000))
+    path.write_bytes(_features(300_000))
     # The lock, closer than it is: to make names takes time.
     code = (
         "import sys; from ml.backends import inspection; inspection.ANSWER_LIMIT_BYTES = {}; "
@@ -161,7 +161,7 @@ def test_small_model_with_names_of_millions_of_inputs_is_refused_before_they_are
     told = json.loads(inspected(2**20))
     assert "has names of inputs of more than" in told["message"]
     # The lock open:
-    assert len(inspected(2**26)) > 25_000_000
+    assert len(inspected(2**26)) > 2_500_000
 
 
 def _lying_storage(path: Path) -> None:
@@ -203,7 +203,7 @@ def test_one_number_for_a_whole_layer_is_refused_by_us_and_only_by_us(tmp_path: 
         wire.nested(100, wire.nested(7, [wire.nested(7, [wire.packed(1, [0] * 5000)])])),
         wire.nested(100, wire.nested(7, [wire.nested(7, [wire.packed(1, [2**63, 2])])])),
         b"\xa2\x06" + b"\xff" * 9 + b"\x01",
-        wire.nested(100, b"") * 100_000,
+        wire.nested(100, b"") * 10_000,
         b"\x0a\xff\xff\xff\xff\x0f",
         b"\x0b" * 100_000,
     ],
@@ -256,9 +256,9 @@ LIBRARIES = {
     "crashes": ("import ctypes; ctypes.string_at(0)", -signal.SIGSEGV),
     "aborts": ("import os; os.abort()", -signal.SIGABRT),
     "never ends": ("import time; began = time.process_time()\n        while time.process_time() < began + 8: pass", -9),
-    "takes all memory": ("bytearray(2**34)", 1),
-    "says too much": ("import os; os.write(1, b'x' * 2**21); os.write(3, b'x')", None),
-    "writes a large file": ("open({0!r}, 'wb').write(bytes(2**23))", -signal.SIGXFSZ),
+    # Private, and without a reserve for it.
+    "takes all memory": ("import mmap; mmap.mmap(-1, 9 * 2**30, 2 | 0x4000)", 1),
+    "writes a large file": ("open({0!r}, 'wb').write(bytes(2**23))", 1),
 }
 _CLOSER = "inspection.CPU_LIMIT_S = 1; inspection.MEMORY_FLOOR_BYTES = 2**33; inspection.ANSWER_LIMIT_BYTES = 2**20"
 _OPEN = "inspection.confine = lambda size: None"
@@ -275,10 +275,8 @@ def test_reading_process_has_an_end_that_it_would_not_have_without_limits(kind: 
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=60)
         return done.returncode
 
-    if kind == "takes all memory":  # which it is given, and does not touch
-        assert outcome(_CLOSER) == 1
-    else:
-        assert outcome(_CLOSER) == code
+    assert outcome(_CLOSER) == code
+    # The lock open. Memory is asked for and never touched, so that this machine keeps its own.
     assert outcome(_OPEN) == 0
 
 
