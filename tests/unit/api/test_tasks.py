@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from api.schemas.task import OneTaskSchema, TaskSchema
 from storage.live import LogLine
-from storage.records import Records, State
+from storage.records import Kind, Records, State
 from tests.unit.api.conftest import REPORT, Yard
 from tests.unit.api.fakes import FakeLive
 
@@ -289,13 +289,10 @@ def test_lines_of_a_task_are_polled_and_dropped_ones_counted(yard: Yard, client:
     assert client.get(f"/tasks/{task_id}/logs?after=7").json == {"logs": [], "dropped": 0, "after": 7}
 
 
-def test_lines_are_told_to_the_owner_of_the_task_only(
-    yard: Yard, client: FlaskClient, records: Records, live: FakeLive
-):
-    task_id = yard.train()
-    live.logs.lines[task_id] = said(1)
-    secret = records.keys.create("eve")[1]
-    answer = client.get(f"/tasks/{task_id}/logs", headers={"X-API-KEY": secret})
+def test_lines_are_told_to_the_owner_of_the_task_only(client: FlaskClient, records: Records, live: FakeLive):
+    task, _ = records.tasks.add(records.accounts.ensure("eve").id, Kind.CLEAR, "control", {})
+    live.logs.lines[task.id] = said(1)
+    answer = client.get(f"/tasks/{task.id}/logs")
     assert (answer.status_code, "line 1" in answer.text) == (404, False)
 
 
