@@ -66,7 +66,10 @@ OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
 }
 """Routes of one object: how it is asked for, and with what."""
 
-WITHOUT_WORKERS = {"tasks.events", "tasks.result", "downloads.service_file", "downloads.task_file"}
+WITHOUT_WORKERS = {
+    *("tasks.events", "tasks.result", "downloads.service_file", "downloads.service_archive"),
+    *("downloads.task_file", "downloads.task_archive"),
+}
 """Routes of what only a worker, or the loop in front, makes: they have nothing to tell here."""
 
 MAKING = {
