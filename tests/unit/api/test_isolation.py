@@ -114,7 +114,7 @@ def ask(client: FlaskClient, yard: Yard, ann: str, bob: str) -> Callable[..., Te
         if body == b"part":
             headers["X-Content-SHA256"] = "0" * 64
             return client.open(path, method=verb, headers=headers, data=body)
-        return client.open(path, method=verb, headers=headers, json=body)
+        return client.open(path, method=verb, headers=headers, json=body, buffered=True)
 
     client.environ_base["HTTP_X_API_KEY"] = ann
     yard.create("secret")
