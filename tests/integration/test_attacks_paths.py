@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import xgboost
 
-from ml.connectors import pieces
+from ml import file_bytes
 from settings import Settings
 from storage.data_roots import DataRoots
 from tests.integration.yard import EXAMPLES, Yard, running_yard
@@ -275,7 +275,7 @@ def test_link_in_the_place_of_a_folder_leads_no_prediction_out(
     fair.mkdir()
     (fair / "secret.csv").write_text("f0,f1,f2,f3\n1,2,3,4\n5,6,7,8\n")
     if not is_locked:
-        monkeypatch.setattr(pieces, "open_unlinked", lambda path: os.open(path, os.O_RDONLY))
+        monkeypatch.setattr(file_bytes, "open_unlinked", lambda path: os.open(path, os.O_RDONLY))
     assert predict(locked, [str(fair / "secret.csv")]).status_code == 200  # kept ready, as by a client
     exchanging(fair, locked.data.parent / "outside", looks=2)  # that of the API and that of the worker
     answer = predict(locked, [str(fair / "secret.csv")])

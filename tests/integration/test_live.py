@@ -67,7 +67,7 @@ def append(live: Live) -> None:
 def test_every_key_has_a_lifetime(live: Live):
     write_everything(live)
     found = lifetimes(live)
-    assert len(found) == 14
+    assert len(found) == 15
     assert all(0 < seconds <= 30 * 86400 for seconds in found.values()), found
 
 
