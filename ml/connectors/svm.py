@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
+from ml.class_labels import class_of
 from ml.connectors.csr_file import CsrFile, CsrWriter
-from ml.connectors.csv_labels import class_of
 from ml.connectors.source import Source
 from ml.connectors.splitting import chosen_rows, class_counts, train_rows
 from ml.connectors.svm_ids import Columns, Gathering, packed, unpacked
