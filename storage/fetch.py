@@ -196,8 +196,8 @@ def look(url: str, *, allow: Sequence[str] = (), timeout_s: float, redirects: in
     What may be otherwise when it is fetched later is None as well: silence, and trouble of the host or of the network.
     allow, redirects : as `fetch_file`. timeout_s : for all of it; only the time in which the system's resolver gives up
         is its own.
-    Raises FetchForbidden, and FetchFailed where `fetch_file` would hardly fare better: there is no such host, it refuses
-    the connection, or it does not have the file or does not give it.
+    Raises FetchForbidden, and FetchFailed where `fetch_file` would hardly fare better: there is no such host, or it
+    refuses the connection, or does not have the file, or does not give it.
     """
     clock = _Clock(timeout_s)
     try:

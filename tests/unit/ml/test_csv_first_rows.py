@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,10 +33,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rows are the first 40 bytes."""
     monkeypatch.setattr(csv_first_rows, "_BYTES", 40)
-    yield
 
 
 def judged(path: Path, options: CsvOptions, target: Target) -> str:
