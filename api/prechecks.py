@@ -20,6 +20,7 @@ from ml.errors import BadInput
 from ml.file_bytes import FileBytes
 from ml.options.csv import CsvOptions
 from ml.options.target import Target
+from ml.svm_labels import check_first_lines
 from storage.dataset_names import SCHEME, split_address
 from storage.errors import StorageError
 from storage.records import DatasetFile
@@ -71,6 +72,8 @@ def _check_content(content: Bytes, name: str, options: Any, target: Target | Non
     if content.size == 0:
         raise BadInput(f"missing data: {name} is empty")
     if not isinstance(options, CsvOptions):
+        if target is not None:
+            check_first_lines(content, name, options.label_offset[0], target)
         return
     head = CsvHead(content, name, options.separator[0], options.quote[:1])
     columns = head.header()
