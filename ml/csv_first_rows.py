@@ -16,6 +16,7 @@ from ml.options.csv import CsvOptions
 from ml.options.target import Kind, Target
 
 _BYTES = 2**19
+_ROWS = 10_000
 
 
 def check_first_rows(head: CsvHead, columns: Sequence[str], options: CsvOptions, target: Target) -> None:
@@ -30,6 +31,9 @@ def check_first_rows(head: CsvHead, columns: Sequence[str], options: CsvOptions,
     rows, is_whole = head.first_rows(_BYTES)
     row = 0
     for row, (line, cells) in enumerate(rows, start=1):
+        if row > _ROWS:
+            is_whole = False
+            break
         if len(cells) != len(columns):
             raise head.wrong_width(line, len(cells), len(columns), has_header=True)
         for place, name, offset in places:

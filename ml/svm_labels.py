@@ -18,6 +18,7 @@ from ml.options.target import Target
 NUMBER = re.compile(rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
 
 _BYTES = 2**19
+_LINES = 10_000
 
 
 class WrongWord(Exception):
@@ -89,6 +90,8 @@ def check_first_lines(content: Bytes, name: str, offset: int, target: Target) ->
     lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     if not is_whole:
         lines.pop()  # it may be cut
+    if len(lines) > _LINES:
+        is_whole, lines = False, lines[:_LINES]
     found: dict[float, int] = {}
     for line, text in enumerate(lines, start=1):
         words = text.partition(b"#")[0].split(maxsplit=1)

@@ -187,10 +187,11 @@ CELLS = st.sampled_from(
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     target=st.sampled_from([CLASSES, Target("classification", classes=3, ignored=-1), MANY, SHARES, NUMBER, NUMBERS]),
     offset=st.sampled_from([-1, 0, 1]),
-    bytes_=st.integers(1, 60),
+    bytes_=st.sampled_from([5, 20, 60, 1000]),
+    most=st.integers(1, 14),
 )
 def test_no_training_that_would_work_is_refused(
-    path: Path, rows: list[tuple[str, ...]], end: str, target: Target, offset: int, bytes_: int
+    path: Path, rows: list[tuple[str, ...]], end: str, target: Target, offset: int, bytes_: int, most: int
 ):
     options = CsvOptions(label=("l", "m")[: target.labels], label_offset=(offset,), categoricals=("a",))
     if target.labels == 1:
@@ -199,5 +200,6 @@ def test_no_training_that_would_work_is_refused(
     path.write_text(text, newline="")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_first_rows, "_BYTES", bytes_)
+        patch.setattr(csv_first_rows, "_ROWS", most)
         told = judged(path, options, target)
     assert not told or trained(path, options, target), told

@@ -92,14 +92,16 @@ WORDS = st.sampled_from(["0", "1", "-1", "2", "0.5", "inf", "nan", "x", "1,0", "
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     target=st.sampled_from([TWO, Target("classification", classes=2, ignored=-1), NUMBER]),
     offset=st.sampled_from([-1, 0, 1]),
-    bytes_=st.integers(1, 60),
+    bytes_=st.sampled_from([5, 20, 60, 1000]),
+    most=st.integers(1, 14),
 )
 def test_no_training_that_would_work_is_refused(
-    path: Path, labels: list[str], end: str, target: Target, offset: int, bytes_: int
+    path: Path, labels: list[str], end: str, target: Target, offset: int, bytes_: int, most: int
 ):
     text = end.join(f"{label} 1:1 2:2" for label in [*labels, *["0", "1", "-1"] * 4]) + end
     path.write_text(text, encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svm_labels, "_BYTES", bytes_)
+        patch.setattr(svm_labels, "_LINES", most)
         told = judged(path, target, offset)
     assert not told or trained(path, target, offset), told
