@@ -812,7 +812,7 @@ class Tasks:
                     func.sum(case((has_run_out, 1), else_=0)),
                     func.sum(case((is_startable, 1), else_=0)),
                 )
-                .where(_IS_OPEN, _IS_KNOWN)
+                .where(_IS_OPEN)
                 .group_by(tasks.c.kind, tasks.c.queue, tasks.c.state)
             ).all()
         return [

@@ -398,6 +398,7 @@ def test_upload_goes_on_with_what_the_server_misses_after_a_broken_connection(fa
         "PUT /datasets/d/uploads/3/parts/3",
         *["POST /datasets/d/uploads/3/complete"] * 2,
         "GET /tasks/7",
+        "GET /tasks/7/logs?after=0&limit=500",
         "POST /datasets/d/uploads/3/complete",
     ]
 

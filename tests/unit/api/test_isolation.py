@@ -29,10 +29,19 @@ OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
     ("train.start", "PUT"): ("/train", {"service": "{name}", "async": False, "data": ["x.csv"], "parameters": {}}),
     ("train.poll", "GET"): ("/train?service={name}&job=1", None),
     ("train.end", "DELETE"): ("/train?service={name}&job=1", None),
+    ("downloads.service_files", "GET"): ("/services/{name}/files", None),
+    ("downloads.service_file", "GET"): ("/services/{name}/files/a.model", None),
+    ("downloads.service_archive", "GET"): ("/services/{name}/archive", None),
+    ("downloads.task_files", "GET"): ("/tasks/{training}/files", None),
+    ("downloads.task_file", "GET"): ("/tasks/{training}/files/report.json", None),
+    ("downloads.task_archive", "GET"): ("/tasks/{training}/archive", None),
+    ("downloads.dataset_file", "GET"): ("/datasets/{name}/files/a.csv", None),
+    ("downloads.dataset_archive", "GET"): ("/datasets/{name}/archive", None),
     ("predict.predict", "POST"): ("/predict", {"service": "{name}", "parameters": {}, "data": ["1,2"]}),
     ("tasks.one", "GET"): ("/tasks/{training}", None),
     ("tasks.report", "GET"): ("/tasks/{training}/report", None),
     ("tasks.result", "GET"): ("/tasks/{prediction}/result", None),
+    ("tasks.logs", "GET"): ("/tasks/{training}/logs", None),
     ("tasks.events", "GET"): ("/tasks/{training}/events", None),
     ("tasks.cancel", "DELETE"): ("/tasks/{training}", None),
     ("datasets.get", "GET"): ("/datasets/{name}", None),
@@ -57,6 +66,12 @@ OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
 }
 """Routes of one object: how it is asked for, and with what."""
 
+WITHOUT_WORKERS = {
+    *("tasks.events", "tasks.result", "downloads.service_file", "downloads.service_archive"),
+    *("downloads.task_file", "downloads.task_archive"),
+}
+"""Routes of what only a worker, or the loop in front, makes: they have nothing to tell here."""
+
 MAKING = {
     ("services.create", "PUT"),
     ("services.create", "POST"),
@@ -66,6 +81,7 @@ MAKING = {
 }
 LISTING = {
     ("info.info", "GET"): "/info?status=true",
+    ("services.several", "GET"): "/services",
     ("tasks.several", "GET"): "/tasks",
     ("datasets.several", "GET"): "/datasets",
     ("webhooks.several", "GET"): "/webhooks",
@@ -98,7 +114,7 @@ def ask(client: FlaskClient, yard: Yard, ann: str, bob: str) -> Callable[..., Te
         if body == b"part":
             headers["X-Content-SHA256"] = "0" * 64
             return client.open(path, method=verb, headers=headers, data=body)
-        return client.open(path, method=verb, headers=headers, json=body)
+        return client.open(path, method=verb, headers=headers, json=body, buffered=True)
 
     client.environ_base["HTTP_X_API_KEY"] = ann
     yard.create("secret")
@@ -140,7 +156,7 @@ def test_object_of_another_account_is_answered_as_one_that_does_not_exist(
 ):
     for (endpoint, verb), (path, body) in OBJECTS.items():
         theirs: Json = {"name": "secret", "training": TRAINING, "prediction": PREDICTION, "key": 1, "webhook": 1}
-        if verb == "GET" and endpoint not in ("tasks.events", "tasks.result"):
+        if verb == "GET" and endpoint not in WITHOUT_WORKERS:
             assert ask(ann, verb, filled(path, **theirs)).status_code == 200, "it does exist"
         numbers = dict.fromkeys(("training", "prediction", "key", "webhook"), UNKNOWN)
         nobodys: Json = {"name": "nobody", **numbers}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -90,7 +91,8 @@ def commands_in(page: Path) -> list[list[str]]:
     """The words of every `modelyard …` in the blocks of a page that are for a shell."""
     blocks = [text for language, text in _FENCE.findall(page.read_text(encoding="utf-8")) if language != "json"]
     lines = [line.removeprefix("$ ") for text in blocks for line in text.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modelyard ")]
+    calls = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modelyard ")]
+    return [list(takewhile(lambda word: word not in (">", "|"), words)) for words in calls]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
