@@ -207,6 +207,13 @@ class Settings:
         _seconds(0.1),
         600.0,
     )
+    precheck_timeout_s: float = _setting(
+        "MODELYARD_PRECHECK_TIMEOUT_S",
+        "Seconds in which other hosts may tell, before a training is accepted, that they do not have its data; "
+        "0 asks them only when it starts.",
+        _seconds(0.0),
+        3.0,
+    )
     data_s3_buckets: tuple[str, ...] = _setting(
         "MODELYARD_DATA_S3_BUCKETS",
         "Buckets, separated by commas, that any request may read data from as s3://bucket/key. Default: none. "

@@ -164,7 +164,7 @@ def _complete(
     pins = datasets.pinned(parts, account, entries, is_training=True)
     if pins:
         spec["datasets"] = pins
-    prechecks.check(parts, loaded.value.input, entries, pins)
+    prechecks.check(parts, loaded.value.input, loaded.value.mllib.target, entries, pins)
     folder = repositories.folder_of(parts, parts.repository(service))
     if folder is not None:
         repositories.check_folder(folder)

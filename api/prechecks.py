@@ -1,7 +1,7 @@
 """Looks at the data of a training before it is accepted, as far as that takes no time.
 
-Files in data roots, and in data sets, are looked at up to the header line; what stands in their rows, and whatever lies
-on other hosts, is for the worker. What cannot be told here is left to it too.
+Of files in data roots, and in data sets, the beginning is looked at; other hosts are asked whether they have theirs.
+What cannot be told here is left to the worker.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
 
+from api import reach
 from api.answers import Json
 from api.parts import Parts
+from ml.csv_first_rows import check_first_rows
 from ml.csv_head import Bytes, CsvHead, feature_columns
 from ml.errors import BadInput
 from ml.file_bytes import FileBytes
 from ml.options.csv import CsvOptions
+from ml.options.target import Target
+from ml.svm_labels import check_first_lines
 from storage.dataset_names import SCHEME, split_address
 from storage.errors import StorageError
 from storage.records import DatasetFile
@@ -25,15 +29,15 @@ from storage.remote_address import REMOTE
 _LOOKED_AT = 16
 
 
-def check(parts: Parts, options: Any, entries: Sequence[str], pins: Json) -> None:
+def check(parts: Parts, options: Any, target: Target, entries: Sequence[str], pins: Json) -> None:
     """Raises BadInput for data that no training can be made of.
 
-    options : of the input connector. entries : the training set and the test sets. pins : number and state of each
-    data set that they name.
+    options : of the input connector. target : of the training. entries : the training set and the test sets.
+    pins : number and state of each data set that they name.
     """
     wanted = "a CSV file" if isinstance(options, CsvOptions) else "an svm file"
-    if not _is_file(parts, entries[0]):
-        return  # lines, which came whole, or the address of another host
+    if not entries[0].startswith(REMOTE) and not _is_file(parts, entries[0]):
+        return  # lines, which came whole
     for place, entry in enumerate(entries[:_LOOKED_AT]):
         if not _is_file(parts, entry):
             continue
@@ -43,7 +47,8 @@ def check(parts: Parts, options: Any, entries: Sequence[str], pins: Json) -> Non
             if content is None:
                 continue
             with closing(content):
-                _check_content(content, entry, options, is_training=place == 0)
+                _check_content(content, entry, options, target if place == 0 else None)
+    reach.check(parts.settings, [entry for entry in entries[:_LOOKED_AT] if entry.startswith(REMOTE)])
 
 
 def _is_file(parts: Parts, entry: str) -> bool:
@@ -62,17 +67,22 @@ def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
     return _Stored(parts, file)
 
 
-def _check_content(content: Bytes, name: str, options: Any, *, is_training: bool) -> None:
+def _check_content(content: Bytes, name: str, options: Any, target: Target | None) -> None:
+    """target : None for a test set, whose columns and labels are compared with those of the training set."""
     if content.size == 0:
         raise BadInput(f"missing data: {name} is empty")
     if not isinstance(options, CsvOptions):
+        if target is not None:
+            check_first_lines(content, name, options.label_offset[0], target)
         return
     head = CsvHead(content, name, options.separator[0], options.quote[:1])
     columns = head.header()
-    if is_training:
+    if target is not None:
         feature_columns(columns, name, head.separator_hint(), options)
     if head.is_all:
         raise BadInput(f"missing data: {name} has a header line but no rows")
+    if target is not None:
+        check_first_rows(head, columns, options, target)
 
 
 class _Stored:

@@ -56,6 +56,7 @@ _PATTERNS = [
 
 
 _WORD = re.compile(r"[^\s'\"<>]+")
+_LEFT_OUT = "…"  # as messages of ours tell an address
 _QUERIED = ("http", "https", "s3")
 
 
@@ -111,8 +112,10 @@ def _without_query(found: re.Match[str]) -> str:
     """A word, but for the query of the address that it is: what signs an address, or opens it, has any name."""
     word = found[0]
     scheme, _, rest = word.partition("://")
-    address, query, _ = rest.partition("?")
-    return f"{scheme}://{address}?{GONE}" if query and scheme.lower().endswith(_QUERIED) else word
+    address, _, query = rest.partition("?")
+    if query in ("", _LEFT_OUT) or not scheme.lower().endswith(_QUERIED):
+        return word
+    return f"{scheme}://{address}?{GONE}"
 
 
 def redacted_value(value: Any, depth: int = 0) -> Any:

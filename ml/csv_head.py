@@ -110,6 +110,25 @@ class CsvHead:
                 raise self.long_line(self._start)
             length = min(4 * length, LINE_LIMIT_BYTES + 1)
 
+    def first_rows(self, count: int) -> tuple[Iterator[tuple[int, list[str]]], bool]:
+        """Line number and cells of the rows in so many bytes behind the header, and whether these are all rows.
+
+        Raises BadInput for bytes that are no text.
+        """
+        data = self._bytes.read(self._after_header, count)
+        self.no_nul(data)
+        is_whole = self._after_header + len(data) >= self._size
+        return self._rows_in(data, is_whole), is_whole
+
+    def _rows_in(self, data: bytes, is_whole: bool) -> Iterator[tuple[int, list[str]]]:
+        taken, before = [0], self.line_number(self._after_header)
+        reader = self.reader(counted(text_lines(io.BytesIO(data)), taken))
+        for cells in reader:
+            if taken[0] >= len(data) and not is_whole:
+                return  # it may be cut
+            if not is_blank(cells, len(self.first)):
+                yield before + max(0, reader.line_num - 1), cells
+
     def header(self) -> list[str]:
         """The names in the first line. Raises BadInput for empty or repeated ones."""
         if not all(is_utf8(name) for name in self.first):
@@ -150,6 +169,24 @@ class CsvHead:
             for at in range(0, position, _STEP_BYTES)
         )
 
+    def wrong_width(self, line: int, cells: int, wanted: int, *, has_header: bool) -> BadInput:
+        """What is wrong with a line of another number of cells than the first one."""
+        return BadInput(
+            f"line {line} of {self.name} has {cells} cells; the {'header' if has_header else 'first'} line has {wanted}"
+            + self.separator_hint()
+        )
+
+    def no_utf8(self, line: int) -> BadInput:
+        """What is wrong with a line of which a cell is wanted that is no text."""
+        return BadInput(f"{self.name} is not UTF-8 text: line {line} cannot be read; save it as UTF-8")
+
+    def no_number(self, column: str, line: int, cell: str) -> BadInput:
+        """What is wrong with a cell in a column of numbers."""
+        return BadInput(
+            f"column {column} is not a number, use categoricals or ignore parameters instead: "
+            f"line {line} of {self.name} has {shown(cell)}"
+        )
+
     def no_nul(self, data: bytes) -> None:
         """Raises BadInput for bytes that no text holds."""
         if b"\0" in data:
@@ -173,6 +210,11 @@ def counted(lines: Iterable[str], taken: list[int]) -> Iterator[str]:
     for each in lines:
         taken[0] += len(each) if each.isascii() else len(each.encode("utf-8", "surrogateescape"))
         yield each
+
+
+def is_blank(cells: Sequence[str], columns: int) -> bool:
+    """Whether a line is no row: there is nothing in it."""
+    return not cells or (len(cells) == 1 < columns and not cells[0].strip())
 
 
 def is_utf8(cell: str) -> bool:

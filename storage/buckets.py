@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,9 +28,15 @@ _TRANSIENT = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingE
 class Buckets:
     """A server of S3. Safe to share between threads, not with a process that is forked."""
 
-    def __init__(self, endpoint_url: str | None, profile: str | None) -> None:
-        """endpoint_url : None for AWS. profile : of the files with credentials; None to find them as boto3 does."""
+    def __init__(self, endpoint_url: str | None, profile: str | None, *, hurry_s: float | None = None) -> None:
+        """endpoint_url : None for AWS. profile : of the files with credentials; None to find them as boto3 does.
+
+        hurry_s : seconds that it has to answer, once; None for patience.
+        """
         self._options = S3Options(endpoint_url=endpoint_url, profile=profile)
+        if hurry_s is not None:
+            half = hurry_s / 2  # to connect, and to answer
+            self._options = replace(self._options, connect_timeout_s=half, read_timeout_s=half, attempts=1)
         self._making = threading.Lock()
 
     def files_in(self, place: Place) -> list[Place]:
@@ -57,6 +63,22 @@ class Buckets:
                 return False
             raise
         return True
+
+    def look(self, place: Place) -> int | None:
+        """Bytes of an object, of which none is read; None where this server is not told.
+
+        Raises FetchFailed when there is no such object or bucket.
+        """
+        try:
+            with _told():
+                answer = self._client.get_object(Bucket=place.bucket, Key=place.key)
+                answer["Body"].close()
+                return int(answer["ContentLength"])
+        except FetchFailed as error:
+            # Not when it may not be read: who fetches it may have other credentials.
+            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) in {*_MISSING, "NoSuchBucket"}:
+                raise
+            return None
 
     def fetch(self, place: Place, path: Path, known: Known | None, limits: Limits) -> Fetched | None:
         """The object at `path`; None when it is still the one that `known` tells of. Raises FetchFailed."""

@@ -190,6 +190,35 @@ def fetch_changed(
         return Fetched(size, digest.hexdigest(), _known(exchange.response.headers, place))
 
 
+def look(url: str, *, allow: Sequence[str] = (), timeout_s: float, redirects: int = REDIRECTS_MAX) -> int | None:
+    """Ask for the file at `url` without taking it; returns the bytes that its host announces, None when it does not.
+
+    What may be otherwise when it is fetched later is None as well: silence, and trouble of the host or of the network.
+    allow, redirects : as `fetch_file`. timeout_s : for all of it; only the time in which the system's resolver gives up
+        is its own.
+    Raises FetchForbidden, and FetchFailed where `fetch_file` would hardly fare better: there is no such host, or it
+    refuses the connection, or does not have the file, or does not give it.
+    """
+    clock = _Clock(timeout_s)
+    try:
+        with _file_of(url, allow, clock, redirects) as (exchange, _):
+            if exchange.response.status >= 500:
+                return None
+            _check_whole(exchange)
+            length = exchange.response.headers.get("Content-Length", "")
+            return int(length[:20]) if length.isdecimal() else None
+    except FetchForbidden:
+        raise
+    except FetchFailed as error:
+        cause = error.__cause__
+        is_told = isinstance(cause, ConnectionRefusedError) or (
+            not error.is_transient and (cause is None or isinstance(cause, socket.gaierror))
+        )
+        if clock.is_over or not is_told:
+            return None
+        raise
+
+
 def send(
     url: str,
     method: str,

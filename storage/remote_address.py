@@ -12,6 +12,9 @@ REMOTE = ("http://", "https://", "s3://")
 """How they begin."""
 
 BUCKETS = "MODELYARD_DATA_S3_BUCKETS"
+FOLDER = "it is a folder; give the addresses of its files"
+"""What is said of a folder where a file is wanted."""
+
 _SCHEME = "s3://"
 _KEY_LIMIT_BYTES = 1024  # what S3 takes
 

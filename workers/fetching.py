@@ -20,7 +20,7 @@ from settings import Settings
 from storage.errors import FetchAbandoned, FetchFailed
 from storage.objects.cache import Cache
 from storage.remote import Limits, Origin, RemoteFiles, WebOrigin
-from storage.remote_address import Place, is_bucket, place_of, shown
+from storage.remote_address import FOLDER, Place, is_bucket, place_of, shown
 
 if TYPE_CHECKING:
     from storage.buckets import Buckets
@@ -86,7 +86,7 @@ class Fetching:
         limits = self._limits(self._is_wanted)
         places: Sequence[Place] = [place]
         if place.is_folder and not with_folders:
-            raise FetchFailed("it is a folder; give the addresses of its files")
+            raise FetchFailed(FOLDER)
         if place.is_folder or (with_folders and not _again(lambda _: buckets.holds(place), limits)):
             places = _again(lambda _: buckets.files_in(place), limits)
             if not places:

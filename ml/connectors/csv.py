@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ml.class_labels import spread
 from ml.connectors import csv_labels
 from ml.connectors.columnar import ColumnarTable, ColumnarWriter
 from ml.connectors.csv_columns import (
@@ -32,15 +33,15 @@ from ml.connectors.csv_columns import (
     fit_columns,
     given_bounds,
     report,
-    spread,
     unused_bounds,
     with_names,
 )
 from ml.connectors.csv_labels import Classes
 from ml.connectors.csv_plain import PlainRows
-from ml.connectors.csv_text import MISSING, CsvText, WrongRow, as_number
+from ml.connectors.csv_text import CsvText, WrongRow
 from ml.connectors.source import LinesSource, Source
 from ml.connectors.splitting import chosen_rows, class_counts, train_rows
+from ml.csv_cells import MISSING, as_number
 from ml.csv_head import listed
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions

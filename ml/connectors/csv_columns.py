@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ml.class_labels import spread
 from ml.csv_head import feature_columns
 from ml.errors import BadInput, ModelUnusable
 from ml.options.csv import CsvOptions
@@ -216,18 +217,6 @@ class Spread:
         is_constant = self._low == self._high
         mean = np.where(is_constant, self._low, self._mean)
         return mean.tolist(), np.where(is_constant, 0.0, self._squares / np.maximum(self._count, 1)).tolist()
-
-
-def spread(offsets: Sequence[int], labels: Sequence[str]) -> list[int]:
-    """One offset per label column. Raises BadInput when there are several, but not as many."""
-    if len(offsets) == 1:
-        return list(offsets) * len(labels)
-    if len(offsets) != len(labels):
-        raise BadInput(
-            f"parameters.input.label_offset has {len(offsets)} values for {len(labels)} label columns; "
-            "give one for all or one for each"
-        )
-    return list(offsets)
 
 
 def bounds_text(fitted: Fitted) -> str:

@@ -24,16 +24,14 @@ import pyarrow.csv as pacsv
 
 from ml.connectors.pieces import Ordered, SourceBytes
 from ml.connectors.source import FileSource, Source
-from ml.csv_head import CsvHead, counted, is_utf8, text_lines
+from ml.csv_cells import MISSING, as_number
+from ml.csv_head import CsvHead, counted, is_blank, is_utf8, text_lines
 from ml.errors import BadInput
 from ml.options.csv import LINE_LIMIT_BYTES
-from ml.options.loading import shown
 
 T = TypeVar("T")
 
-#: Cells that hold no value.
-MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
-#: The same for pyarrow, which does not look past blanks.
+#: Cells that hold no value, for pyarrow, which does not look past blanks.
 _NULLS = [*MISSING, *(" " * count for count in range(1, 9)), "\t"]
 
 #: Bytes of a piece. A call of the parser costs some microseconds a column, so wide tables get larger ones.
@@ -246,17 +244,13 @@ class _Reading(Generic[T]):
                 cells = next(reader, None)
                 if cells is None:
                     break
-                if not cells or (len(cells) == 1 < len(self._names) and not cells[0].strip()):
+                if is_blank(cells, len(self._names)):
                     continue
                 if len(cells) != len(self._names):
-                    raise BadInput(
-                        f"line {line()} of {text.name} has {len(cells)} cells; "
-                        f"the {'header' if self._has_header else 'first'} line has {len(self._names)}"
-                        + text.separator_hint()
-                    )
+                    raise text.wrong_width(line(), len(cells), len(self._names), has_header=self._has_header)
                 for i, name, is_number in wanted:
                     if not is_utf8(cells[i]):
-                        raise BadInput(f"{text.name} is not UTF-8 text: line {line()} cannot be read; save it as UTF-8")
+                        raise text.no_utf8(line())
                     columns[name].append(self._number(cells[i], name, line) if is_number else cells[i])
         except csv.Error as error:
             raise BadInput(f"line {line()} of {text.name} cannot be read: {error}") from None
@@ -269,24 +263,8 @@ class _Reading(Generic[T]):
             return None
         number = as_number(bare)
         if number is None:
-            raise BadInput(
-                f"column {name} is not a number, use categoricals or ignore parameters instead: "
-                f"line {line()} of {self._text.name} has {shown(bare)}"
-            )
+            raise self._text.no_number(name, line(), bare)
         return number
-
-
-def as_number(cell: str) -> float | None:
-    """The number that a cell holds; None when it holds none.
-
-    Python alone would read 1_000, and digits of other scripts; other readers of the same file would not.
-    """
-    if "_" in cell or not cell.isascii():
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        return None
 
 
 class _From(io.RawIOBase):

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
+from ml.class_labels import class_of
 from ml.connectors.csr_file import CsrFile, CsrWriter
-from ml.connectors.csv_labels import class_of
 from ml.connectors.source import Source
 from ml.connectors.splitting import chosen_rows, class_counts, train_rows
 from ml.connectors.svm_ids import Columns, Gathering, packed, unpacked
@@ -31,6 +31,7 @@ from ml.options.loading import Warning
 from ml.options.svm import SvmOptions
 from ml.options.target import Target
 from ml.repository_files import read_text
+from ml.svm_labels import may_be_signed, no_finite, outside
 from ml.tables import SparseTable, Table, TrainingData
 
 __all__ = ["Fitted", "fitted", "fitted_by_hand", "read_prediction", "read_training", "resolve"]
@@ -248,28 +249,13 @@ class _Labels:
         target, offset = self._target, self._offset
         if target.kind != "classification":
             return False
-        counted = {label for label in self._seen if label != target.ignored}
-        if target.classes == 2 and offset == 0 and -1 in counted and counted <= {-1.0, 1.0}:
+        if -1.0 in self._seen and target.ignored != -1 and may_be_signed(self._seen, offset, target):
             return True
         for label, (position, row) in self._seen.items():
             if class_of(label, offset, target) is None:
-                raise self._outside(label, self._text.line_of(position, row))
+                line = self._text.line_of(position, row)
+                raise outside(label, line, self._seen, offset, target, self._text.name)
         return False
-
-    def _outside(self, label: float, line: int) -> BadInput:
-        classes, shifted = self._target.classes, label + self._offset
-        lowest, highest = min(self._seen), max(self._seen)
-        hint = ""
-        if lowest > 0 and highest - lowest < classes and lowest.is_integer():
-            hint = f"; set parameters.input.label_offset to {-int(lowest)}?"
-        elif shifted.is_integer() and shifted >= classes:
-            hint = f"; is parameters.mllib.nclasses, {classes}, too small?"
-        elif not shifted.is_integer():
-            hint = "; is this a regression?"
-        after = f" (with label_offset {self._offset})" if self._offset else ""
-        return BadInput(
-            f"label {label:g} in line {line} of {self._text.name}{after} is outside of 0..{classes - 1}{hint}"
-        )
 
 
 def _check_finite(rows: Rows, text: SvmText) -> None:
@@ -277,8 +263,7 @@ def _check_finite(rows: Rows, text: SvmText) -> None:
     wrong = ~np.isfinite(rows.labels)
     if wrong.any():
         row = int(np.argmax(wrong))
-        line = text.line_of(rows.position, row)
-        raise BadInput(f"label {rows.labels[row]:g} in line {line} of {text.name} is no finite number")
+        raise no_finite(float(rows.labels[row]), text.line_of(rows.position, row), text.name)
 
 
 def _check_known(rows: Rows, fitted: Fitted, target: Target, text: SvmText) -> None:

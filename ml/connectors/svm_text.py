@@ -25,7 +25,7 @@ import pyarrow.csv as pacsv
 from ml.connectors.pieces import Ordered, SourceBytes
 from ml.connectors.source import Source
 from ml.errors import BadInput
-from ml.options.loading import shown
+from ml.svm_labels import NUMBER, WrongWord, label_of, no_label, told, wrong_line
 
 #: Bytes of a piece, and of the longest line.
 PIECE_BYTES = 2**20
@@ -39,7 +39,6 @@ _ID_MOST = 2**63 - 2
 _NO_ID = -(2**63)
 
 _INTEGER = re.compile(rb"-?[0-9]+")
-_NUMBER = re.compile(rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
 _COMMENT = re.compile(rb"#[^\n]*")
 _QUERY = re.compile(rb"^([ \t]*[^\s:]+)[ \t]+qid:[0-9]+(?=[ \t\n]|\Z)", re.MULTILINE)
 _INDENT = re.compile(rb"^[ \t]+", re.MULTILINE)
@@ -198,10 +197,9 @@ class SvmText:
             try:
                 label, features = _row(words)
                 if label is None and labelled:
-                    raise _WrongWord(f"has no label: it begins with {_told(words[0])}")
-            except _WrongWord as wrong:
-                line = 1 + self._line_ends(start) + number
-                raise BadInput(f"line {line} of {self.name} {wrong}") from None
+                    raise no_label(words[0])
+            except WrongWord as wrong:
+                raise wrong_line(1 + self._line_ends(start) + number, self.name, wrong) from None
             labels.append(0.0 if label is None else label)
             ids += [each for each, _ in features]
             values += [value for _, value in features]
@@ -215,46 +213,31 @@ class SvmText:
         )
 
 
-class _WrongWord(Exception):
-    """What is wrong with a line; the text goes on after its number."""
-
-
 def _row(words: Sequence[bytes]) -> tuple[float | None, list[tuple[int, float]]]:
-    """Label, if there is one, and features of a row that is not blank. Raises _WrongWord."""
-    label = None
-    rest = list(words)
-    if b":" not in words[0]:
-        rest = rest[1:]
-        if _NUMBER.fullmatch(words[0]) is None:
-            several = all(map(_NUMBER.fullmatch, words[0].split(b",")))
-            hint = ": a row has one label; use the connector csv for several" if several else "; a label is a number"
-            raise _WrongWord(f"has the label {_told(words[0])}{hint}")
-        label = float(words[0])
+    """Label, if there is one, and features of a row that is not blank. Raises WrongWord."""
+    label = label_of(words[0])
+    rest = words if label is None else words[1:]
     if rest and re.fullmatch(rb"qid:[0-9]+", rest[0]):
         rest = rest[1:]
     features: list[tuple[int, float]] = []
     before = -1
     for word in rest:
         left, colon, right = word.partition(b":")
-        if not colon or _INTEGER.fullmatch(left) is None or _NUMBER.fullmatch(right) is None:
-            raise _WrongWord(f"has the word {_told(word)}, which is no feature of the form id:value")
+        if not colon or _INTEGER.fullmatch(left) is None or NUMBER.fullmatch(right) is None:
+            raise WrongWord(f"has the word {told(word)}, which is no feature of the form id:value")
         if len(left) > 30 or not 0 <= int(left) <= _ID_MOST:
-            raise _WrongWord(f"has the feature id {_told(left)}; ids are whole numbers from 0 to {_ID_MOST}")
+            raise WrongWord(f"has the feature id {told(left)}; ids are whole numbers from 0 to {_ID_MOST}")
         each = int(left)
         if each <= before:
             again = "twice" if each == before else f"after feature {before}"
-            raise _WrongWord(f"has feature {each} {again}; the ids of a row must increase")
+            raise WrongWord(f"has feature {each} {again}; the ids of a row must increase")
         with np.errstate(over="ignore"):
             value = float(np.float32(float(right)))
         if np.isinf(value):
-            raise _WrongWord(f"has the value {_told(right)} for feature {each}; it is too large")
+            raise WrongWord(f"has the value {told(right)} for feature {each}; it is too large")
         features.append((each, value))
         before = each
     return label, features
-
-
-def _told(word: bytes) -> str:
-    return shown(word[:200].decode("utf-8", errors="replace"))
 
 
 def _with_plain_ends(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import ALLOWED, LIMIT_BYTES, Answer, Client
-from tests.receiver import receiving
+from tests.receiver import answer, receiving
 
 Json = dict[str, Any]
 
@@ -718,6 +718,12 @@ def data_host_refuses(client: Client) -> Json:
     return training_body(client, f"http://me:secret@{ALLOWED}:1/train.csv")
 
 
+@request
+def data_elsewhere_empty(client: Client) -> Answer:
+    with receiving(answer("200 OK"), host=ALLOWED) as host:
+        return client.call("POST", "/train", {**training_body(client, f"{host.url}/train.csv"), "async": False})
+
+
 @train
 def data_bucket_off(client: Client) -> Json:
     return training_body(client, "s3://bucket/train.csv")
@@ -831,6 +837,11 @@ def one_class(client: Client) -> Json:
 @train
 def label_out_of_range(client: Client) -> Json:
     return training_body(client, file(client, "classes", GOOD.replace("39,4,1", "39,4,7")))
+
+
+@train
+def label_infinite(client: Client) -> Json:
+    return training_body(client, file(client, "infinite-label", GOOD.replace("39,4,1", "39,4,inf")))
 
 
 @train

@@ -3,7 +3,7 @@
 Each case is an attack. It is made four times: through `data`, through `model.init` of a new service, through
 `output.network`, and through the address of a webhook. Each is refused without a connection to the inner host; and each
 gets through when the lock that it meets is taken away, which shows that the request was one to be refused for that lock
-alone.
+alone. The look that is taken at `data` before a training is accepted brings nothing back; it is attacked at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from api import pushing
+from api import pushing, reach
 from api.refusals import PushFailed
 from ml.errors import BadInput, BadParameter
 from ml.options.output import NetworkOptions
@@ -666,3 +666,60 @@ def test_bucket_that_is_not_named_is_not_read(
     with contextlib.suppress(AttributeError, AssertionError, BadInput):
         DATA.go(address, dataclasses.replace(chosen, data_s3_buckets=(bucket,)), tmp_path)
     assert asked == [bucket] or not bucket
+
+
+# The look before a training is accepted, which the API takes
+
+
+def look(url: str, settings: Settings) -> str:
+    """What is said of an address; nothing when its host was asked, and had the file."""
+    try:
+        reach.check(settings, [url])
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("written", [each for each in LOOPBACK if each != "127.255.255.254"])
+def test_look_is_taken_at_no_loopback_however_it_is_written(written: str, inner: Receiver, settings: Settings):
+    url = f"http://{written}:{inner.port}/"
+    assert "MODELYARD_FETCH_ALLOW" in look(url, settings)
+    assert inner.heads == []
+    assert look(url, opened(settings)) == ""
+    assert len(inner.heads) == 1
+
+
+@pytest.mark.parametrize("written", INNER)
+def test_look_is_taken_at_no_inner_network(written: str, connected: list[str], settings: Settings):
+    url = f"http://{written}/latest/meta-data/"
+    assert "MODELYARD_FETCH_ALLOW" in look(url, settings)
+    assert connected == []
+    assert "refuses the connection" in look(url, opened(settings))
+    assert connected
+
+
+def test_look_follows_neither_names_nor_redirects_to_inner_addresses(
+    names: Resolver, inner: Receiver, settings: Settings
+):
+    names["files.attacker.test"] = ["127.0.0.1"]
+    names["outer.test"] = ["127.0.0.1"]
+    url = f"http://files.attacker.test:{inner.port}/"
+    assert "127.0.0.1" not in look(url, settings)
+    with receiving(answer("302 Found", b"", f"Location: {inner.url}")) as outer:
+        first = f"http://outer.test:{outer.port}/"
+        assert "MODELYARD_FETCH_ALLOW" in look(first, opened(settings, "outer.test"))
+        assert len(outer.heads) == 1
+        assert inner.heads == []
+        assert look(first, opened(settings)) == ""
+    assert look(url, opened(settings)) == ""
+    assert len(inner.heads) == 2
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+def test_look_at_a_host_that_drips_is_over_in_time(drip: str, settings: Settings):
+    head, piece = DRIPS[drip]
+    hurried = dataclasses.replace(opened(settings), precheck_timeout_s=0.5)
+    with receiving(lambda connection: _pour(connection, head, piece, 0.05)) as host:
+        began = time.monotonic()
+        assert look(host.url, hurried) == ""
+        assert time.monotonic() - began < 10, "it drips for 15 seconds"

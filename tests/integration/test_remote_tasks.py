@@ -30,6 +30,7 @@ def yard(settings: Settings, redis_url: str, moto_server: S3Server, monkeypatch:
         fetch_allow=("127.0.0.0/8",),
         data_s3_buckets=("flowers",),
         data_s3_endpoint_url=moto_server.endpoint_url,
+        precheck_timeout_s=0.0,  # the workers tell what is wrong
     )
     with running_yard(allowed, redis_url) as made:
         made.create("iris", "iris")

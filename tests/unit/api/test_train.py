@@ -248,7 +248,6 @@ def test_test_file_is_looked_at_as_well(yard: Yard, client: FlaskClient):
 
 
 def test_what_cannot_be_looked_at_here_is_left_to_the_worker(yard: Yard, client: FlaskClient):
-    yard.train(data=["http://127.0.0.1/data.csv"])
     yard.train(data=["a,target", "1,2"])
     hidden = yard.data / "hidden.csv"
     hidden.write_text("b\n")

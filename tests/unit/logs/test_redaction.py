@@ -131,3 +131,9 @@ def test_long_text_that_a_client_made_up_takes_no_longer_than_its_length(piece: 
     took_s(1000)
     # Ten times the text; a hundred times the time would be a lever.
     assert took_s(80_000) < 50 * took_s(8_000) + 0.2
+
+
+def test_address_that_was_told_without_its_query_stays_as_it_is():
+    told = "cannot be read from 'https://host/a.csv?…': status 404"
+    assert redacted(told) == told
+    assert redacted("https://host/a?…&x=1") == "https://host/a?***"

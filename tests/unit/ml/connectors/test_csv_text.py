@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ml import csv_head
+from ml import csv_cells, csv_head
 from ml.connectors import csv_text
 from ml.connectors.csv import read_prediction, read_training
 from ml.connectors.source import FileSource, LinesSource
@@ -75,7 +75,7 @@ def tables(draw):
 
 
 def number(cell):
-    return float("nan") if cell.strip() in csv_text.MISSING else np.float32(float(cell))
+    return float("nan") if cell.strip() in csv_cells.MISSING else np.float32(float(cell))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,0 +1,72 @@
+"""Asks other hosts whether they have the data of a training, before it waits for its turn.
+
+What is told is what the worker would be told as well. A host that is slow, or in trouble, may be well again until the
+training starts; so nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ml.errors import BadInput
+from settings import Settings
+from storage import fetch
+from storage.errors import FetchFailed
+from storage.remote_address import FOLDER, is_bucket, place_of, shown
+
+if TYPE_CHECKING:
+    from storage.buckets import Buckets
+
+_LOOKED_AT = 4
+# Hosts that take their time must not hold all threads of the API: beyond these, trainings are accepted unseen.
+_asking = threading.BoundedSemaphore(4)
+
+
+def check(settings: Settings, entries: Sequence[str]) -> None:
+    """Raises BadInput for an address, of http(s) or S3, where there is no data to read."""
+    if not entries or not settings.precheck_timeout_s or not _asking.acquire(blocking=False):
+        return
+    try:
+        deadline = time.monotonic() + settings.precheck_timeout_s
+        for entry in list(dict.fromkeys(entries))[:_LOOKED_AT]:
+            left_s = deadline - time.monotonic()
+            if left_s > 0:
+                _check_one(settings, entry, left_s)
+    finally:
+        _asking.release()
+
+
+def _check_one(settings: Settings, entry: str, left_s: float) -> None:
+    try:
+        if is_bucket(entry):
+            size = _size_in_bucket(settings, entry)
+        else:
+            size = fetch.look(entry, allow=settings.fetch_allow, timeout_s=left_s)
+    except FetchFailed as error:
+        raise BadInput(f"data cannot be read from {shown(entry)!r}: {error}") from None
+    if size == 0:
+        raise BadInput(f"missing data: {shown(entry)} is empty")
+
+
+def _size_in_bucket(settings: Settings, entry: str) -> int | None:
+    place = place_of(entry, settings.data_s3_buckets)
+    if place.is_folder:
+        raise FetchFailed(FOLDER)
+    buckets = _buckets(settings.data_endpoint_url, settings.data_s3_profile, settings.precheck_timeout_s)
+    return None if buckets is None else buckets.look(place)
+
+
+@cache
+def _buckets(endpoint_url: str | None, profile: str | None, hurry_s: float) -> Buckets | None:
+    """None where there is no library for S3, which the workers may have."""
+    try:
+        from storage.buckets import Buckets
+    except ImportError as error:
+        if error.name not in {"boto3", "botocore"}:
+            raise
+        return None
+    return Buckets(endpoint_url, profile, hurry_s=hurry_s)

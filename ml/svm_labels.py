@@ -1,0 +1,118 @@
+"""The labels of svm rows, and the first lines of a file of them, judged before a training on it waits for its turn.
+
+Imports nothing heavy, as the API calls it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+
+from ml.class_labels import class_of
+from ml.csv_head import Bytes
+from ml.errors import BadInput
+from ml.options.loading import shown
+from ml.options.target import Target
+
+NUMBER = re.compile(rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
+
+_BYTES = 2**19
+_LINES = 10_000
+
+
+class WrongWord(Exception):
+    """What is wrong with a line; the text goes on after its number."""
+
+
+def label_of(word: bytes) -> float | None:
+    """The label that the first word of a row is; None when it is a feature. Raises WrongWord."""
+    if b":" in word:
+        return None
+    if NUMBER.fullmatch(word) is None:
+        several = all(map(NUMBER.fullmatch, word.split(b",")))
+        hint = ": a row has one label; use the connector csv for several" if several else "; a label is a number"
+        raise WrongWord(f"has the label {told(word)}{hint}")
+    return float(word)
+
+
+def no_label(word: bytes) -> WrongWord:
+    """What is wrong with a row that begins with a feature where a label is needed."""
+    return WrongWord(f"has no label: it begins with {told(word)}")
+
+
+def wrong_line(line: int, source: str, wrong: WrongWord) -> BadInput:
+    """The fault of a line as clients are told it."""
+    return BadInput(f"line {line} of {source} {wrong}")
+
+
+def no_finite(label: float, line: int, source: str) -> BadInput:
+    """What is wrong with an infinite label, or NaN."""
+    return BadInput(f"label {label:g} in line {line} of {source} is no finite number")
+
+
+def told(word: bytes) -> str:
+    """A word in a message."""
+    return shown(word[:200].decode("utf-8", errors="replace"))
+
+
+def may_be_signed(labels: Collection[float], offset: int, target: Target) -> bool:
+    """Whether there is nothing but -1 and 1, so that these may stand for two classes."""
+    return target.classes == 2 and offset == 0 and {each for each in labels if each != target.ignored} <= {-1.0, 1.0}
+
+
+def outside(label: float, line: int, labels: Collection[float], offset: int, target: Target, source: str) -> BadInput:
+    """What is wrong with a label, one of `labels`, that no class has."""
+    classes, shifted = target.classes, label + offset
+    lowest, highest = min(labels), max(labels)
+    hint = ""
+    if lowest > 0 and highest - lowest < classes and lowest.is_integer():
+        hint = f"; set parameters.input.label_offset to {-int(lowest)}?"
+    elif shifted.is_integer() and shifted >= classes:
+        hint = f"; is parameters.mllib.nclasses, {classes}, too small?"
+    elif not shifted.is_integer():
+        hint = "; is this a regression?"
+    after = f" (with label_offset {offset})" if offset else ""
+    return BadInput(f"label {label:g} in line {line} of {source}{after} is outside of 0..{classes - 1}{hint}")
+
+
+def check_first_lines(content: Bytes, name: str, offset: int, target: Target) -> None:
+    """Raises BadInput for labels that a training would end with; says nothing where the rest of the file decides.
+
+    name : how messages call the file.
+    """
+    if target.kind == "autoencoder":
+        return
+    data = content.read(0, _BYTES)
+    if b"\0" in data:
+        return  # no text, or UTF-16: the training says which
+    is_whole = len(data) >= content.size
+    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    if not is_whole:
+        lines.pop()  # it may be cut
+    if len(lines) > _LINES:
+        is_whole, lines = False, lines[:_LINES]
+    found: dict[float, int] = {}
+    for line, text in enumerate(lines, start=1):
+        words = text.partition(b"#")[0].split(maxsplit=1)
+        if words:
+            found.setdefault(_label(words[0], line, name), line)
+    if is_whole and not found:
+        raise BadInput(f"missing data: {name} is empty")
+    if target.kind != "classification" or may_be_signed(found, offset, target):
+        return
+    for label, line in found.items():
+        if class_of(label, offset, target) is None:
+            raise outside(label, line, found, offset, target, name)
+
+
+def _label(word: bytes, line: int, name: str) -> float:
+    try:
+        label = label_of(word)
+        if label is None:
+            raise no_label(word)
+    except WrongWord as wrong:
+        raise wrong_line(line, name, wrong) from None
+    if not math.isfinite(label):
+        raise no_finite(label, line, name)
+    return label
