@@ -39,7 +39,7 @@ QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
 _LINGER_S = 30.0
 _parent = os.getppid()
 _making = threading.Lock()
-# Of the eight threads of a control worker, see `cli.services.worker_argv`.
+# Of the threads of a control worker, see `cli.services.worker_argv`.
 _IMPORTS, _CLEARINGS = threading.BoundedSemaphore(2), threading.BoundedSemaphore(1)
 
 
