@@ -15,7 +15,8 @@ from ml.errors import BadInput
 from ml.options.loading import shown
 from ml.options.target import Target
 
-NUMBER = re.compile(rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
+# Each digit has one place in it: a word of half a million digits must not be tried in as many ways.
+NUMBER = re.compile(rb"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
 
 _BYTES = 2**19
 _LINES = 10_000

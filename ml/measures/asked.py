@@ -37,7 +37,7 @@ BINARY = frozenset({"auc", "mcc", "gini"})
 
 # Python refuses to make a number of thousands of digits.
 _TOP = re.compile(r"acc-([0-9]{1,100})")
-_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def unknown(names: Sequence[str], target: Target) -> dict[str, str]:

@@ -47,6 +47,11 @@ def trained(path: Path, target: Target, offset: int = 0) -> str:
     return ""
 
 
+def test_word_of_half_a_million_digits_takes_no_time(path: Path):
+    path.write_bytes(b"1" * 500_000 + b"x 1:1\n")  # tried in as many ways as there are digits it would take a day
+    assert "a label is a number" in judged(path, TWO)
+
+
 @pytest.mark.parametrize(
     ("text", "target", "told"),
     [
