@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 from api import reach
@@ -27,6 +29,9 @@ from storage.records import DatasetFile
 from storage.remote_address import REMOTE
 
 _LOOKED_AT = 16
+_BYTES_MOST = 2**20
+# A store that does not answer holds a thread for minutes: it may hold some of them only.
+_ASKING_STORE = BoundedSemaphore(4)
 
 
 def check(parts: Parts, options: Any, target: Target, entries: Sequence[str], pins: Json) -> None:
@@ -38,16 +43,16 @@ def check(parts: Parts, options: Any, target: Target, entries: Sequence[str], pi
     wanted = "a CSV file" if isinstance(options, CsvOptions) else "an svm file"
     if not entries[0].startswith(REMOTE) and not _is_file(parts, entries[0]):
         return  # lines, which came whole
-    for place, entry in enumerate(entries[:_LOOKED_AT]):
+    for place, entry in enumerate(dict.fromkeys(entries[:_LOOKED_AT])):
         if not _is_file(parts, entry):
             continue
         # Who answers may see less than who trains, and the store may be away; then it is told later.
-        with suppress(StorageError):
+        with suppress(StorageError, _TooFar):
             content = _opened(parts, entry, pins, wanted)
             if content is None:
                 continue
             with closing(content):
-                _check_content(content, entry, options, target if place == 0 else None)
+                _check_content(_Beginning(content), entry, options, target if place == 0 else None)
     reach.check(parts.settings, [entry for entry in entries[:_LOOKED_AT] if entry.startswith(REMOTE)])
 
 
@@ -58,13 +63,24 @@ def _is_file(parts: Parts, entry: str) -> bool:
 def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
     if not entry.startswith(SCHEME):
         path = parts.data_roots.resolve(entry)
-        if os.path.lexists(path) and not os.access(path, os.R_OK):
+        if not _may_read(path):
             return None
         return FileBytes(path, entry, wanted, is_resolved=True)
     name, path_inside = split_address(entry)
     dataset_id, revision = pins[name]
     [file] = parts.records.datasets.files_at(dataset_id, revision, path_inside)
     return _Stored(parts, file)
+
+
+def _may_read(path: Path) -> bool:
+    """Whether what lies there can be looked at from here; true of what does not exist, which is told."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return os.access(path, os.R_OK)
 
 
 def _check_content(content: Bytes, name: str, options: Any, target: Target | None) -> None:
@@ -85,6 +101,26 @@ def _check_content(content: Bytes, name: str, options: Any, target: Target | Non
         check_first_rows(head, columns, options, target)
 
 
+class _TooFar(Exception):
+    """What is wrong, if anything is, cannot be told from the beginning of the file."""
+
+
+class _Beginning:
+    """The first bytes of a file: a header without end must not be read to its end here."""
+
+    def __init__(self, content: Bytes) -> None:
+        self._content = content
+        self.size = content.size
+
+    def read(self, position: int, count: int) -> bytes:
+        if min(position + count, self.size) > _BYTES_MOST:
+            raise _TooFar
+        return self._content.read(position, count)
+
+    def close(self) -> None:
+        self._content.close()
+
+
 class _Stored:
     """The bytes of a file in the object store, of which only a few are read."""
 
@@ -94,10 +130,15 @@ class _Stored:
         self.size = file.size_bytes
 
     def read(self, position: int, count: int) -> bytes:
-        with closing(self._objects.open(self._key, position)) as content:
-            found = bytearray()
-            while len(found) < count and (piece := content.read(count - len(found))):
-                found += piece
+        if not _ASKING_STORE.acquire(blocking=False):
+            raise _TooFar
+        try:
+            with closing(self._objects.open(self._key, position)) as content:
+                found = bytearray()
+                while len(found) < count and (piece := content.read(count - len(found))):
+                    found += piece
+        finally:
+            _ASKING_STORE.release()
         return bytes(found)
 
     def close(self) -> None:

@@ -25,8 +25,9 @@ def check_first_rows(head: CsvHead, columns: Sequence[str], options: CsvOptions,
     columns : of the header line, the label columns among them.
     """
     labels = () if target.kind == "autoencoder" else options.label
-    offsets = spread(options.label_offset, labels)
-    places = [(columns.index(name), name, offset) for name, offset in zip(labels, offsets, strict=True)]
+    offsets = spread(options.label_offset, labels) if labels else []
+    place_of = {name: place for place, name in enumerate(columns)}
+    places = [(place_of[name], name, offset) for name, offset in zip(labels, offsets, strict=True)]
     classes = ClassWords(labels[0], offsets[0], target, head.name) if target.kind == "classification" else None
     rows, is_whole = head.first_rows(_BYTES)
     row = 0

@@ -225,8 +225,10 @@ def is_utf8(cell: str) -> bool:
 def feature_columns(columns: Sequence[str], source: str, hint: str, options: CsvOptions) -> list[str]:
     """The columns of a training file that are features. Raises BadInput when one is missing that the options name."""
 
+    present = set(columns)  # options may name as many columns as there are
+
     def find(name: str, what: str) -> None:
-        if name not in columns:
+        if name not in present:
             raise BadInput(f"cannot find {what} in {source}" + (hint or "; its columns are " + listed(columns)))
 
     for name in options.label:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,24 @@ def test_what_cannot_be_looked_at_here_is_left_to_the_worker(yard: Yard, client:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("api.prechecks.os.access", lambda *_: False)
         yard.train(data=[str(hidden)])
+    closed = yard.data / "closed"
+    closed.mkdir()
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.parent == closed:
+            raise PermissionError(path)
+        return os.lstat(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("api.prechecks.Path.lstat", lstat)
+        patch.setattr("api.prechecks.FileBytes", None)
+        yard.train(data=[str(closed / "train.csv")])
+    long = yard.data / "long.csv"
+    long.write_text(",".join(f"column{number}" for number in range(200_000)) + "\n1\n")  # its header is too long
+    yard.train(data=[str(long)])
+    blank = yard.data / "blank.csv"
+    blank.write_text(" " * 3_000_000)
+    yard.train(data=[str(blank)])
     states = {task["state"] for task in client.get("/tasks").json["tasks"]}
     assert states == {"queued"}
 

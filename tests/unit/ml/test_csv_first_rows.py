@@ -108,6 +108,7 @@ PASSED = [
     ("a,l,m\n1,3,2\n2,4,2\n", CsvOptions(label=("l", "m"), label_offset=(-3, -2)), MANY),
     ("a,l,m\n1,0.5,1e-3\n", TWO, SHARES),
     ("a,l\n1,x\n2,\n", one(), ITSELF),
+    ("a,l,m\n1,x,y\n2,,\n", CsvOptions(label=("l", "m"), label_offset=(-1, -2)), ITSELF),
     ("a,l,\n1,0,\n2,1,\n", one(), CLASSES),
     ('a,l\r\n"1",0\r\n\r\n2,"1"', one(), CLASSES),
     ("a,l\r1,0\r2,1\r", one(), CLASSES),
