@@ -822,7 +822,10 @@ class Tasks:
 
     def _startable(self) -> Select[int]:
         """Numbers of the tasks that could start now."""
-        place = func.row_number().over(partition_by=(tasks.c.account_id, tasks.c.kind), order_by=tasks.c.id)
+        # By queue as well: one that waits for a worker which is not there must hold up none that could start.
+        place = func.row_number().over(
+            partition_by=(tasks.c.account_id, tasks.c.kind, tasks.c.queue), order_by=tasks.c.id
+        )
         candidates = (
             select(tasks.c.id, tasks.c.account_id, tasks.c.kind, place.label("place"))
             .where(_IS_OPEN, tasks.c.state == State.QUEUED, _IS_KNOWN, _IS_FIRST_OF_REPOSITORY)
@@ -841,6 +844,7 @@ class Tasks:
                     _IS_OPEN,
                     tasks.c.account_id == account_id,
                     tasks.c.kind == Kind.TRAIN,
+                    tasks.c.sent_at.is_(None),
                     tasks.c.id.in_(self._startable()),
                 )
                 .order_by(tasks.c.id)

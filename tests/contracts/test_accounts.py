@@ -276,6 +276,23 @@ def test_trainings_over_the_quota_wait_and_those_of_others_do_not(records: Recor
     assert claimed(records, mine[3], mine[2]) == [mine[3].id], "whoever is first may run; the other waits"
 
 
+def test_training_that_waits_for_a_worker_which_is_not_there_holds_up_no_other_one(
+    records: Records, ann: Account
+) -> None:
+    records.quotas.set(ann, {"trainings": 1})
+    running = add(records, ann)
+    elsewhere = records.tasks.add(ann.id, Kind.TRAIN, "train.gpu", {})[0]
+    behind = add(records, ann)
+    records.tasks.mark_sent([running.id, elsewhere.id, behind.id])
+    assert claimed(records, running, behind) == [running.id]
+    finish(records, Attempt(records.tasks.get(running.id), {}, 1, "worker"))
+    found = records.tasks.next_of_account(ann.id)
+    assert found is not None
+    assert found.id == behind.id
+    assert sorted(startable(records)) == [elsewhere.id, behind.id]
+    assert claimed(records, behind, elsewhere) == [behind.id]
+
+
 def test_quota_of_trainings_counts_those_that_could_start_not_those_behind_them_in_a_repository(
     records: Records, ann: Account
 ) -> None:
