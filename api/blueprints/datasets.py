@@ -102,9 +102,13 @@ def add_files(name: str) -> Response:
             files = [(f"{folder}/{path}" if folder else path, each) for path, each in received]
             return _added(dataset, *datasets.add(parts(), dataset, files))
         archive = datasets.take_archive(parts(), dataset, folder, received[0][1])
-    task = datasets.complete(parts(), account(), archive)
+    try:
+        task = datasets.complete(parts(), account(), archive)
+    except Exception:
+        parts().records.uploads.end(archive.id)  # nobody knows its number, and it would count as stored
+        raise
     if task.state.is_final:
-        parts().records.uploads.end(archive.id)  # of a refused one nobody knows the number
+        parts().records.uploads.end(archive.id)
     return _ended(dataset, task)
 
 

@@ -138,6 +138,20 @@ def test_tasks_over_the_quota_are_refused_and_leave_no_inputs(
     assert 'modelyard_quota_refusals_total{quota="queued_tasks"} 2.0' in figures
 
 
+def test_archive_that_no_task_takes_is_not_counted_as_stored(client: FlaskClient, yard: Yard, records: Records):
+    client.put("/datasets/flowers")
+    yard.create()
+    yard.finish(yard.train())
+    limit(records, queued_tasks=1)
+    yard.train()
+    used = client.get("/account").json["quotas"]["stored_bytes"]["used"]
+    for _ in range(2):
+        files = {"file": (io.BytesIO(b"PK" + bytes(1000)), "a.zip")}
+        refused = client.post("/datasets/flowers/files?unpack=true", data=files)
+        assert (refused.status_code, refused.json["error"]["kind"]) == (429, "too_many_queued")
+    assert client.get("/account").json["quotas"]["stored_bytes"]["used"] == used
+
+
 def test_bytes_over_the_quota_are_refused(client: FlaskClient, yard: Yard, records: Records):
     limit(records, stored_bytes=10)
     client.put("/datasets/flowers")
