@@ -271,12 +271,14 @@ class Deliveries:
             if changed and is_given_up and ends_webhook is None:
                 ends_webhook = f"every attempt failed for {give_up_s / 3600:g} hours"
             if changed and ends_webhook is not None:
-                connection.execute(
+                # What an address said that the webhook does not lead to any more says nothing of the new one.
+                ended = connection.execute(
                     update(webhooks)
-                    .where(webhooks.c.id == delivery.webhook_id, webhooks.c.is_active)
+                    .where(webhooks.c.id == delivery.webhook_id, webhooks.c.is_active, webhooks.c.url == parcel.url)
                     .values(is_active=False, inactive_because=ends_webhook, changed_at=now())
-                )
-                give_up_waiting(connection, delivery.webhook_id)
+                ).rowcount
+                if ended:
+                    give_up_waiting(connection, delivery.webhook_id)
         return bool(changed)
 
     # For the sweep and Prometheus

@@ -286,6 +286,19 @@ def test_webhook_that_is_gone_for_good_gets_nothing_more(records: Records):
     assert (again.is_active, again.inactive_because, again.failing_since) == (True, None, None)
 
 
+def test_end_that_an_old_address_tells_does_not_end_what_leads_to_a_new_one(records: Records):
+    webhook = add(records)
+    finish(records), finish(records)
+    first, second = to(records, webhook)
+    parcel = take(records, first.id)
+    records.webhooks.change(webhook.account_id, webhook.id, {"url": "https://b.example/ends"})
+    assert record(records, parcel, BAD, ends_webhook="410")
+    assert records.webhooks.get(webhook.account_id, webhook.id).is_active
+    assert [each.state for each in to(records, webhook)] == [Delivering.WAITING] * 2
+    assert record(records, take(records, second.id), BAD, ends_webhook="410")
+    assert not records.webhooks.get(webhook.account_id, webhook.id).is_active
+
+
 def test_webhook_that_does_nothing_but_fail_is_switched_off_and_one_success_saves_it(records: Records):
     webhook = add(records)
     finish(records), finish(records), finish(records)

@@ -47,7 +47,9 @@ def deliver(records: Records, settings: Settings, parcel: Parcel) -> str:
     else:
         receipt = _receipt(taken)
         retry_after = taken.retry_after if taken.status in _BUSY else ""
-    again_in_s = _delay_s(settings.webhook_delays_s, delivery.failures, retry_after)
+    # Attempts whose senders died count too, or an event that kills its sender would be sent for ever.
+    tried = max(delivery.failures, delivery.attempt - 1)
+    again_in_s = _delay_s(settings.webhook_delays_s, tried, retry_after)
     is_held = records.deliveries.record(
         parcel,
         receipt,
