@@ -32,7 +32,7 @@ from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
 from api.parts import IS_SLOW, Parts, Sender, parts, trace_carried
-from api.refusals import BodyTooSlow, ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
+from api.refusals import BadQuery, BodyTooSlow, ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
 from api.waiting import Slots
 from logs import context
 from logs.context import trace_ids
@@ -118,6 +118,9 @@ def _begin() -> Response | None:
     told = preflight(parts().cors)
     if told is None and _endpoint() not in _OPEN:
         _admit()
+    # No text of the records holds it, and PostgreSQL does not even compare with one.
+    if b"%00" in request.query_string:
+        raise BadQuery("the query holds a NUL character")
     return told
 
 

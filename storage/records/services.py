@@ -78,6 +78,8 @@ class Services:
 
     def find(self, account_id: int, name: str) -> Service:
         """The service of that name; raises ServiceNotFound."""
+        if "\0" in name:  # PostgreSQL does not even compare with one
+            raise ServiceNotFound(name)
         with self._database.read() as connection:
             row = connection.execute(
                 select(*_COLUMNS).where(

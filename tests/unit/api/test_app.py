@@ -240,6 +240,14 @@ def test_unknown_route_or_verb_on_deepdetect_paths_is_404_with_envelope(client: 
     assert answer.json["status"]["msg"].startswith("Not Found: ")
 
 
+def test_nul_is_in_no_name_and_no_query(client: FlaskClient):
+    for path in ("/services/%00", "/services/%00/files", "/tasks/%00"):
+        assert client.get(path).status_code == 404
+    assert client.get("/datasets/%00").status_code == 400
+    assert client.get("/train?service=a%00&job=1").status_code == 400
+    assert client.get("/tasks?service=%00").json["error"]["kind"] == "bad_query"
+
+
 def test_records_that_do_not_answer_are_503(settings: Settings, live: FakeLive):
     records = Records.connect(f"sqlite:///{settings.home}/no/such/folder.db")
     client = create_app(settings, records, cast(Live, live)).test_client()
