@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, inspect, text
 
 from storage.records import form
 from storage.records.database import Database
@@ -37,6 +37,16 @@ def works_from() -> str:
     return max(found)
 
 
+def _lock_tables(connection: Connection) -> None:
+    """Wait for the calls of running programs, in the order in which these take tables, and let new ones wait.
+
+    Taken one by one in the course of an upgrade, each side could come to hold what the other waits for.
+    """
+    there = set(inspect(connection).get_table_names())
+    names = [name for name in ("accounts", "keys", "services", "datasets", "repositories", "tasks") if name in there]
+    connection.execute(text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE"))
+
+
 def upgrade(database: Database) -> None:
     """Bring the tables to the newest revision; of several callers one works and the others wait.
 
@@ -50,6 +60,8 @@ def upgrade(database: Database) -> None:
         if found is not None and found > REVISION:
             form.check(connection)
             return
+        if not database.is_sqlite and found is not None:
+            _lock_tables(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         form.note(connection, REVISION, works_from())
