@@ -62,6 +62,7 @@ def backup(settings: Settings, target: Path, say: Callable[[str], None] = lambda
         target.mkdir(parents=True, exist_ok=True, mode=0o700)  # requests and digests of keys lie in it
         if any(target.iterdir()):
             raise NoBackup(f"{target} is not empty; name a new folder for each backup")
+        target.chmod(0o700)  # it may have been there
     copied = Copied()
     _copy_objects(objects, target / OBJECTS, copied)
     say(f"{copied.objects} objects, {copied.bytes} bytes")

@@ -31,12 +31,13 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
     _check_backup(source)
     objects = connect(settings.objects_url, endpoint_url=settings.s3_endpoint_url)
     place = _check_places(settings, source, objects)
+    if settings.redis_url is not None:
+        _check_stopped(settings)
     count = 0
     for listed in FolderObjects(source / OBJECTS).list():
         objects.put_file(listed.key, source / OBJECTS / listed.key)
         count += 1
     say(f"{count} objects")
-    _restore_data(settings, source / DATA)
     # The records get their name last: they make it an installation.
     copy = place.with_name(f"{place.name}.restored")
     with local_errors(f"{place} cannot be written"):
@@ -48,6 +49,7 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
     with contextlib.closing(Records.connect(f"sqlite:///{copy}")) as records:
         records.upgrade()
         interrupted = settle(settings, records, objects)
+    _restore_data(settings, source / DATA)
     with local_errors(f"{place} cannot be written"):
         copy.rename(place)
         sync_folder(place.parent)
@@ -120,8 +122,14 @@ def settle(settings: Settings, records: Records, objects: Objects) -> int:
 
 def _forget_old_time(settings: Settings) -> None:
     """Progress and messages in Redis are those of tasks that may have other numbers now."""
+    _check_stopped(settings)
+    with contextlib.closing(Live(settings.live_url)) as live:
+        live.clear()
+
+
+def _check_stopped(settings: Settings) -> None:
+    """Raises NoBackup while a worker gives signs of life."""
     with contextlib.closing(Live(settings.live_url)) as live:
         if beats := live.heartbeats.all():
             names = ", ".join(beat.worker for beat in beats[:5])
             raise NoBackup(f"stop all parts first, and ask again 15 s later; still alive: {names}")
-        live.clear()

@@ -187,7 +187,9 @@ def test_restore_that_was_interrupted_is_begun_again(settings: Settings, tmp_pat
         yard.create("iris", "iris")
         yard.train("iris", 5)
         [version] = yard.versions("iris")
+    copy.mkdir(mode=0o755)
     modelyard(settings, "backup", str(copy))
+    assert copy.stat().st_mode & 0o777 == 0o700
     key = version.artifacts[0].key
     part = fresh.home / "objects" / key
     part.parent.mkdir(parents=True)
