@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from api.openapi.operation import Operation, Parameter, json_answer
-from api.schemas import account, task
-
-_PAGES = (
-    Parameter(
-        "limit",
-        "Most of a page.",
-        {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
-    ),
-    Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
-)
+from api.openapi.operation import PAGES, Operation, Parameter, json_answer, number_in_path
+from api.schemas import account
 
 WHOAMI = Operation(
     "Accounts",
@@ -28,7 +19,7 @@ KEYS = Operation(
     "Those of the account, revoked ones too, newest first; never the secrets.",
     {200: json_answer("Keys.", account.KeysSchema)},
     ("bad_query",),
-    _PAGES,
+    PAGES,
 )
 
 CREATE = Operation(
@@ -47,7 +38,7 @@ REVOKE = Operation(
     "It is refused within a second. A key cannot revoke itself.",
     {200: json_answer("The key as it is now.", account.KeySchema)},
     ("bad_query", "key_not_found", "key_in_use"),
-    (Parameter("number", "Number of the key.", {"type": "integer", "minimum": 1}, "path", True, example=1),),
+    (number_in_path("Number of the key."),),
 )
 
 AUDIT = Operation(
@@ -63,7 +54,7 @@ AUDIT = Operation(
             {"type": "string", "minLength": 1, "maxLength": 80},
         ),
         Parameter("since", "Only from this time on, in ISO 8601.", {"type": "string", "format": "date-time"}),
-        *_PAGES,
+        *PAGES,
     ),
 )
 

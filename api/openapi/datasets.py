@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from api.openapi.operation import PAGES, Link, Operation, Parameter, json_answer, links_to_task
+from api.openapi.operation import PAGES, Link, Operation, Parameter, json_answer, links_to_task, number_in_path
 from api.schemas import dataset
 from api.schemas.dataset import CHECKSUM
 
@@ -17,14 +17,7 @@ PATH = Parameter(
     True,
     example="few.csv",
 )
-_NUMBER = Parameter(
-    "number",
-    "Number of the upload, as `upload_id` told it.",
-    {"type": "integer", "minimum": 1},
-    "path",
-    True,
-    example=1,
-)
+_NUMBER = number_in_path("Number of the upload, as `upload_id` told it.")
 _LINES = "5.1,3.5,1.4,0.2\n6.2,2.9,4.3,1.3\n"
 _UNKNOWN = ("bad_query", "bad_dataset_name", "dataset_not_found")
 _OF_UPLOAD = (*_UNKNOWN, "upload_not_found", "upload_completing")
@@ -173,7 +166,7 @@ PART = Operation(
     (
         NAME,
         _NUMBER,
-        Parameter("part", "Its number, from 1.", {"type": "integer", "minimum": 1}, "path", True, example=1),
+        number_in_path("Its number, from 1.", "part"),
         Parameter(
             CHECKSUM,
             "SHA-256 of the part, in hexadecimal.",

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from api.openapi.operation import CREATED, JSON, PAGES, Answer, Operation, Parameter, json_answer
+from api.openapi.operation import CREATED, JSON, PAGES, Answer, Operation, Parameter, json_answer, number_in_path
 from api.schemas import deepdetect, health, task
 from storage.records import Kind, State
 
 _TEXT = {"type": "string", "minLength": 1}
-NUMBER = Parameter(
-    "number",
-    "Number of the task, as `task_id` told it.",
-    {"type": "integer", "minimum": 1},
-    "path",
-    True,
-    example=1,
-)
-_PREDICTION = Parameter("number", "Number of a prediction task.", NUMBER.schema, "path", True, example=4)
+NUMBER = number_in_path("Number of the task, as `task_id` told it.")
+_PREDICTION = number_in_path("Number of a prediction task.", example=4)
 
 SEVERAL = Operation(
     "Tasks",

@@ -29,6 +29,11 @@ class Parameter:
     example: Any = None
 
 
+def number_in_path(text: str, name: str = "number", example: int = 1) -> Parameter:
+    """The number of something, as part of an address."""
+    return Parameter(name, text, {"type": "integer", "minimum": 1}, "path", True, example=example)
+
+
 PAGES = (
     Parameter(
         "limit",

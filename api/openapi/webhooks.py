@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from api.openapi.operation import Operation, Parameter, json_answer
-from api.schemas import task, webhook
+from api.openapi.operation import PAGES, Operation, Parameter, json_answer, number_in_path
+from api.schemas import webhook
 from storage.records import Delivering
 
-_NUMBER = Parameter(
-    "number",
-    "Number of the webhook, as `webhook_id` told it.",
-    {"type": "integer", "minimum": 1},
-    "path",
-    True,
-    example=1,
-)
-_DELIVERY = Parameter(
-    "delivery",
-    "Number of the delivery, as `delivery_id` told it.",
-    {"type": "integer", "minimum": 1},
-    "path",
-    True,
-    example=1,
-)
-_PAGES = (
-    Parameter(
-        "limit",
-        "Most of a page.",
-        {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
-    ),
-    Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
-)
+_NUMBER = number_in_path("Number of the webhook, as `webhook_id` told it.")
+_DELIVERY = number_in_path("Number of the delivery, as `delivery_id` told it.", "delivery")
 _UNKNOWN = ("bad_query", "webhook_not_found")
 _OF_DELIVERY = (*_UNKNOWN, "delivery_not_found")
 _BODY = ("bad_json", "bad_body", "body_too_large")
@@ -58,7 +36,7 @@ SEVERAL = Operation(
     "A page of all, newest first.",
     {200: json_answer("Webhooks.", webhook.WebhooksSchema)},
     ("bad_query",),
-    _PAGES,
+    PAGES,
 )
 
 GET = Operation(
@@ -119,7 +97,7 @@ DELIVERIES = Operation(
     (
         _NUMBER,
         Parameter("state", "Only those in this state.", {"type": "string", "enum": list(Delivering)}),
-        *_PAGES,
+        *PAGES,
     ),
 )
 
