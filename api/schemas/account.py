@@ -9,9 +9,9 @@ from api.answers import Json
 from api.query import check_known
 from api.refusals import BadBody, BadQuery
 from api.schemas.described import Always, one, several, text, whole
+from api.schemas.reading import read_strictly
 from api.schemas.task import cursor_of, limit_of, moment_of
-from ml.errors import BadParameter
-from ml.options.loading import Choice, Text, load, option
+from ml.options.loading import Choice, Text, option
 from storage.moments import moment
 from storage.records import Key, Note, Quotas, Role
 
@@ -39,15 +39,10 @@ class AuditQuery:
 
 def read_key(body: Json) -> KeyRequest:
     """The body of the request. Raises BadBody."""
-    try:
-        loaded = load(KeyRequest, body, path="body", section="service", owner="/keys")
-    except BadParameter as error:
-        raise BadBody(str(error).replace("body.", "")) from None
-    for each in loaded.warnings:
-        raise BadBody(each.message.replace("body.", ""))
-    if len(loaded.value.label) > _LABEL_MOST or not loaded.value.label.isprintable():
+    wanted = read_strictly(KeyRequest, body, "/keys")
+    if len(wanted.label) > _LABEL_MOST or not wanted.label.isprintable():
         raise BadBody(f"label has at most {_LABEL_MOST} printable characters")
-    return loaded.value
+    return wanted
 
 
 def read_audit(arguments: Mapping[str, str]) -> AuditQuery:

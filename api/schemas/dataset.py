@@ -14,8 +14,8 @@ from marshmallow import Schema, fields
 from api.answers import Json
 from api.refusals import BadBody, BadHeader, BadQuery
 from api.schemas.described import Always, flag, several, table, text, whole
-from ml.errors import BadParameter
-from ml.options.loading import Flag, Range, Text, Whole, load, option
+from api.schemas.reading import read_strictly
+from ml.options.loading import Flag, Range, Text, Whole, option
 from storage.moments import moment
 from storage.records import Dataset, DatasetFile, Part, State, Upload
 
@@ -44,13 +44,7 @@ class UploadRequest:
 
 def read_upload(body: Json) -> UploadRequest:
     """The body of the request. Raises BadBody."""
-    try:
-        loaded = load(UploadRequest, body, path="body", section="service", owner="/datasets")
-    except BadParameter as error:
-        raise BadBody(str(error).replace("body.", "")) from None
-    for each in loaded.warnings:
-        raise BadBody(each.message.replace("body.", ""))
-    wanted = loaded.value
+    wanted = read_strictly(UploadRequest, body, "/datasets")
     if wanted.bytes < 0:
         raise BadBody("bytes is missing; say how large the file is")
     if not wanted.path and not wanted.unpack:

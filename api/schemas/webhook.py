@@ -8,16 +8,15 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from marshmallow import fields
 
 from api.answers import Json
 from api.refusals import BadBody
 from api.schemas.described import Always, flag, several, text, whole
-from api.schemas.reading import fold
-from ml.errors import BadParameter
-from ml.options.loading import Flag, Several, Text, load, option, shown
+from api.schemas.reading import fold, read_strictly
+from ml.options.loading import Flag, Several, Text, option, shown
 from storage import fetch
 from storage.errors import FetchForbidden
 from storage.moments import moment
@@ -30,8 +29,6 @@ EVENTS = tuple(EVENTS_BY_STATE.values())
 _PREFIX = "whsec_"
 _SECRET_BYTES, _SECRET_LEAST, _SECRET_MOST = 32, 24, 64
 _DESCRIPTION_MOST, _SERVICES_MOST, _NAME_MOST = 1000, 1000, 255
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class SecretRequest:
 
 def read_webhook(body: Json) -> tuple[NewWebhook, str]:
     """The body of POST /webhooks: a webhook and its secret. Raises BadBody."""
-    wanted = _load(WebhookRequest, body)
+    wanted = read_strictly(WebhookRequest, body, "/webhooks")
     if not wanted.url:
         raise BadBody("url is missing; give the address that events are posted to")
     given = {name: getattr(wanted, name) for name in ("url", "services", "description", "active")}
@@ -91,23 +88,13 @@ def read_webhook(body: Json) -> tuple[NewWebhook, str]:
 
 def read_change(body: Json) -> Json:
     """The body of PATCH /webhooks/NUMBER, as the records take it. Raises BadBody."""
-    wanted = _load(WebhookChange, body)
+    wanted = read_strictly(WebhookChange, body, "/webhooks")
     return _checked({name: getattr(wanted, name) for name, value in body.items() if value is not None})
 
 
 def read_secret(body: Json) -> str:
     """The body of POST /webhooks/NUMBER/secret, or a new secret. Raises BadBody."""
-    return _secret(_load(SecretRequest, body).secret)
-
-
-def _load(into: type[T], body: Json) -> T:
-    try:
-        loaded = load(into, body, path="body", section="service", owner="/webhooks")
-    except BadParameter as error:
-        raise BadBody(str(error).replace("body.", "")) from None
-    for each in loaded.warnings:
-        raise BadBody(each.message.replace("body.", ""))
-    return loaded.value
+    return _secret(read_strictly(SecretRequest, body, "/webhooks").secret)
 
 
 def _checked(given: Mapping[str, Any]) -> Json:
