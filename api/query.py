@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from api.refusals import BadQuery
 
 Json = dict[str, Any]
+E = TypeVar("E", bound=StrEnum)
 
 _TEXTS = frozenset({"service"})  # a service may be named 42
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -44,6 +46,21 @@ def _typed(value: str) -> Any:
     if _WHOLE.fullmatch(value):
         return int(value)
     return float(value) if _REAL.fullmatch(value) else value
+
+
+def whole_number(text: str) -> int | None:
+    """A number as queries and addresses hold it: digits alone, at most 18; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def choice(kinds: type[E], name: str, value: str | None) -> E | None:
+    """One of a few words of the query string; None when it is absent. Raises BadQuery."""
+    if value is None:
+        return None
+    found = next((kind for kind in kinds if kind == value), None)
+    if found is None:
+        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}")
+    return found
 
 
 def flag(arguments: Mapping[str, str], name: str, default: bool) -> bool:

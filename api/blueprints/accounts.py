@@ -11,10 +11,10 @@ from api.answers import plain
 from api.auditing import by
 from api.body import read_object
 from api.parts import account, parts
-from api.query import check_known
+from api.query import check_known, whole_number
 from api.roles import check, needs
 from api.schemas.account import read_audit, read_key, told_key, told_note, told_quotas
-from api.schemas.task import cursor_before, cursor_of, limit_of
+from api.schemas.paging import PAGE, read_page
 from storage.errors import KeyNotFound, LiveUnavailable
 from storage.records import Role
 
@@ -39,11 +39,10 @@ def whoami() -> Response:
 @needs(Role.ADMIN)
 def keys() -> Response:
     """A page of the account's keys, newest first; never the secrets."""
-    check_known(request.args, ("limit", "cursor"))
-    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.keys.page(account().id, limit=limit + 1, before_id=None if place is None else place.id)
-    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
-    return plain({"keys": [told_key(each) for each in found[:limit]], "next_cursor": more})
+    check_known(request.args, PAGE)
+    page = read_page(request.args)
+    shown, more = page.cut(parts().records.keys.page(account().id, limit=page.limit + 1, before_id=page.before_id))
+    return plain({"keys": [told_key(each) for each in shown], "next_cursor": more})
 
 
 @blueprint.post("/keys")
@@ -65,9 +64,10 @@ def create_key() -> Response:
 def revoke_key(number: str) -> Response:
     """End a key of the account, but not the one that asks for it."""
     check_known(request.args, ())
-    if not (number.isascii() and number.isdigit() and len(number) <= 18):
+    key_id = whole_number(number)
+    if key_id is None:
         raise KeyNotFound(f"no key {number[:40]!r} is in force; GET /keys shows them")
-    return plain(told_key(parts().records.keys.revoke(int(number), account().id, by("key.revoke"))))
+    return plain(told_key(parts().records.keys.revoke(key_id, account().id, by("key.revoke"))))
 
 
 @blueprint.get("/audit")
@@ -77,10 +77,10 @@ def audit() -> Response:
     query = read_audit({name: values[-1] for name, values in request.args.lists()})
     found = parts().records.audit.page(
         account_id=account().id,
-        limit=query.limit + 1,
-        before_id=query.before_id,
+        limit=query.page.limit + 1,
+        before_id=query.page.before_id,
         action=query.action,
         since=query.since,
     )
-    more = cursor_before(found[query.limit - 1].id, found[query.limit - 1].at) if len(found) > query.limit else None
-    return plain({"notes": [told_note(each) for each in found[: query.limit]], "next_cursor": more})
+    shown, more = query.page.cut(found, lambda note: note.at)
+    return plain({"notes": [told_note(each) for each in shown], "next_cursor": more})

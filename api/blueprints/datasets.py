@@ -11,20 +11,18 @@ from api import auditing, datasets, services
 from api.answers import Json, failure, plain
 from api.body import check_plain, read_object
 from api.parts import account, parts
-from api.query import check_known, flag
+from api.query import check_known, flag, whole_number
 from api.refusals import BadBody
 from api.roles import needs
 from api.schemas.dataset import (
     CHECKSUM,
     checksum_of,
-    cursor_after,
-    path_of,
     read_upload,
     told,
     told_file,
     told_upload,
 )
-from api.schemas.task import cursor_before, cursor_of, limit_of
+from api.schemas.paging import PAGE, cursor_after, limit_of, path_of, read_page
 from storage.dataset_names import check_name
 from storage.errors import UploadNotFound
 from storage.records import Dataset, NewFile, Role, State, Task, Upload
@@ -37,11 +35,10 @@ blueprint = Blueprint("datasets", __name__)
 @needs(Role.READ)
 def several() -> Response:
     """A page of all data sets, newest first."""
-    check_known(request.args, ("limit", "cursor"))
-    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.datasets.page(account().id, limit=limit + 1, before_id=place.id if place else None)
-    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
-    return plain({"datasets": [told(each) for each in found[:limit]], "next_cursor": more})
+    check_known(request.args, PAGE)
+    page = read_page(request.args)
+    shown, more = page.cut(parts().records.datasets.page(account().id, limit=page.limit + 1, before_id=page.before_id))
+    return plain({"datasets": [told(each) for each in shown], "next_cursor": more})
 
 
 @blueprint.put("/datasets/<name>")
@@ -62,7 +59,7 @@ def create(name: str) -> Response:
 @needs(Role.READ)
 def get(name: str) -> Response:
     """A data set with a page of its files, by path."""
-    check_known(request.args, ("limit", "cursor"))
+    check_known(request.args, PAGE)
     limit, after = limit_of(request.args.get("limit")), path_of(request.args.get("cursor"))
     dataset = find(name)
     found = parts().records.datasets.files(dataset.id, limit=limit + 1, after=after)
@@ -173,7 +170,7 @@ def put_part(name: str, number: str, part: str) -> Response:
     found = _upload(find(name), number)
     with datasets.receiving(parts()) as place:
         received = datasets.receive(cast(Any, request.stream), place)
-        made = datasets.put_part(parts(), found, _whole(part) or 0, received, sha256)
+        made = datasets.put_part(parts(), found, whole_number(part) or 0, received, sha256)
     return plain({"part": made.number, "bytes": made.size_bytes, "sha256": made.sha256})
 
 
@@ -183,7 +180,7 @@ def complete(name: str, number: str) -> Response:
     """Put the parts together: 200 at the end, 202 with a task to poll when that takes longer."""
     check_known(request.args, ())
     dataset = find(name)
-    upload_id = _whole(number)
+    upload_id = whole_number(number)
     found = None if upload_id is None else parts().records.uploads.get(upload_id)
     if found is None or found.dataset_id != dataset.id:
         raise UploadNotFound(repr(number[:40]) if upload_id is None else upload_id)
@@ -206,14 +203,10 @@ def find(name: str) -> Dataset:
 
 
 def _upload(dataset: Dataset, number: str) -> Upload:
-    upload_id = _whole(number)
+    upload_id = whole_number(number)
     if upload_id is None:
         raise UploadNotFound(repr(number[:40]))
     return parts().records.uploads.find(dataset.id, upload_id)
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _told(upload: Upload) -> Json:

@@ -14,7 +14,7 @@ from api.query import flag
 from api.refusals import BadBody, NothingToDelete
 from api.roles import needs
 from api.schemas.reading import fold
-from api.schemas.task import cursor_before, read_services_query
+from api.schemas.task import read_services_query
 from ml.errors import BadParameter, MlError
 from ml.options import Loaded
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
@@ -84,14 +84,13 @@ def several() -> Response:
     with_jobs = flag(arguments, "status", default=False)
     found = parts().records.services.page(
         account().id,
-        limit=query.limit + 1,
-        before_id=query.after.id if query.after else None,
+        limit=query.page.limit + 1,
+        before_id=query.page.before_id,
         mllib=query.mllib,
         since=query.created.since,
         until=query.created.until,
     )
-    shown = found[: query.limit]
-    more = cursor_before(shown[-1].id, shown[-1].created_at) if len(found) > query.limit else None
+    shown, more = query.page.cut(found)
     return envelope(body={"services": services.describe(parts(), shown, with_jobs=with_jobs), "next_cursor": more})
 
 

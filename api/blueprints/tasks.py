@@ -14,7 +14,7 @@ from api.events import EVENTS, WATCH, Events, Watch
 from api.facts import current, facts_of, written
 from api.jobs import note_ends, progress_of
 from api.parts import account, parts
-from api.query import check_known
+from api.query import check_known, whole_number
 from api.refusals import NotReported, RouteNotFound
 from api.roles import check, needs
 from api.schemas.reading import fold
@@ -22,7 +22,6 @@ from api.schemas.task import (
     ListQuery,
     OneTaskSchema,
     PollQuery,
-    cursor_before,
     log_line,
     read_logs_query,
     read_query,
@@ -60,17 +59,16 @@ def _page(query: ListQuery) -> Response:
         service_id = parts().records.services.find(account().id, fold(query.service)).id
     found = parts().records.tasks.page(
         account().id,
-        limit=query.limit + 1,
-        before_id=query.after.id if query.after else None,
-        before_at=query.after.at if query.after else 0.0,
+        limit=query.page.limit + 1,
+        before_id=query.page.before_id,
+        before_at=query.page.after.at if query.page.after else 0.0,
         state=query.state,
         kind=query.kind,
         service_id=service_id,
         since=query.created.since,
         until=query.created.until,
     )
-    shown = found[: query.limit]
-    more = cursor_before(shown[-1].id, shown[-1].created_at) if len(found) > query.limit else None
+    shown, more = query.page.cut(found)
     return plain({"tasks": _told(shown), "next_cursor": more})
 
 
@@ -116,9 +114,10 @@ def _queued(task: Task) -> Json:
 
 def find(number: str) -> Task:
     """The task of that number. Raises TaskNotFound."""
-    if not (number.isascii() and number.isdigit() and len(number) <= 18):
+    task_id = whole_number(number)
+    if task_id is None:
         raise TaskNotFound(repr(number[:40]))
-    return parts().records.tasks.get(int(number), account().id)
+    return parts().records.tasks.get(task_id, account().id)
 
 
 @blueprint.get("/tasks/<number>")

@@ -8,10 +8,9 @@ from api import auditing
 from api.answers import plain
 from api.body import read_object
 from api.parts import account, parts
-from api.query import check_known
-from api.refusals import BadQuery
+from api.query import check_known, choice, whole_number
 from api.roles import needs
-from api.schemas.task import cursor_before, cursor_of, limit_of
+from api.schemas.paging import PAGE, read_page
 from api.schemas.webhook import (
     read_change,
     read_secret,
@@ -47,11 +46,10 @@ def create() -> Response:
 @needs(Role.READ)
 def several() -> Response:
     """A page of all webhooks, newest first."""
-    check_known(request.args, ("limit", "cursor"))
-    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    found = parts().records.webhooks.page(account().id, limit=limit + 1, before_id=None if place is None else place.id)
-    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
-    return plain({"webhooks": [told(each) for each in found[:limit]], "next_cursor": more})
+    check_known(request.args, PAGE)
+    page = read_page(request.args)
+    shown, more = page.cut(parts().records.webhooks.page(account().id, limit=page.limit + 1, before_id=page.before_id))
+    return plain({"webhooks": [told(each) for each in shown], "next_cursor": more})
 
 
 @blueprint.get("/webhooks/<number>")
@@ -112,12 +110,12 @@ def test(number: str) -> Response:
 @needs(Role.READ)
 def deliveries(number: str) -> Response:
     """A page of what was sent, or is to be, newest first."""
-    check_known(request.args, ("limit", "cursor", "state"))
-    limit, place = limit_of(request.args.get("limit")), cursor_of(request.args.get("cursor"))
-    state, before_id = _state_of(request.args.get("state")), None if place is None else place.id
-    found = parts().records.deliveries.page(_find(number).id, limit=limit + 1, before_id=before_id, state=state)
-    more = cursor_before(found[limit - 1].id, found[limit - 1].created_at) if len(found) > limit else None
-    return plain({"deliveries": [told_delivery(each) for each in found[:limit]], "next_cursor": more})
+    check_known(request.args, (*PAGE, "state"))
+    page, state = read_page(request.args), choice(Delivering, "state", request.args.get("state"))
+    webhook = _find(number)
+    found = parts().records.deliveries.page(webhook.id, limit=page.limit + 1, before_id=page.before_id, state=state)
+    shown, more = page.cut(found)
+    return plain({"deliveries": [told_delivery(each) for each in shown], "next_cursor": more})
 
 
 @blueprint.get("/webhooks/<number>/deliveries/<delivery>")
@@ -145,26 +143,15 @@ def _accepted(delivery: Delivery) -> Response:
 
 
 def _find(number: str) -> Webhook:
-    if not _is_number(number):
+    webhook_id = whole_number(number)
+    if webhook_id is None:
         raise WebhookNotFound(repr(number[:40]))
-    return parts().records.webhooks.get(account().id, int(number))
+    return parts().records.webhooks.get(account().id, webhook_id)
 
 
 def _find_delivery(number: str, delivery: str) -> Delivery:
     webhook = _find(number)
-    if not _is_number(delivery):
+    delivery_id = whole_number(delivery)
+    if delivery_id is None:
         raise DeliveryNotFound(repr(delivery[:40]))
-    return parts().records.deliveries.get(webhook.id, int(delivery))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 18
-
-
-def _state_of(value: str | None) -> Delivering | None:
-    if value is None:
-        return None
-    try:
-        return Delivering(value)
-    except ValueError:
-        raise BadQuery(f"state is {value[:40]!r}; use one of {', '.join(Delivering)}") from None
+    return parts().records.deliveries.get(webhook.id, delivery_id)

@@ -94,7 +94,7 @@ LOGS = Operation(
         Parameter(
             "limit",
             "Most lines.",
-            {"type": "integer", "minimum": 1, "maximum": task.LIMIT_MOST, "default": task.LIMIT},
+            PAGES[0].schema,
             example=10,
         ),
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import Schema
 
-from api.schemas.task import LIMIT, LIMIT_MOST
+from api.schemas.paging import LIMIT, LIMIT_MOST
 
 JSON = "application/json"
 _TIME = {"type": "string"}

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from api.answers import Json
 from api.query import check_known
 from api.refusals import BadBody, BadQuery
-from api.schemas.described import Always, one, several, text, whole
+from api.schemas.described import Always, cursor, one, several, text, whole
+from api.schemas.paging import PAGE, PageQuery, moment_of, read_page
 from api.schemas.reading import read_strictly
-from api.schemas.task import cursor_of, limit_of, moment_of
 from ml.options.loading import Choice, Text, option
 from storage.moments import moment
 from storage.records import Key, Note, Quotas, Role
@@ -33,8 +33,7 @@ class AuditQuery:
 
     action: str | None
     since: float | None
-    limit: int
-    before_id: int | None
+    page: PageQuery
 
 
 def read_key(body: Json) -> KeyRequest:
@@ -47,17 +46,11 @@ def read_key(body: Json) -> KeyRequest:
 
 def read_audit(arguments: Mapping[str, str]) -> AuditQuery:
     """What GET /audit is asked. Raises BadQuery."""
-    check_known(arguments, ("action", "since", "limit", "cursor"))
+    check_known(arguments, ("action", "since", *PAGE))
     action = arguments.get("action")
     if action is not None and not 0 < len(action) <= 80:
         raise BadQuery("action is empty or too long; name one, such as key.create, or leave it out")
-    place = cursor_of(arguments.get("cursor"))
-    return AuditQuery(
-        action,
-        moment_of(arguments, "since"),
-        limit_of(arguments.get("limit")),
-        None if place is None else place.id,
-    )
+    return AuditQuery(action, moment_of(arguments, "since"), read_page(arguments))
 
 
 def told_key(key: Key) -> Json:
@@ -128,7 +121,7 @@ class KeysSchema(Always):
     """GET /keys."""
 
     keys = several(KeySchema, "Newest first.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()
 
 
 class NoteSchema(Always):
@@ -151,4 +144,4 @@ class AuditSchema(Always):
     """GET /audit."""
 
     notes = several(NoteSchema, "Newest first.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +9,8 @@ from dataclasses import dataclass
 from marshmallow import Schema, fields
 
 from api.answers import Json
-from api.refusals import BadBody, BadHeader, BadQuery
-from api.schemas.described import Always, flag, several, table, text, whole
+from api.refusals import BadBody, BadHeader
+from api.schemas.described import Always, cursor, flag, several, table, text, whole
 from api.schemas.reading import read_strictly
 from ml.options.loading import Flag, Range, Text, Whole, option
 from storage.moments import moment
@@ -60,25 +57,6 @@ def checksum_of(header: str | None) -> str:
     if not _SHA256.fullmatch(found):
         raise BadHeader(f"{CHECKSUM} must be the SHA-256 of the body: 64 hexadecimal digits")
     return found
-
-
-def cursor_after(path: str) -> str:
-    """The cursor of the page that comes after the file at `path`."""
-    return base64.urlsafe_b64encode(json.dumps({"after": path}).encode()).decode().rstrip("=")
-
-
-def path_of(cursor: str | None) -> str | None:
-    """What `cursor_after` was given. Raises BadQuery."""
-    if cursor is None:
-        return None
-    try:
-        found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        after = found["after"]
-    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError):
-        after = None
-    if not isinstance(after, str) or "\0" in after or not after.isprintable():
-        raise BadQuery("cursor cannot be read; use next_cursor of the page before, or leave it out")
-    return after
 
 
 def told(dataset: Dataset) -> Json:
@@ -142,14 +120,14 @@ class DatasetsSchema(Always):
     """GET /datasets."""
 
     datasets = several(DatasetSchema, "Newest first.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()
 
 
 class OneDatasetSchema(DatasetSchema):
     """GET /datasets/NAME."""
 
     files = several(DatasetFileSchema, "A page of its files, by path.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()
 
 
 class AddedFileSchema(Always):

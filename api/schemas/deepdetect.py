@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields
 
-from api.schemas.described import flag, number, one, several, table, text, whole
+from api.schemas.described import cursor, flag, number, one, several, table, text, whole
 
 
 class StatusSchema(Schema):
@@ -115,7 +115,7 @@ class ServicesPageSchema(Schema):
     """A page of services."""
 
     services = several(ServiceSchema, "Newest first.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()
 
 
 class ServicesAnswerSchema(Schema):

@@ -54,5 +54,10 @@ def several(kind: type[Schema] | fields.Field[Any], said: str, **more: Any) -> f
     return fields.List(inner, **_with(said, more))
 
 
+def cursor() -> fields.String:
+    """Where the next page of a list begins."""
+    return text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+
+
 def _with(said: str, more: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "metadata": {"description": said}, **more}

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
-from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 from marshmallow import Schema, fields
 
-from api.query import check_known
+from api.query import check_known, choice, whole_number
 from api.refusals import BadQuery
 from api.schemas.deepdetect import WarningSchema
-from api.schemas.described import Always, several
+from api.schemas.described import Always, cursor, several
+from api.schemas.paging import PAGE, SPAN, PageQuery, Span, limit_of, read_page, read_span
 from ml.options.catalog import libraries
 from storage.live import LogLine
 from storage.moments import moment
 from storage.records import Kind, State
 
 IDS_MOST = 1000
-LIMIT_MOST = 1000
-LIMIT = 100
-_ID_BELOW = 2**63
 _LINE_MOST = 10**12
-
-E = TypeVar("E", bound=StrEnum)
 
 
 class Moment(fields.Field[float]):
@@ -128,9 +117,7 @@ class PageSchema(Always):
     """GET /tasks with filters."""
 
     tasks = fields.List(fields.Nested(TaskSchema), metadata=_told("Newest first."))
-    next_cursor = fields.String(
-        allow_none=True, metadata=_told("Goes into `cursor` for the next page; null on the last.")
-    )
+    next_cursor = cursor()
 
 
 class LogLineSchema(Always):
@@ -187,22 +174,6 @@ class ReportSchema(Schema):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a page ends: number of the last one on it, and when that was created."""
-
-    id: int
-    at: float
-
-
-@dataclass(frozen=True)
-class Span:
-    """From a moment on, up to, but without, another one, in seconds since 1970; None for no bound."""
-
-    since: float | None
-    until: float | None
-
-
-@dataclass(frozen=True)
 class PollQuery:
     """GET /tasks?ids=1,2,…"""
 
@@ -216,8 +187,7 @@ class ListQuery:
     state: State | None
     kind: Kind | None
     service: str | None
-    limit: int
-    after: Place | None
+    page: PageQuery
     created: Span
 
 
@@ -226,23 +196,22 @@ class ServicesQuery:
     """GET /services."""
 
     mllib: str | None
-    limit: int
-    after: Place | None
+    page: PageQuery
     created: Span
 
 
 def read_services_query(arguments: Mapping[str, str]) -> ServicesQuery:
     """What GET /services is asked. Raises BadQuery."""
-    check_known(arguments, ("status", "mllib", *_PAGES))
+    check_known(arguments, ("status", "mllib", *PAGE, *SPAN))
     mllib = arguments.get("mllib")
     if mllib is not None and mllib not in libraries():
         raise BadQuery(f"mllib is {mllib[:40]!r}; use one of {', '.join(libraries())}")
-    return ServicesQuery(mllib, **_page(arguments))
+    return ServicesQuery(mllib, read_page(arguments), read_span(arguments))
 
 
 def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
     """What GET /tasks is asked. Raises BadQuery."""
-    check_known(arguments, ("ids", "state", "kind", "service", *_PAGES))
+    check_known(arguments, ("ids", "state", "kind", "service", *PAGE, *SPAN))
     if "ids" in arguments:
         if len(arguments) > 1:
             raise BadQuery("ids stands alone: leave the other query parameters out, or ids")
@@ -251,54 +220,21 @@ def read_query(arguments: Mapping[str, str]) -> PollQuery | ListQuery:
     if service == "":
         raise BadQuery("service is empty; name one, or leave it out")
     return ListQuery(
-        state=_choice(State, "state", arguments.get("state")),
-        kind=_choice(Kind, "kind", arguments.get("kind")),
+        state=choice(State, "state", arguments.get("state")),
+        kind=choice(Kind, "kind", arguments.get("kind")),
         service=service,
-        **_page(arguments),
+        page=read_page(arguments),
+        created=read_span(arguments),
     )
 
 
 def read_logs_query(arguments: Mapping[str, str]) -> tuple[int, int]:
     """What GET /tasks/…/logs is asked: the number of the last line that is known, and how many may come."""
     check_known(arguments, ("after", "limit"))
-    after = _whole(arguments.get("after", "0"))
+    after = whole_number(arguments.get("after", "0"))
     if after is None or after > _LINE_MOST:
         raise BadQuery(f"after is {arguments['after'][:40]!r}; it must be the number of a line, or 0 for all")
     return after, limit_of(arguments.get("limit"))
-
-
-_PAGES = ("limit", "cursor", "since", "until")
-
-
-def _page(arguments: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "limit": limit_of(arguments.get("limit")),
-        "after": cursor_of(arguments.get("cursor")),
-        "created": Span(moment_of(arguments, "since"), moment_of(arguments, "until")),
-    }
-
-
-def moment_of(arguments: Mapping[str, str], name: str) -> float | None:
-    """A time of the query in seconds since 1970; one without a zone is in UTC."""
-    given = arguments.get(name)
-    if given is None:
-        return None
-    try:
-        # The plus of a zone comes as a space when nobody escaped it.
-        found = datetime.fromisoformat(re.sub(r" (\d\d:\d\d)$", r"+\1", given.strip()))
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise BadQuery(f"{name} is {given[:40]!r}; it must be a time in ISO 8601, as in 2026-01-31T09:30:00Z") from None
-
-
-def cursor_before(number: int, created_at: float) -> str:
-    """The cursor of the page that comes after a task, a service or a data set."""
-    place = {"before": number, "at": created_at}
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _ids(text: str) -> tuple[int, ...]:
@@ -307,41 +243,8 @@ def _ids(text: str) -> tuple[int, ...]:
         raise BadQuery(f"ids holds more than {IDS_MOST} numbers; ask in several calls")
     ids = []
     for word in words:
-        number = _whole(word)
+        number = whole_number(word)
         if number is None:
             raise BadQuery(f"ids holds {word[:40]!r}; it must be task numbers with commas between them, as in ids=1,2")
         ids.append(number)
     return tuple(dict.fromkeys(ids))
-
-
-def _choice(kinds: type[E], name: str, value: str | None) -> E | None:
-    if value is None:
-        return None
-    found = next((kind for kind in kinds if kind == value), None)
-    if found is None:
-        raise BadQuery(f"{name} is {value[:40]!r}; use one of {', '.join(kinds)}")
-    return found
-
-
-def limit_of(value: str | None) -> int:
-    """How many a page holds at most. Raises BadQuery."""
-    if value is None:
-        return LIMIT
-    number = _whole(value)
-    if number is None or not 1 <= number <= LIMIT_MOST:
-        raise BadQuery(f"limit is {value[:40]!r}; it must be a whole number from 1 to {LIMIT_MOST}")
-    return number
-
-
-def cursor_of(value: str | None) -> Place | None:
-    """What `cursor_before` was given. Raises BadQuery."""
-    if value is None:
-        return None
-    try:
-        found = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-        place = Place(found["before"], found["at"])
-    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError):
-        place = Place(0, 0.0)
-    if not (type(place.id) is int and 0 < place.id < _ID_BELOW and type(place.at) is float and isfinite(place.at)):
-        raise BadQuery("cursor cannot be read; use next_cursor of the page before, or leave it out")
-    return place

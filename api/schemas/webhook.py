@@ -14,7 +14,7 @@ from marshmallow import fields
 
 from api.answers import Json
 from api.refusals import BadBody
-from api.schemas.described import Always, flag, several, text, whole
+from api.schemas.described import Always, cursor, flag, several, text, whole
 from api.schemas.reading import fold, read_strictly
 from ml.options.loading import Flag, Several, Text, option, shown
 from storage import fetch
@@ -224,7 +224,7 @@ class WebhooksSchema(Always):
     """GET /webhooks."""
 
     webhooks = several(WebhookSchema, "Newest first.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()
 
 
 class DeletedWebhookSchema(Always):
@@ -254,7 +254,7 @@ class DeliveriesSchema(Always):
     """GET /webhooks/NUMBER/deliveries."""
 
     deliveries = several(DeliverySchema, "Newest first.")
-    next_cursor = text("Goes into `cursor` for the next page; null on the last.", allow_none=True)
+    next_cursor = cursor()
 
 
 class DeliveryAttemptSchema(Always):

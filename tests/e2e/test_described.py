@@ -77,7 +77,7 @@ def no_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_limit(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any `limit` is taken."""
-    monkeypatch.setattr("api.blueprints.datasets.limit_of", lambda value: 10)
+    monkeypatch.setattr("api.schemas.paging.limit_of", lambda value: 10)
 
 
 def no_allow(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

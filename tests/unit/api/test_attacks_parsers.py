@@ -14,9 +14,10 @@ from api.access import _hostname, _name_of, _secret
 from api.event_stream import Place, read_place
 from api.query import as_object, check_known, flag
 from api.refusals import BadHeader, BadQuery
-from api.schemas.dataset import checksum_of, cursor_after, path_of
-from api.schemas.task import Place as PageEnd
-from api.schemas.task import cursor_before, cursor_of, limit_of, read_query
+from api.schemas.dataset import checksum_of
+from api.schemas.paging import Place as PageEnd
+from api.schemas.paging import cursor_after, cursor_before, cursor_of, limit_of, path_of
+from api.schemas.task import read_query
 from tests.refusing import refusing
 from workers.asked import Asked
 
