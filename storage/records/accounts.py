@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from storage.errors import KeyInUse, KeyNotFound
 from storage.records.audit import OPERATOR, add_note
 from storage.records.database import Database
+from storage.records.paging import newest
 from storage.records.quotas import QUOTA_COLUMNS, QuotaRecords, lock_account
 from storage.records.rows import Account, Caller, Key, NewNote, Role
 from storage.records.schema import accounts, keys, now, quotas
@@ -115,10 +116,8 @@ class Keys:
     def page(self, account_id: int, *, limit: int, before_id: int | None = None) -> Sequence[Key]:
         """Keys of an account, revoked ones too, newest first."""
         wanted = _KEYS.where(keys.c.account_id == account_id)
-        if before_id is not None:
-            wanted = wanted.where(keys.c.id < before_id)
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(keys.c.id.desc()).limit(limit)).all()
+            rows = connection.execute(newest(wanted, keys.c.id, limit=limit, before_id=before_id)).all()
         return [_key(row) for row in rows]
 
     def revoke(self, key_id: int, account_id: int | None = None, by: NewNote | None = None) -> Key:

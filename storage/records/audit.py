@@ -7,6 +7,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, delete, insert, select
 
 from storage.records.database import Database
+from storage.records.paging import newest, within
 from storage.records.rows import NewNote, Note
 from storage.records.schema import accounts, audit, now
 
@@ -67,16 +68,13 @@ class Audit:
         ).outerjoin(accounts, audit.c.account_id == accounts.c.id)
         if account_id is not None:
             wanted = wanted.where(audit.c.account_id == account_id)
-        if before_id is not None:
-            wanted = wanted.where(audit.c.id < before_id)
         if action is not None:
             is_named = audit.c.action == action
             begins_so = audit.c.action.startswith(action, autoescape=True)
             wanted = wanted.where(begins_so if action.endswith(".") else is_named)
-        if since is not None:
-            wanted = wanted.where(audit.c.at >= since)
+        wanted = wanted.where(*within(audit.c.at, since, None))
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(audit.c.id.desc()).limit(limit)).all()
+            rows = connection.execute(newest(wanted, audit.c.id, limit=limit, before_id=before_id)).all()
         return [Note(**row._mapping) for row in rows]
 
     def sweep(self, older_than_s: float) -> int:

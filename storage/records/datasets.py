@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import DatasetConflict, DatasetFileNotFound, DatasetFull, DatasetNotFound, UploadNotFound
 from storage.records.database import Database
+from storage.records.paging import newest
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import Dataset, DatasetFile, Json, NewFile
 from storage.records.schema import dataset_files as files
@@ -73,13 +74,9 @@ class Datasets:
 
     def page(self, account_id: int, *, limit: int, before_id: int | None = None) -> list[Dataset]:
         """Data sets of an account, newest first."""
-        wanted = [datasets.c.account_id == account_id, datasets.c.deleted_at.is_(None)]
-        if before_id is not None:
-            wanted.append(datasets.c.id < before_id)
+        wanted = select(*_COLUMNS).where(datasets.c.account_id == account_id, datasets.c.deleted_at.is_(None))
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(*_COLUMNS).where(*wanted).order_by(datasets.c.id.desc()).limit(limit)
-            ).all()
+            rows = connection.execute(newest(wanted, datasets.c.id, limit=limit, before_id=before_id)).all()
         return [Dataset(**row._mapping) for row in rows]
 
     def delete(self, dataset_id: int) -> None:

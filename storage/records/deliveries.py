@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 
 from storage.errors import DeliveryNotFound, WebhookInactive, WebhookNotFound
 from storage.records.database import Database
+from storage.records.paging import newest
 from storage.records.rows import Delivering, Delivery, DeliveryAttempt, Parcel, Receipt, State
 from storage.records.schema import now, services, webhooks
 from storage.records.schema import webhook_attempts as attempts
@@ -122,12 +123,10 @@ class Deliveries:
     ) -> list[Delivery]:
         """Deliveries to a webhook, newest first."""
         wanted = select(*_COLUMNS).where(deliveries.c.webhook_id == webhook_id)
-        if before_id is not None:
-            wanted = wanted.where(deliveries.c.id < before_id)
         if state is not None:
             wanted = wanted.where(deliveries.c.state == state)
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(deliveries.c.id.desc()).limit(limit)).all()
+            rows = connection.execute(newest(wanted, deliveries.c.id, limit=limit, before_id=before_id)).all()
         return [_delivery(row) for row in rows]
 
     def get(self, webhook_id: int, delivery_id: int) -> Delivery:

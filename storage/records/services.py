@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import RepositoryUnusable, ServiceExists, ServiceNotFound
 from storage.records.database import Database
+from storage.records.paging import newest, within
 from storage.records.rows import Json, Repository, Service
 from storage.records.schema import accounts, now, repositories, services
 
@@ -124,19 +125,15 @@ class Services:
 
         since, until : when they were created, in seconds since 1970, the second one not included.
         """
-        wanted = [services.c.account_id == account_id, services.c.deleted_at.is_(None)]
-        if before_id is not None:
-            wanted.append(services.c.id < before_id)
+        wanted = select(*_COLUMNS).where(
+            services.c.account_id == account_id,
+            services.c.deleted_at.is_(None),
+            *within(services.c.created_at, since, until),
+        )
         if mllib is not None:
-            wanted.append(services.c.mllib == mllib)
-        if since is not None:
-            wanted.append(services.c.created_at >= since)
-        if until is not None:
-            wanted.append(services.c.created_at < until)
+            wanted = wanted.where(services.c.mllib == mllib)
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(*_COLUMNS).where(*wanted).order_by(services.c.id.desc()).limit(limit)
-            ).all()
+            rows = connection.execute(newest(wanted, services.c.id, limit=limit, before_id=before_id)).all()
         return [Service(**row._mapping) for row in rows]
 
     def delete(self, service_id: int) -> bool:

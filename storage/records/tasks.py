@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Double,
     Select,
     and_,
     case,
@@ -23,7 +22,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -31,6 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from storage.errors import IdempotencyConflict, JobNotFound, ServiceNotFound, Superseded, TaskNotFound
 from storage.records.database import Database
 from storage.records.deliveries import note_end
+from storage.records.paging import newest, newest_by_time, within
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import (
     MOVES,
@@ -329,29 +328,20 @@ class Tasks:
         before_id, before_at : number of the last task of the page before, and when it was created.
         since, until : when the tasks were created, in seconds since 1970, the second one not included.
         """
-        wanted = select(*_COLUMNS).where(tasks.c.account_id == account_id)
-        if since is None and until is None:
-            order = [tasks.c.id.desc()]
-            if before_id is not None:
-                wanted = wanted.where(tasks.c.id < before_id)
-        else:
-            # By time first, as the index has it: else all that came later, or earlier, would have to be read.
-            order = [tasks.c.created_at.desc(), tasks.c.id.desc()]
-            if since is not None:
-                wanted = wanted.where(tasks.c.created_at >= since)
-            if until is not None:
-                wanted = wanted.where(tasks.c.created_at < until)
-            if before_id is not None:
-                place = tuple_(literal(before_at, Double), literal(before_id))
-                wanted = wanted.where(tuple_(tasks.c.created_at, tasks.c.id) < place)
+        wanted = select(*_COLUMNS).where(tasks.c.account_id == account_id, *within(tasks.c.created_at, since, until))
         if state is not None:
             wanted = wanted.where(tasks.c.state == state)
         if kind is not None:
             wanted = wanted.where(tasks.c.kind == kind)
         if service_id is not None:
             wanted = wanted.where(tasks.c.service_id == service_id)
+        if since is None and until is None:
+            wanted = newest(wanted, tasks.c.id, limit=limit, before_id=before_id)
+        else:
+            before = None if before_id is None else (before_at, before_id)
+            wanted = newest_by_time(wanted, tasks.c.created_at, tasks.c.id, limit=limit, before=before)
         with self._database.read() as connection:
-            return [_task(row) for row in connection.execute(wanted.order_by(*order).limit(limit))]
+            return [_task(row) for row in connection.execute(wanted)]
 
     def spec(self, task_id: int) -> Json:
         """The whole specification."""

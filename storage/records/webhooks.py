@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, and_, func, insert, select, update
 from storage.errors import TooManyWebhooks, WebhookNotFound
 from storage.records.database import Database
 from storage.records.deliveries import give_up_waiting
+from storage.records.paging import newest
 from storage.records.rows import NewWebhook, Webhook
 from storage.records.schema import now, webhooks
 
@@ -70,13 +71,9 @@ class Webhooks:
 
     def page(self, account_id: int, *, limit: int, before_id: int | None = None) -> list[Webhook]:
         """Webhooks of an account, newest first."""
-        wanted = [webhooks.c.account_id == account_id, webhooks.c.deleted_at.is_(None)]
-        if before_id is not None:
-            wanted.append(webhooks.c.id < before_id)
+        wanted = select(*_COLUMNS).where(webhooks.c.account_id == account_id, webhooks.c.deleted_at.is_(None))
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(*_COLUMNS).where(*wanted).order_by(webhooks.c.id.desc()).limit(limit)
-            ).all()
+            rows = connection.execute(newest(wanted, webhooks.c.id, limit=limit, before_id=before_id)).all()
         return [Webhook(**row._mapping) for row in rows]
 
     def change(self, account_id: int, webhook_id: int, changes: dict[str, Any]) -> Webhook:
