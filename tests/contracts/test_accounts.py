@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,23 +29,9 @@ from storage.records import (
     State,
     Task,
 )
+from tests.contracts.conftest import asked_of, plans_of
 
 AT_ONCE = 8
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def records(url: str) -> Iterator[Records]:
-    made = Records.connect(url)
-    made.upgrade()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -416,29 +401,16 @@ def test_of_many_files_added_at_one_moment_only_those_come_in_that_fit(
     assert records.quotas.use(ann.id).stored_bytes == 30
 
 
-def test_no_check_of_a_quota_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
-    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
-    records.upgrade()
-    ann = records.accounts.ensure("ann")
+def test_no_check_of_a_quota_reads_the_whole_table_of_tasks(on_sqlite: Records) -> None:
+    records, ann = on_sqlite, on_sqlite.accounts.ensure("ann")
     records.quotas.set(ann, {"trainings": 1, "queued_tasks": 9, "stored_bytes": 9})
     task = add(records, ann)
-    asked: list[tuple[str, Any]] = []
-
-    @event.listens_for(records.database.engine, "before_cursor_execute")
-    def _note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if "tasks" in statement and not many:
-            asked.append((statement, parameters))
-
-    add(records, ann)
-    claimed(records, task)
-    records.tasks.waiting(0.0)
-    records.tasks.next_of_account(ann.id)
-    records.quotas.use(ann.id)
-    with records.database.read() as connection:
-        for statement, parameters in list(asked):
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-            whole = [row.detail for row in plan if row.detail.startswith("SCAN tasks")]
-            assert all("ix_tasks_open" in each or "uq_tasks_running" in each for each in whole), (
-                f"{whole} in {statement}"
-            )
-    records.close()
+    with asked_of(records, "tasks") as asked:
+        add(records, ann)
+        claimed(records, task)
+        records.tasks.waiting(0.0)
+        records.tasks.next_of_account(ann.id)
+        records.quotas.use(ann.id)
+    for statement, plan in plans_of(records, asked):
+        whole = [line for line in plan if line.startswith("SCAN tasks")]
+        assert all("ix_tasks_open" in each or "uq_tasks_running" in each for each in whole), f"{whole} in {statement}"

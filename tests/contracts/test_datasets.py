@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -18,15 +16,6 @@ from storage.errors import (
 )
 from storage.records import Dataset, Kind, NewFile, Part, Records
 from storage.records import datasets as module
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
-    url = f"sqlite:///{tmp_path / 'records.db'}"
-    made = Records.connect(url if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
-    made.upgrade()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,39 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from storage.records import Artifact, Kind, Named, NewFile, NewVersion, Part, Records, Service, State
 
 SHA = "ab" * 32
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
-    is_server = request.param == "postgresql"
-    url = request.getfixturevalue("postgres_url") if is_server else f"sqlite:///{tmp_path / 'records.db'}"
-    made = Records.connect(url)
-    made.upgrade()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def service(records: Records) -> Service:
-    account = records.accounts.ensure("local")
-    return records.services.add(
-        account.id,
-        "iris",
-        mllib="xgboost",
-        mltype="classification",
-        type="supervised",
-        description="",
-        repository_id=records.repositories.ensure(account.id, "objects:1/iris").id,
-        parameters={},
-    )
 
 
 def add(records: Records, service: Service, kind: Kind = Kind.TRAIN, repository: int | None = None, **spec: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event
 
 from storage.errors import (
     IdempotencyConflict,
@@ -42,43 +41,10 @@ from storage.records import (
 )
 from storage.records.migration import newest
 from storage.records.schema import REVISION, metadata
+from tests.contracts.conftest import asked_of, make_service, plans_of
 
 LEASE_S = 30.0
 LOST = {"kind": "worker_lost", "message": "gone"}
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def records(url: str) -> Iterator[Records]:
-    made = Records.connect(url)
-    made.upgrade()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def service(records: Records) -> Service:
-    return make_service(records)
-
-
-def make_service(records: Records, name: str = "iris", repository: str = "objects:1/iris") -> Service:
-    account = records.accounts.ensure("local")
-    return records.services.add(
-        account.id,
-        name,
-        mllib="xgboost",
-        mltype="classification",
-        type="supervised",
-        description="",
-        repository_id=records.repositories.ensure(account.id, repository).id,
-        parameters={"input": {"connector": "csv"}},
-    )
 
 
 def add_training(records: Records, service: Service, **options: Any) -> Task:
@@ -150,7 +116,7 @@ def test_times_are_seconds_since_the_epoch(records: Records, service: Service) -
 
 
 def test_jobs_are_numbered_per_service_without_gaps_under_concurrency(records: Records, service: Service) -> None:
-    other = make_service(records, "wine", "objects:1/wine")
+    other = make_service(records, "wine")
     with ThreadPoolExecutor(4) as pool:
         jobs = list(pool.map(lambda _: add_training(records, service).job, range(12)))
     assert sorted(job for job in jobs if job is not None) == list(range(1, 13))
@@ -188,7 +154,7 @@ def test_of_many_claims_at_one_moment_one_wins(url: str, records: Records, servi
 def test_of_two_tasks_of_a_repository_claimed_at_one_moment_one_runs(
     url: str, records: Records, service: Service
 ) -> None:
-    sharing = make_service(records, "twin")
+    sharing = make_service(records, "twin", "objects:1/iris")
     for _ in range(5):
         tasks = [add_training(records, service), add_training(records, sharing)]
         barrier = threading.Barrier(2)
@@ -398,7 +364,7 @@ def test_silent_task_is_queued_again_and_given_up_after_its_tries(records: Recor
 
 
 def test_waiting_counts_what_could_start_and_names_the_longest_unsent_first(records: Records, service: Service) -> None:
-    others = [make_service(records, f"s{number}", f"objects:1/s{number}") for number in range(3)]
+    others = [make_service(records, f"s{number}") for number in range(3)]
     first = add_training(records, service)
     add_training(records, service)  # behind the first
     sent = add_training(records, others[0])
@@ -416,13 +382,13 @@ def test_waiting_counts_what_could_start_and_names_the_longest_unsent_first(reco
 
 
 def test_open_tasks_are_counted_by_kind_queue_and_state(records: Records, service: Service) -> None:
-    others = [make_service(records, f"s{number}", f"objects:1/s{number}") for number in range(3)]
+    others = [make_service(records, f"s{number}") for number in range(3)]
     add_training(records, service)
     add_training(records, service)  # behind the first
     add_training(records, others[0])
     claim(records, add_training(records, others[1]))
     lose(records, add_training(records, others[2]))
-    over = add_training(records, make_service(records, "s3", "objects:1/s3"))
+    over = add_training(records, make_service(records, "s3"))
     finish(records, claim(records, over))
     queued, running = sorted(records.tasks.open_tasks(), key=lambda each: each.state)
     assert (queued.state, queued.kind, queued.queue) == (State.QUEUED, Kind.TRAIN, "train.cpu")
@@ -435,7 +401,7 @@ def test_queue_positions_count_those_before(records: Records, service: Service) 
     tasks = [add_training(records, service) for _ in range(3)]
     claim(records, tasks[0])
     now = records.tasks.get_many([task.id for task in tasks])
-    other = make_service(records, "other", "objects:1/other")
+    other = make_service(records, "other")
     last = add_training(records, other)
     assert records.queues.before(now[1]) == []
     assert records.queues.before(now[2]) == [Before(service.id, Kind.TRAIN, True, 1)]
@@ -447,7 +413,7 @@ def test_queue_positions_count_those_before(records: Records, service: Service) 
 
 
 def test_durations_are_those_of_finished_tasks_newest_first(records: Records, service: Service) -> None:
-    other = make_service(records, "other", "objects:1/other")
+    other = make_service(records, "other")
     for each, state in ((service, State.FINISHED), (other, State.FINISHED), (other, State.FAILED)):
         attempt = claim(records, add_training(records, each))
         records.tasks.end(attempt, state, phases={}, version=NewVersion("p", {}, []) if each is service else None)
@@ -493,7 +459,7 @@ def test_refused_task_is_failed_and_never_waits(records: Records, service: Servi
 
 
 def test_open_jobs_list_running_ones_first(records: Records, service: Service) -> None:
-    sharing = make_service(records, "other", "objects:1/other")
+    sharing = make_service(records, "other")
     waiting, running, over = (
         add_training(records, service),
         add_training(records, sharing),
@@ -692,7 +658,7 @@ def test_files_in_a_repository_are_not_for_other_accounts(records: Records) -> N
 
 
 def test_sizes_of_models_are_those_of_the_newest_versions(records: Records, service: Service) -> None:
-    other = make_service(records, "wine", "objects:1/wine")
+    other = make_service(records, "wine")
     ids = [service.repository_id, other.repository_id]
     assert records.versions.sizes(ids) == {}
     assert records.versions.sizes([]) == {}
@@ -860,78 +826,56 @@ def test_services_are_listed_newest_first(records: Records) -> None:
     assert records.services.page(account_id, limit=9, until=at) == []
 
 
-def test_no_list_sorts_or_reads_more_than_its_page(tmp_path: Path) -> None:
-    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
-    records.upgrade()
-    account_id = make_service(records).account_id
-    asked: list[tuple[str, Any]] = []
-
-    @event.listens_for(records.database.engine, "before_cursor_execute")
-    def _note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if "LIMIT" in statement:
-            asked.append((statement, parameters))
-
+def test_no_list_sorts_or_reads_more_than_its_page(on_sqlite: Records) -> None:
+    account_id = make_service(on_sqlite).account_id
     bounds: list[dict[str, Any]] = [{}, {"before_id": 7}]
     spans: list[dict[str, Any]] = [{"since": 1.0}, {"until": 2.0}, {"since": 1.0, "until": 2.0}]
-    for bound in bounds:
-        for which in ({}, {"state": State.QUEUED}, {"kind": Kind.TRAIN}, {"service_id": 1}):
-            records.tasks.page(account_id, limit=10, **bound, **which)
-        for span in spans:
-            records.tasks.page(account_id, limit=10, **bound, **span)
-        records.services.page(account_id, limit=10, **bound)
-        records.datasets.page(account_id, limit=10, **bound)
+    with asked_of(on_sqlite, "LIMIT") as asked:
+        for bound in bounds:
+            for which in ({}, {"state": State.QUEUED}, {"kind": Kind.TRAIN}, {"service_id": 1}):
+                on_sqlite.tasks.page(account_id, limit=10, **bound, **which)
+            for span in spans:
+                on_sqlite.tasks.page(account_id, limit=10, **bound, **span)
+            on_sqlite.services.page(account_id, limit=10, **bound)
+            on_sqlite.datasets.page(account_id, limit=10, **bound)
     assert len(asked) == 2 * (4 + 3 + 2)
-    with records.database.read() as connection:
-        for statement, parameters in list(asked):
-            plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-            assert not [line for line in plan if line.startswith("SCAN")], (plan, statement)
-            assert not [line for line in plan if "TEMP B-TREE" in line], (plan, statement)
-    records.close()
+    for statement, plan in plans_of(on_sqlite, asked):
+        assert not [line for line in plan if line.startswith("SCAN")], (plan, statement)
+        assert not [line for line in plan if "TEMP B-TREE" in line], (plan, statement)
 
 
-def test_no_daily_query_reads_the_whole_table_of_tasks(tmp_path: Path) -> None:
-    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
-    records.upgrade()
-    service = make_service(records)
+def test_no_daily_query_reads_the_whole_table_of_tasks(on_sqlite: Records) -> None:
+    records, service = on_sqlite, make_service(on_sqlite)
     tasks = [add_training(records, service) for _ in range(3)]
-    asked: list[tuple[str, Any]] = []
-
-    @event.listens_for(records.database.engine, "before_cursor_execute")
-    def _note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if "tasks" in statement and not many:
-            asked.append((statement, parameters))
-
-    attempt = claim(records, tasks[0])
-    records.tasks.renew(attempt, LEASE_S)
-    records.tasks.checkpoint(attempt, {"iteration": 1, "prefix": "p"})
-    records.queues.before(tasks[1])
-    records.queues.running("train.cpu")
-    records.queues.took("train.cpu")
-    records.tasks.waiting(0.0)
-    records.tasks.open_tasks()
-    records.tasks.is_startable(tasks[1])
-    records.tasks.open_jobs([service.id])
-    records.tasks.job(service.id, 1)
-    records.tasks.page(service.account_id, limit=10)
-    records.tasks.page(service.account_id, limit=10, state=State.QUEUED, before_id=7)
-    records.tasks.page(service.account_id, limit=10, service_id=service.id)
-    records.tasks.take_back_silent(3, LOST)
-    records.tasks.ended_uncleaned(0.0)
-    records.tasks.open_data_keys()
-    records.tasks.open_pins()
-    records.tasks.request_cancel(tasks[1].id)
-    finish(records, attempt)
-    records.versions.of_task(tasks[0].id)
-    add_training(records, service, idempotency_key="k", request_digest="d")
-    with records.database.read() as connection:
-        for statement, parameters in list(asked):
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-            whole = [
-                row.detail
-                for row in plan
-                if row.detail.startswith(("SCAN tasks", "SCAN earlier"))
-                # These hold tasks that are not over, which are few.
-                and not any(name in row.detail for name in ("ix_tasks_open", "uq_tasks_running"))
-            ]
-            assert not whole, f"{whole} in {statement}"
-    records.close()
+    with asked_of(records, "tasks") as asked:
+        attempt = claim(records, tasks[0])
+        records.tasks.renew(attempt, LEASE_S)
+        records.tasks.checkpoint(attempt, {"iteration": 1, "prefix": "p"})
+        records.queues.before(tasks[1])
+        records.queues.running("train.cpu")
+        records.queues.took("train.cpu")
+        records.tasks.waiting(0.0)
+        records.tasks.open_tasks()
+        records.tasks.is_startable(tasks[1])
+        records.tasks.open_jobs([service.id])
+        records.tasks.job(service.id, 1)
+        records.tasks.page(service.account_id, limit=10)
+        records.tasks.page(service.account_id, limit=10, state=State.QUEUED, before_id=7)
+        records.tasks.page(service.account_id, limit=10, service_id=service.id)
+        records.tasks.take_back_silent(3, LOST)
+        records.tasks.ended_uncleaned(0.0)
+        records.tasks.open_data_keys()
+        records.tasks.open_pins()
+        records.tasks.request_cancel(tasks[1].id)
+        finish(records, attempt)
+        records.versions.of_task(tasks[0].id)
+        add_training(records, service, idempotency_key="k", request_digest="d")
+    for statement, plan in plans_of(records, asked):
+        whole = [
+            line
+            for line in plan
+            if line.startswith(("SCAN tasks", "SCAN earlier"))
+            # These hold tasks that are not over, which are few.
+            and not any(name in line for name in ("ix_tasks_open", "uq_tasks_running"))
+        ]
+        assert not whole, f"{whole} in {statement}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +14,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from storage.errors import RecordsForm, RecordsUnavailable
-from storage.records import LOCAL, Kind, NewVersion, Records, State, Task
+from storage.records import Kind, NewVersion, Records, State, Task
 from storage.records.form import note
 from storage.records.migration import _config, works_from
 from storage.records.schema import REVISION
+from tests.contracts.conftest import make_service
 
 LATER = "0999"
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        found: str = request.getfixturevalue("postgres_url")
-        return found
-    return f"sqlite:///{tmp_path / 'records.db'}"
-
-
-@pytest.fixture
-def records(url: str) -> Iterator[Records]:
-    made = Records.connect(url)
-    made.upgrade()
-    yield made
-    made.close()
-
-
-def service_of(records: Records, name: str = "iris") -> Any:
-    account = records.accounts.ensure(LOCAL)
-    return records.services.add(
-        account.id,
-        name,
-        mllib="xgboost",
-        mltype="classification",
-        type="supervised",
-        description="",
-        repository_id=records.repositories.ensure(account.id, f"objects:1/{name}").id,
-        parameters={},
-        model={},
-    )
 
 
 def training(records: Records, service: Any, **spec: Any) -> Task:
@@ -89,7 +58,7 @@ def test_every_revision_says_from_which_one_on_programs_go_on():
 
 
 def test_program_goes_on_with_later_tables_that_only_have_more(records: Records):
-    service = service_of(records)
+    service = make_service(records)
     running = records.tasks.claim(training(records, service).id, "worker", 60)
     assert running is not None
     made_later(records, REVISION)
@@ -126,7 +95,7 @@ def test_records_that_do_not_answer_are_no_matter_of_their_form(tmp_path: Path):
 
 
 def test_task_that_needs_more_than_this_program_knows_waits_for_another(records: Records):
-    service, other = service_of(records), service_of(records, "wine")
+    service, other = make_service(records), make_service(records, "wine")
     needy, plain = training(records, service, needs=2, unknown={"member": 1}), training(records, other, unknown=3)
     assert records.tasks.claim(needy.id, "worker", 60) is None
     assert records.tasks.get(needy.id).state is State.QUEUED
@@ -140,7 +109,7 @@ def test_task_that_needs_more_than_this_program_knows_waits_for_another(records:
 
 
 def test_task_of_an_unknown_kind_is_read_listed_and_cancelled_but_neither_sent_nor_done(records: Records):
-    service = service_of(records)
+    service = make_service(records)
     task = training(records, service)
     with records.database.write() as connection:
         connection.execute(text("UPDATE tasks SET kind = 'dream', queue = 'control'"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from storage.records import (
     Webhook,
 )
 from storage.records.webhooks import WEBHOOKS_MOST
+from tests.contracts.conftest import make_service
 
 LEASE_S = 30.0
 EVENTS = ["task.finished", "task.failed", "task.cancelled"]
@@ -35,39 +36,10 @@ GOOD, BAD = Receipt(200, None, "ok"), Receipt(500, "it answered with status 500"
 LOST = {"kind": "worker_lost", "message": "gone"}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def records(url: str) -> Iterator[Records]:
-    made = Records.connect(url)
-    made.upgrade()
-    yield made
-    made.close()
-
-
 def add(records: Records, account: str = "local", place: str = "a.example:443", **changes: Any) -> Webhook:
     new = {"url": f"https://{place}/", "place": place, "description": "", "events": EVENTS, "services": []}
     owner = records.accounts.ensure(account)
     return records.webhooks.add(owner.id, NewWebhook(**{**new, "is_active": True, **changes}), "whsec_one")
-
-
-def make_service(records: Records, name: str = "iris") -> Service:
-    account = records.accounts.ensure("local")
-    return records.services.add(
-        account.id,
-        name,
-        mllib="xgboost",
-        mltype="classification",
-        type="supervised",
-        description="",
-        repository_id=records.repositories.ensure(account.id, f"objects:1/{name}").id,
-        parameters={},
-    )
 
 
 def accept(records: Records, service: Service | None = None, **more: Any) -> Task:
