@@ -20,6 +20,7 @@ from cli.services import services_of, steps_of, worker_argv
 from cli.stack import Stack, Step
 from settings import Settings
 from tests.integration.yard import EXAMPLES
+from tests.services import free_port, short_folder
 
 WAY = "x-way"
 """Header of each answer: `loop` where the event loop made it, else `flask`."""
@@ -106,6 +107,15 @@ def running(settings: Settings, *, is_doubled: bool = False) -> Iterator[Stack]:
         yield stack
 
 
+@contextlib.contextmanager
+def fronted(data: Path, *, is_doubled: bool = False, **options: Any) -> Iterator[Stack]:
+    """The same with a home of its own and `data` as its data root; `options` are further settings."""
+    with short_folder() as home:
+        settings = Settings(home=home, port=free_port(), flower_port=0, data_roots=(data,), threads=1, **options)
+        with running(settings, is_doubled=is_doubled) as stack:
+            yield stack
+
+
 def create(line: Line, name: str, data: Path, *headers: str) -> None:
     """A service for the iris data, which `data` holds as iris.csv."""
     label = (data / "iris.csv").read_text().split("\n", 1)[0].split(",")[-1]
@@ -131,8 +141,10 @@ def train(line: Line, name: str, data: Path, *headers: str, iterations: int = 3)
     assert trained.code == 201, trained
 
 
-def put_iris(data: Path) -> None:
+def put_iris(data: Path) -> Path:
+    """The folder, which holds the data of `create` and `train` now."""
     (data / "iris.csv").write_text((EXAMPLES / "iris.csv").read_text())
+    return data.resolve()
 
 
 @contextlib.contextmanager

@@ -25,8 +25,7 @@ from cli.stack import Stack
 from settings import Settings
 from storage.objects import connect
 from storage.records import NewFile, Records
-from tests.integration.fronted import ROW, Line, create, predict, processes, put_iris, running, train, until
-from tests.services import free_port, short_folder
+from tests.integration.fronted import ROW, Line, create, fronted, predict, processes, put_iris, train, until
 
 pytestmark = pytest.mark.servers
 
@@ -37,32 +36,19 @@ IDLE_S, BODY_S = 2.0, 5.0
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data").resolve()
-    put_iris(folder)
-    return folder
+    return put_iris(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def stack(data: Path) -> Iterator[Stack]:
     """A stack with a trained service, and a data set of two large files."""
-    with short_folder() as home:
-        settings = Settings(
-            home=home,
-            port=free_port(),
-            flower_port=0,
-            data_roots=(data,),
-            threads=1,
-            api_threads=4,
-            client_idle_s=IDLE_S,
-            body_timeout_s=BODY_S,
-        )
-        with running(settings) as stack:
-            with closing(Line(settings.port)) as line:
-                create(line, "iris", data)
-                train(line, "iris", data)
-                assert line.ask("PUT", "/datasets/large").code == 201
-            _fill(settings)
-            yield stack
+    with fronted(data, api_threads=4, client_idle_s=IDLE_S, body_timeout_s=BODY_S) as stack:
+        with closing(Line(stack.settings.port)) as line:
+            create(line, "iris", data)
+            train(line, "iris", data)
+            assert line.ask("PUT", "/datasets/large").code == 201
+        _fill(stack.settings)
+        yield stack
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,10 @@ import pytest
 
 from api.unread import ports_of, unread_bytes
 from cli.stack import Stack
-from settings import Settings
 from storage.live import Live
 from storage.records import Kind, Records, State
-from tests.integration.fronted import Line, beside, create, processes, put_iris, running, until
-from tests.services import free_port, short_folder
+from tests.integration.fronted import Line, beside, create, fronted, processes, put_iris, until
+from tests.services import free_port
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
@@ -87,19 +86,13 @@ def events_of(task_id: int) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("data").resolve()
-    put_iris(made)
-    return made
+    return put_iris(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def stack(data: Path) -> Iterator[Stack]:
-    with short_folder() as home:
-        settings = Settings(
-            home=home, port=free_port(), flower_port=0, data_roots=(data,), threads=1, api_threads=8, event_streams=MOST
-        )
-        with running(settings) as stack:
-            yield stack
+    with fronted(data, api_threads=8, event_streams=MOST) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

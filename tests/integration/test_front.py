@@ -13,23 +13,22 @@ from contextlib import closing
 import pytest
 
 from cli.stack import Stack
-from settings import Settings
 from tests.integration.fronted import (
     ROW,
     WAY,
     Line,
     beside,
     create,
+    fronted,
     predict,
     processes,
     put_iris,
     request,
-    running,
     train,
     unnamed_files,
     until,
 )
-from tests.services import free_port, short_folder
+from tests.services import free_port
 
 pytestmark = pytest.mark.servers
 
@@ -39,23 +38,12 @@ LIMIT_BYTES = 3 * 2**20
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that has a service `iris` with a model."""
-    data = tmp_path_factory.mktemp("data").resolve()
-    put_iris(data)
-    with short_folder() as home:
-        settings = Settings(
-            home=home,
-            port=free_port(),
-            flower_port=0,
-            data_roots=(data,),
-            threads=1,
-            request_limit_bytes=LIMIT_BYTES,
-            api_threads=8,
-        )
-        with running(settings) as stack:
-            with closing(Line(settings.port)) as line:
-                create(line, "iris", data)
-                train(line, "iris", data)
-            yield stack
+    data = put_iris(tmp_path_factory.mktemp("data"))
+    with fronted(data, request_limit_bytes=LIMIT_BYTES, api_threads=8) as stack:
+        with closing(Line(stack.settings.port)) as line:
+            create(line, "iris", data)
+            train(line, "iris", data)
+        yield stack
 
 
 @pytest.fixture(scope="module")

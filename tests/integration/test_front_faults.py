@@ -22,7 +22,6 @@ import redis
 
 from api.ending import ENDING_S
 from cli.stack import Stack
-from settings import Settings
 from storage.records import Records, Role
 from tests.integration.fronted import (
     FIRST,
@@ -33,15 +32,15 @@ from tests.integration.fronted import (
     Line,
     beside,
     create,
+    fronted,
     predict,
     processes,
     put_iris,
     request,
-    running,
     train,
     until,
 )
-from tests.services import free_port, short_folder
+from tests.services import free_port
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(200)]
 
@@ -50,26 +49,14 @@ TIMEOUT_S = 5.0
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("data").resolve()
-    put_iris(made)
-    return made
+    return put_iris(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def stack(data: Path) -> Iterator[Stack]:
     """Two prediction workers, and keys in force."""
-    with short_folder() as home:
-        settings = Settings(
-            home=home,
-            port=free_port(),
-            flower_port=0,
-            data_roots=(data,),
-            threads=1,
-            api_threads=8,
-            predict_timeout_s=TIMEOUT_S,
-        )
-        with running(settings, is_doubled=True) as stack:
-            yield stack
+    with fronted(data, is_doubled=True, api_threads=8, predict_timeout_s=TIMEOUT_S) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
