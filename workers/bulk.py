@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,13 @@ from storage.errors import LiveUnavailable, StorageError
 from storage.records import Attempt, State
 from workers.asked import Answer, Asked
 from workers.child import Child, Event
-from workers.data import entries, sources
-from workers.datasets import fetched
+from workers.child_work import ChildWork
+from workers.data import entries
 from workers.deaths import after_death
-from workers.fetching import fetching
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work, failure_of
-from workers.parts import Parts
-from workers.patience import patiently
 from workers.queue import CallerGone, NoAnswer, Overloaded
-from workers.scratch import Scratch
-from workers.supervisor import Checkpoints, Outcome, Telling, supervise
+from workers.supervisor import Outcome, Telling
 from workers.version_files import manifest_of
 
 Json = dict[str, Any]
@@ -42,13 +36,8 @@ _AGAIN_S = 0.5
 _log = logging.getLogger(__name__)
 
 
-class Prediction:
+class Prediction(ChildWork):
     """Does prediction tasks. Safe to share between threads."""
-
-    def __init__(self, parts: Parts, scratch: Scratch, is_stopping: Callable[[], bool]) -> None:
-        self._parts = parts
-        self._scratch = scratch
-        self._is_stopping = is_stopping
 
     def ask(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Have a worker that holds the model answer; the lines wait as those of any other request."""
@@ -114,22 +103,13 @@ class Prediction:
 
     def compute(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Read and predict in a process of its own, piece by piece; its files are gone afterwards."""
-        folder = self._scratch.attempt(attempt.name)
-        try:
-            with ExitStack() as held:
-                return self._computed(attempt, lease, folder, held)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return self._in_folder(attempt, lease, self._computed)
 
     def _computed(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         head = spec["head"]
-        given = self._patiently(lambda: entries(spec, parts.objects), lease)
-        fetch = held.enter_context(fetching(settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)))
-        pins = spec.get("datasets", {})
-        files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
-        data = sources(given, parts.data_roots, fetch=fetch, fetched=files, with_folders=True)
+        data = self._data(attempt, lease, held, with_folders=True)
         version = parts.records.versions.get(head["version_id"])
         result = folder / "result"
         # Fetched patiently first, and held for as long as the process may read it.
@@ -156,26 +136,9 @@ class Prediction:
                 "threads": settings.threads,
                 "device": head["device"],
             }
-            log = folder / "log.txt"
-            checkpoints = Checkpoints(attempt, parts.objects, parts.records)
-            child = Child(log, settings.threads, (libraries()[head["mllib"]].engine,), PROGRAM)
+            child = Child(folder / "log.txt", settings.threads, (libraries()[head["mllib"]].engine,), PROGRAM)
             prepared_s = round(time.monotonic() - began, 4)
-            try:
-                outcome = supervise(
-                    child,
-                    specification,
-                    attempt,
-                    lease,
-                    checkpoints,
-                    RowsTelling(parts.live, attempt),
-                    is_stopping=self._is_stopping,
-                    cancel_grace_s=settings.cancel_grace_s,
-                    kill_grace_s=settings.kill_grace_s,
-                    shutdown_s=settings.shutdown_s,
-                )
-            finally:
-                child.end()
-                checkpoints.close()
+            outcome = self._watched(child, specification, attempt, lease, RowsTelling(parts.live, attempt))
         outcome.phases = {"preparing": prepared_s, **outcome.phases}
         return self._work(attempt, lease, outcome, result)
 
@@ -208,12 +171,6 @@ class Prediction:
             return report | {"result": _inline("predictions", form, content.encode())}
         stored = self._patiently(lambda: self._parts.objects.put_file(_key(attempt, form), path), lease)
         return report | {"result": _stored(form, stored)}
-
-    def _patiently(self, do: Callable[[], Any], lease: LeaseKeeper) -> Any:
-        return patiently(do, lambda: self._is_pointless(lease))
-
-    def _is_pointless(self, lease: LeaseKeeper) -> bool:
-        return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
 
 
 class RowsTelling(Telling):

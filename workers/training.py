@@ -8,52 +8,41 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ml.options.catalog import libraries
 from storage.errors import ArtifactNotFound, ChecksumMismatch, StorageError
 from storage.objects.manifest import download_folder, read_manifest, upload_folder
 from storage.records import Attempt, Ended, NewVersion, State
 from workers.child import Standby
-from workers.data import entries, sources
-from workers.datasets import fetched
+from workers.child_work import ChildWork
 from workers.deaths import after_death
 from workers.export import export_newest
-from workers.fetching import fetching
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
 from workers.metrics import TellingFolder, telling_of
 from workers.parts import Parts
-from workers.patience import patiently
 from workers.previous import previous_of
 from workers.publishing import after_training
 from workers.saying import say
 from workers.scratch import Scratch
-from workers.supervisor import Checkpoints, Outcome, Telling, supervise
+from workers.supervisor import Outcome, Telling
 from workers.version_files import artifacts_of
 
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
-_Found = TypeVar("_Found")
 
 
-class Training:
+class Training(ChildWork):
     """Does the trainings of one worker process, one at a time."""
 
     def __init__(self, parts: Parts, scratch: Scratch, standby: Standby, is_stopping: Callable[[], bool]) -> None:
-        self._parts = parts
-        self._scratch = scratch
+        super().__init__(parts, scratch, is_stopping)
         self._standby = standby
-        self._is_stopping = is_stopping
 
     def __call__(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """One attempt; its files live in a scratch folder that is gone afterwards."""
-        folder = self._scratch.attempt(attempt.name)
-        try:
-            with ExitStack() as held:
-                return self._train(attempt, lease, folder, held)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return self._in_folder(attempt, lease, self._train)
 
     def prepare(self) -> None:
         """Have a process wait for the next training."""
@@ -67,11 +56,7 @@ class Training:
     def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
-        given = self._patiently(lambda: entries(spec, parts.objects), lease)
-        fetch = held.enter_context(fetching(settings, parts.cache, is_wanted=lambda: not self._is_pointless(lease)))
-        pins = spec.get("datasets", {})
-        files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
-        data = sources(given, parts.data_roots, fetch=fetch, fetched=files)
+        data = self._data(attempt, lease, held)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
         previous = self._patiently(
             lambda: previous_of(parts, attempt, folder, lease, self._is_stopping),
@@ -91,25 +76,11 @@ class Training:
             "checkpoint_s": settings.checkpoint_s,
         }
         telling = telling_of(parts, attempt, lease)
-        checkpoints = Checkpoints(attempt, parts.objects, parts.records)
         child = self._standby.take(libraries()[spec["mllib"]].engine)
         prepared_s = round(time.monotonic() - began, 4)
         try:
-            outcome = supervise(
-                child,
-                specification,
-                attempt,
-                lease,
-                checkpoints,
-                telling,
-                is_stopping=self._is_stopping,
-                cancel_grace_s=settings.cancel_grace_s,
-                kill_grace_s=settings.kill_grace_s,
-                shutdown_s=settings.shutdown_s,
-            )
+            outcome = self._watched(child, specification, attempt, lease, telling)
         finally:
-            child.end()
-            checkpoints.close()
             if isinstance(telling, TellingFolder):
                 telling.close()
             self._keep_log(attempt, child.log)
@@ -135,12 +106,6 @@ class Training:
             shutil.rmtree(target, ignore_errors=True)
             return None
         return str(target)
-
-    def _patiently(self, do: Callable[[], _Found], lease: LeaseKeeper) -> _Found:
-        return patiently(do, lambda: self._is_pointless(lease))
-
-    def _is_pointless(self, lease: LeaseKeeper) -> bool:
-        return lease.is_lost or lease.is_cancel_requested or self._is_stopping()
 
     def _work(self, attempt: Attempt, lease: LeaseKeeper, outcome: Outcome) -> Work:
         match outcome.ending:

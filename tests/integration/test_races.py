@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -546,13 +547,12 @@ def test_store_that_does_not_answer_is_no_fault_of_the_task(
     assert work(parts, task) == Ended(State.FINISHED, 1)
 
 
-@pytest.mark.parametrize("step", ["entries", "read_manifest", "upload_folder"])
+@pytest.mark.parametrize("step", ["child_work.entries", "training.read_manifest", "training.upload_folder"])
 def test_short_absence_of_the_store_costs_no_attempt(
     parts: Parts, service: Service, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    import workers.training as training
-
-    answers: Callable[..., Any] = getattr(training, step)
+    module, name = step.split(".")
+    answers: Callable[..., Any] = getattr(import_module(f"workers.{module}"), name)
     refusals = iter(range(3))
 
     def away_at_first(*given: Any) -> Any:
@@ -562,7 +562,7 @@ def test_short_absence_of_the_store_costs_no_attempt(
 
     task = add(parts, service, iterations=8, checkpoint_every=2, die_at=5, pause_s=0.05)
     assert work(parts, task) == Ended(State.QUEUED)
-    monkeypatch.setattr(training, step, away_at_first)
+    monkeypatch.setattr(f"workers.{step}", away_at_first)
     assert work(parts, task) == Ended(State.FINISHED, 1)
     assert next(refusals, None) is None
 
@@ -573,7 +573,7 @@ def test_cancel_while_the_store_is_away_does_not_wait_for_it(
     def fail(*_: object) -> None:
         raise StoreUnavailable("the store is away")
 
-    monkeypatch.setattr("workers.training.entries", fail)
+    monkeypatch.setattr("workers.child_work.entries", fail)
     task = add(parts, service)
     worker = Worker(parts).start(task)
     until(lambda: state(parts, task) is State.RUNNING)
