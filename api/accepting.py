@@ -74,31 +74,49 @@ def accept(
             raise
         failure = failure_record(error)
         spec["data"] = []
+    job = {"repository_id": service.repository_id, "is_job": True, "failure": failure}
+    task, is_new = record(parts, account, service, Kind.TRAIN, queue, spec, told, repeat, **job)
+    if is_new and failure is None:
+        send(parts, task)
+        _keep(parts, service, spec["request"])
+    return task
+
+
+def record(
+    parts: Parts,
+    account: Account,
+    service: Service,
+    kind: Kind,
+    queue: str,
+    spec: Json,
+    warnings: Iterable[Warning],
+    repeat: Repeatable | None,
+    **more: Any,
+) -> tuple[Task, bool]:
+    """A durable task of a service, and True; or that of the earlier request that this one repeats, and False.
+
+    more : as `storage.records.tasks.Tasks.add` takes it, which raises. Inputs that no task needs are deleted.
+    """
     try:
         task, is_new = parts.records.tasks.add(
             account.id,
-            Kind.TRAIN,
+            kind,
             queue,
             spec,
             service_id=service.id,
-            repository_id=service.repository_id,
-            is_job=True,
-            warnings=[each.as_json() for each in told],
+            warnings=[each.as_json() for each in warnings],
             idempotency_key=None if repeat is None else repeat.key,
             request_digest=None if repeat is None else repeat.digest,
-            failure=failure,
+            **more,
         )
     except (QueueQuota, StoredQuota):
         drop_inputs(parts, spec)
         raise
-    if not is_new:
+    if is_new:
+        auditing.note("task.start", str(task.kind), task.id)
+    else:
         drop_inputs(parts, spec)
-        return task
-    auditing.note("task.start", str(task.kind), task.id)
-    if failure is None:
-        send(parts, task)
-        _keep(parts, service, spec["request"])
-    return task
+    return task, is_new
 
 
 def send(parts: Parts, task: Task) -> bool:

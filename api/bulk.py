@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api import accepting, auditing, data, datasets
+from api import accepting, data, datasets
 from api.accepting import RECORD_BYTES, Repeatable
 from api.answers import Json
 from api.known import Known
@@ -13,7 +13,7 @@ from api.predicting import FORMAT, INLINE_BYTES, TEMPLATE, Question, question_of
 from ml.errors import BadParameter
 from ml.options import Warning
 from ml.options.catalog import libraries
-from storage.errors import LiveUnavailable, QueueQuota, StoredQuota
+from storage.errors import LiveUnavailable
 from storage.records import Account, Kind, Task
 from workers.queue import batch_queue
 
@@ -60,25 +60,10 @@ def accept(
         spec["data_key"] = data.store(parts, entries)
     else:
         spec["data"] = entries
-    try:
-        task, is_new = parts.records.tasks.add(
-            account.id,
-            Kind.PREDICT,
-            queue,
-            spec,
-            service_id=service.id,
-            warnings=[each.as_json() for each in (*remarks, *question.warnings, *warnings)],
-            idempotency_key=None if repeat is None else repeat.key,
-            request_digest=None if repeat is None else repeat.digest,
-        )
-    except (QueueQuota, StoredQuota):
-        accepting.drop_inputs(parts, spec)
-        raise
+    told = (*remarks, *question.warnings, *warnings)
+    task, is_new = accepting.record(parts, account, service, Kind.PREDICT, queue, spec, told, repeat)
     if is_new:
-        auditing.note("task.start", str(task.kind), task.id)
         accepting.send(parts, task)
-    else:
-        accepting.drop_inputs(parts, spec)
     return task
 
 
