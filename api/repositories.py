@@ -50,18 +50,7 @@ def check_usable(parts: Parts, account: Account, name: str, *, create: bool) -> 
 
 def folder_of(parts: Parts, repository: Repository) -> Path | None:
     """The folder of a repository, if it has one. Raises RepositoryUnusable when its path leads elsewhere by now."""
-    if not repository.is_folder:
-        return None
-    try:
-        found = parts.data_roots.resolve(repository.location)
-    except OutsideDataRoots as error:
-        raise RepositoryUnusable(
-            f"destination model directory {repository.location} is not writable or does not exist. ({error})"
-        ) from None
-    if str(found) != repository.location:
-        # It is known by its real path: a link that took its place could lead to somebody else's.
-        raise RepositoryUnusable(f"the repository {repository.location} is a link by now; put the folder back")
-    return found
+    return parts.data_roots.repository(repository.location) if repository.is_folder else None
 
 
 def check_folder(folder: Path) -> None:

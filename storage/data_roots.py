@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from storage.errors import OutsideDataRoots
+from storage.errors import OutsideDataRoots, RepositoryUnusable
 
 _PATH_LIMIT_BYTES = 4095  # what the kernel takes
 _NAME_LIMIT_BYTES = 255
@@ -44,6 +44,22 @@ class DataRoots:
             f"path {_shown(path)} is outside of the data roots ({allowed}); move it there, "
             "or let the operator add its folder to MODELYARD_DATA_ROOTS"
         )
+
+    def repository(self, location: str) -> Path:
+        """The folder of a repository, which is known by its real path.
+
+        Raises RepositoryUnusable when the path leads elsewhere by now.
+        """
+        try:
+            found = self.resolve(location)
+        except OutsideDataRoots as error:
+            raise RepositoryUnusable(
+                f"destination model directory {location} is not writable or does not exist. ({error})"
+            ) from None
+        if str(found) != location:
+            # A link that took its place could lead to somebody else's.
+            raise RepositoryUnusable(f"the repository {location} is a link by now; put the folder back")
+        return found
 
     def is_inside(self, path: Path | str) -> bool:
         """Whether `path` leads into a root, or is one."""

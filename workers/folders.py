@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from logs.context import carried
-from storage.errors import OutsideDataRoots, RepositoryUnusable, StorageError, StoreUnavailable
+from storage.errors import StorageError, StoreUnavailable
 from storage.records import Repository
 from workers.parts import Parts
 
@@ -23,16 +23,7 @@ _log = logging.getLogger(__name__)
 
 def folder_of(parts: Parts, repository: Repository) -> Path:
     """The folder of a repository. Raises RepositoryUnusable when its path leads elsewhere by now."""
-    try:
-        found = parts.data_roots.resolve(repository.location)
-    except OutsideDataRoots as error:
-        raise RepositoryUnusable(
-            f"destination model directory {repository.location} is not writable or does not exist. ({error})"
-        ) from None
-    if str(found) != repository.location:
-        # The repository is known by its real path: a link that took its place could lead to somebody else's.
-        raise RepositoryUnusable(f"the repository {repository.location} is a link by now; put the folder back")
-    return found
+    return parts.data_roots.repository(repository.location)
 
 
 class Turn:
