@@ -6,7 +6,7 @@ Imports nothing heavy: the API judges the first rows of files with it before a t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ml.csv_cells import MISSING, as_number
 from ml.csv_head import listed
@@ -98,20 +98,8 @@ class ClassWords:
         return made
 
     def _outside(self, number: float, numbers: Sequence[float], row: int) -> BadInput:
-        classes, offset = self._target.classes, self._offset
-        shifted, lowest, highest = number + offset, min(numbers), max(numbers)
-        hint = ""
-        if lowest > 0 and highest - lowest < classes and lowest.is_integer():
-            hint = f"; set parameters.input.label_offset to {-int(lowest)}?"
-        elif shifted.is_integer() and shifted >= classes:
-            hint = f"; is parameters.mllib.nclasses, {classes}, too small?"
-        elif not shifted.is_integer():
-            hint = "; is this a regression?"
-        after = f" (with label_offset {offset})" if offset else ""
-        return BadInput(
-            f"label {number:g} of column {self._name} in {self._source}{after} is outside of "
-            f"0..{classes - 1}, first in row {row}{hint}"
-        )
+        where = of_no_class(number, numbers, self._offset, self._target, f", first in row {row}")
+        return BadInput(f"label {number:g} of column {self._name} in {self._source}{where}")
 
 
 def outside_of(target: Target) -> int | None:
@@ -119,6 +107,21 @@ def outside_of(target: Target) -> int | None:
     if target.ignored is None or 0 <= target.ignored < target.classes:
         return None
     return target.ignored
+
+
+def of_no_class(number: float, labels: Collection[float], offset: int, target: Target, place: str = "") -> str:
+    """What is wrong with a label, one of `labels`, that no class has, and what may help; goes on after its place."""
+    classes, shifted = target.classes, number + offset
+    lowest, highest = min(labels), max(labels)
+    hint = ""
+    if lowest > 0 and highest - lowest < classes and lowest.is_integer():
+        hint = f"; set parameters.input.label_offset to {-int(lowest)}?"
+    elif shifted.is_integer() and shifted >= classes:
+        hint = f"; is parameters.mllib.nclasses, {classes}, too small?"
+    elif not shifted.is_integer():
+        hint = "; is this a regression?"
+    after = f" (with label_offset {offset})" if offset else ""
+    return f"{after} is outside of 0..{classes - 1}{place}{hint}"
 
 
 def class_of(number: float, offset: int, target: Target) -> int | None:

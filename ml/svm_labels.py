@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Collection
 
-from ml.class_labels import class_of
+from ml.class_labels import class_of, of_no_class
 from ml.csv_head import Bytes
 from ml.errors import BadInput
 from ml.options.loading import shown
@@ -64,17 +64,7 @@ def may_be_signed(labels: Collection[float], offset: int, target: Target) -> boo
 
 def outside(label: float, line: int, labels: Collection[float], offset: int, target: Target, source: str) -> BadInput:
     """What is wrong with a label, one of `labels`, that no class has."""
-    classes, shifted = target.classes, label + offset
-    lowest, highest = min(labels), max(labels)
-    hint = ""
-    if lowest > 0 and highest - lowest < classes and lowest.is_integer():
-        hint = f"; set parameters.input.label_offset to {-int(lowest)}?"
-    elif shifted.is_integer() and shifted >= classes:
-        hint = f"; is parameters.mllib.nclasses, {classes}, too small?"
-    elif not shifted.is_integer():
-        hint = "; is this a regression?"
-    after = f" (with label_offset {offset})" if offset else ""
-    return BadInput(f"label {label:g} in line {line} of {source}{after} is outside of 0..{classes - 1}{hint}")
+    return BadInput(f"label {label:g} in line {line} of {source}{of_no_class(label, labels, offset, target)}")
 
 
 def check_first_lines(content: Bytes, name: str, offset: int, target: Target) -> None:
