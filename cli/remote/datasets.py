@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from cli.remote.downloading import archive_format, save_archive, save_files, to_option
-from cli.remote.pages import all_option, cursor_option, limit_option, listed
+from cli.remote.pages import all_option, cursor_option, limit_option, listed, tell_more
 from cli.remote.tables import clean, print_facts, print_table, print_warnings
 from cli.remote.target import Target, asks
 
@@ -83,7 +83,7 @@ def show(target: Target, name: str, limit: int, cursor: str | None) -> None:
             for file in files
             if (file.get("facts") or {}).get("error")
         )
-    return _tell_more(found)
+    return tell_more(found)
 
 
 @datasets.command()
@@ -210,8 +210,3 @@ def _classes(facts: Json) -> str | None:
     told = [f"{one.get('name')}: {len(one['values'])}" for one in columns]
     # Which column is the label is said by services; most often it is the last.
     return ", ".join((["…"] if len(told) > _CLASSES_SHOWN else []) + told[-_CLASSES_SHOWN:]) or None
-
-
-def _tell_more(page: Json) -> None:
-    if page.get("next_cursor"):
-        click.echo(f"there are more: --cursor {clean(page['next_cursor'])}", err=True)

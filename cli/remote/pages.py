@@ -33,6 +33,12 @@ def enveloped(answer: Json) -> Json:
     return body if isinstance(body, dict) else {}
 
 
+def tell_more(page: Json, other: str = "") -> None:
+    """Say how to go on where a page is not the last; `other` : a way besides."""
+    if page.get("next_cursor"):
+        click.echo(f"there are more: {other}--cursor {clean(page['next_cursor'])}", err=True)
+
+
 def listed(
     target: Target,
     path: str,
@@ -54,8 +60,7 @@ def listed(
             target.print_json(answer)
             return None
         page = page_of(answer.json)
-        if page.get("next_cursor"):
-            click.echo(f"there are more: --all, or --cursor {clean(page['next_cursor'])}", err=True)
+        tell_more(page, "--all, or ")
         return page.get(member) or []
     if limit is not None:
         raise click.UsageError("--all and --limit exclude each other")

@@ -6,6 +6,7 @@ from typing import IO, Any
 
 import click
 
+from cli.remote.pages import tell_more
 from cli.remote.tables import clean, print_facts, print_table
 from cli.remote.target import Target, asks
 
@@ -42,7 +43,7 @@ def list_webhooks(target: Target, limit: int, cursor: str | None) -> None:
         ("webhook", "url", "active", "failing since", "description"),
         [[each.get(name) for name in names] for each in found],
     )
-    return _tell_more(answer.json)
+    return tell_more(answer.json)
 
 
 @webhooks.command()
@@ -162,7 +163,7 @@ def deliveries(target: Target, number: int, state: str | None, limit: int, curso
         ("delivery", "event", "task", "state", "attempts", "created", "next"),
         [[each.get(name) for name in names] for each in found],
     )
-    return _tell_more(answer.json)
+    return tell_more(answer.json)
 
 
 @webhooks.command()
@@ -210,8 +211,3 @@ def _tell_sent(target: Target, path: str) -> None:
 def _tell_secret(told: Json) -> None:
     click.echo(f"secret of webhook {clean(told.get('webhook_id'))}; keep it, as it cannot be shown again:", err=True)
     click.echo(clean(told.get("secret")))
-
-
-def _tell_more(page: Json) -> None:
-    if page.get("next_cursor"):
-        click.echo(f"there are more: --cursor {clean(page['next_cursor'])}", err=True)
