@@ -450,19 +450,6 @@ def test_a_full_local_disk_is_named_as_such(store: Store, tmp_path: Path, full_d
     assert not (tmp_path / "target").exists()
 
 
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temporary files are opened on /dev/full: the kernel itself then says that no space is left."""
-    real = os.open
-
-    def open_full(path: Any, flags: int, *rest: Any, **named: Any) -> int:
-        if flags & os.O_CREAT and is_partial_name(Path(path).name):
-            return real("/dev/full", os.O_RDWR)
-        return real(path, flags, *rest, **named)
-
-    monkeypatch.setattr(os, "open", open_full)
-
-
 def everything(objects: Objects, tmp_path: Path) -> list[Callable[[], object]]:
     (tmp_path / "source").write_bytes(b"hello")
     return [

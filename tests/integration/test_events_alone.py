@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,14 +28,6 @@ from tests.unit.api.fakes import FakeLive, FakeQueue
 from tests.unit.api.test_front import Headers
 
 POINTS = [{"iteration": n, "acc": n / 10} for n in range(10)]
-
-
-@pytest.fixture
-def records(settings: Settings) -> Iterator[Records]:
-    made = Records.connect(settings.database_url)
-    made.upgrade()
-    yield made
-    made.close()
 
 
 @pytest.fixture

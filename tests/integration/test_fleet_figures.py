@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.fleet_figures import FleetFigures
-from settings import Settings
 from storage.live import Heartbeat, Live, Request, Spread
 from storage.records import LOCAL, Kind, Records, Task
 from tests.services import RedisServer
@@ -18,21 +16,6 @@ from tests.services import RedisServer
 pytestmark = pytest.mark.servers
 
 LANE = "predict.toy.cpu"
-
-
-@pytest.fixture
-def live(redis_url: str) -> Iterator[Live]:
-    made = Live(redis_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def records(settings: Settings) -> Iterator[Records]:
-    made = Records.connect(settings.database_url)
-    made.upgrade()
-    yield made
-    made.close()
 
 
 def shown(records: Records, live: Live) -> dict[str, float]:

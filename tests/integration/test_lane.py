@@ -33,13 +33,6 @@ class MakeDrain(Protocol):
 
 
 @pytest.fixture
-def live(redis_url: str) -> Iterator[Live]:
-    made = Live(redis_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def make_drain(live: Live) -> Iterator[MakeDrain]:
     """Makes drains; all are silent when the test ends."""
     made: list[Drain] = []

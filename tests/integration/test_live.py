@@ -23,13 +23,6 @@ POINTS = [{"iteration": number, "acc": number / 10} for number in range(10)]
 
 
 @pytest.fixture
-def live(redis_url: str) -> Iterator[Live]:
-    made = Live(redis_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def own_live(own_redis: RedisServer) -> Iterator[Live]:
     made = Live(own_redis.url)
     yield made

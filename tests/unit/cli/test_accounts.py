@@ -4,31 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from cli import main as command
 from storage.records import NewNote, Quotas, Records, Role
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def invoke(*words: str, **environment: str) -> Result:
-        return CliRunner().invoke(command.main, list(words), env={"MODELYARD_HOME": str(tmp_path), **environment})
-
-    return invoke
-
-
-@pytest.fixture
-def records(tmp_path: Path):
-    opened = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
-    yield opened
-    opened.close()
+from tests.unit.cli.conftest import Run
 
 
 def test_key_is_made_with_a_role_and_listed_with_it(run: Run, records: Records):

@@ -5,33 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from api.access import OpenDoor, check_bind
 from cli import main as command
 from settings import Settings
 from storage.records import Kind, NewVersion, Records, State
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def invoke(*words: str, **environment: str) -> Result:
-        return CliRunner().invoke(command.main, list(words), env={"MODELYARD_HOME": str(tmp_path), **environment})
-
-    return invoke
-
-
-@pytest.fixture
-def records(tmp_path: Path):
-    opened = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
-    yield opened
-    opened.close()
+from tests.unit.cli.conftest import Run
 
 
 def test_created_key_opens_its_account_and_is_shown_once(run: Run, records: Records):

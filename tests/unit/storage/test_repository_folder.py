@@ -13,7 +13,7 @@ import pytest
 
 from storage import repository_folder
 from storage.errors import RepositoryUnusable, StorageFull
-from storage.landing import is_partial_name, partial_name
+from storage.landing import partial_name
 from storage.repository_folder import (
     Comparison,
     clear,
@@ -53,19 +53,6 @@ def read_only(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return real(path, flags, *rest, **named)
 
     monkeypatch.setattr(os, "open", refuse)
-
-
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temporary files are opened on /dev/full: the kernel itself then says that no space is left."""
-    real = os.open
-
-    def open_full(path: Any, flags: int, *rest: Any, **named: Any) -> int:
-        if flags & os.O_CREAT and is_partial_name(Path(path).name):
-            return real("/dev/full", os.O_RDWR)
-        return real(path, flags, *rest, **named)
-
-    monkeypatch.setattr(os, "open", open_full)
 
 
 # Preparing
