@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from api.openapi.operation import CREATED, JSON, PAGES, Answer, Operation, Parameter, json_answer, number_in_path
+from api.openapi.operation import (
+    CREATED,
+    JSON,
+    PAGES,
+    Answer,
+    Operation,
+    Parameter,
+    json_answer,
+    limit_of,
+    number_in_path,
+)
 from api.schemas import deepdetect, health, task
 from storage.records import Kind, State
 
@@ -91,12 +101,7 @@ LOGS = Operation(
             {"type": "integer", "minimum": 0, "maximum": 10**12, "default": 0},
             example=0,
         ),
-        Parameter(
-            "limit",
-            "Most lines.",
-            PAGES[0].schema,
-            example=10,
-        ),
+        limit_of("Most lines."),
     ),
 )
 

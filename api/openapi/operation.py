@@ -34,13 +34,14 @@ def number_in_path(text: str, name: str = "number", example: int = 1) -> Paramet
     return Parameter(name, text, {"type": "integer", "minimum": 1}, "path", True, example=example)
 
 
+def limit_of(text: str) -> Parameter:
+    """How many members of a list may come at once."""
+    schema = {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT}
+    return Parameter("limit", text, schema, example=10)
+
+
 PAGES = (
-    Parameter(
-        "limit",
-        "Most of a page.",
-        {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT},
-        example=10,
-    ),
+    limit_of("Most of a page."),
     Parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
 )
 """Which page of a list is wanted."""
