@@ -27,6 +27,7 @@ _COLUMNS = (
     uploads.c.created_at,
     uploads.c.ended_at,
 )
+_PART = (parts.c.number, parts.c.size_bytes, parts.c.sha256)
 
 
 class Uploads:
@@ -84,14 +85,15 @@ class Uploads:
         """The parts that are there, by number."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(parts.c.number, parts.c.size_bytes, parts.c.sha256)
-                .where(parts.c.upload_id == upload_id)
-                .order_by(parts.c.number)
+                select(*_PART).where(parts.c.upload_id == upload_id).order_by(parts.c.number)
             ).all()
         return [Part(**row._mapping) for row in rows]
 
-    def note_part(self, upload_id: int, part: Part) -> None:
-        """Note that a part is stored; of one that comes again the last content counts. Raises UploadNotFound."""
+    def note_part(self, upload_id: int, part: Part) -> Part | None:
+        """Note that a part is stored; of one that comes again the last content counts, and the one before is returned.
+
+        Raises UploadNotFound.
+        """
         with self._database.write() as connection:
             # Touched first: whoever ends the upload at this moment waits, or was faster.
             is_open = connection.execute(
@@ -101,12 +103,15 @@ class Uploads:
             ).rowcount
             if not is_open:
                 raise UploadNotFound(upload_id)
-            connection.execute(delete(parts).where(parts.c.upload_id == upload_id, parts.c.number == part.number))
+            replaced = connection.execute(
+                delete(parts).where(parts.c.upload_id == upload_id, parts.c.number == part.number).returning(*_PART)
+            ).one_or_none()
             connection.execute(
                 insert(parts).values(
                     upload_id=upload_id, number=part.number, size_bytes=part.size_bytes, sha256=part.sha256
                 )
             )
+        return None if replaced is None else Part(**replaced._mapping)
 
     def complete_by(self, upload_id: int, task_id: int | None, instead_of: int | None) -> bool:
         """Have a task complete an upload, in place of another; False when somebody else was faster, or it is over."""

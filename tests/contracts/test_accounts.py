@@ -407,6 +407,55 @@ def test_upload_is_counted_once_when_it_is_completed(records: Records, ann: Acco
         records.datasets.stage(flowers.id, [new("b.csv", 6), new("c.csv", 6)], archive.id)
 
 
+def test_files_on_their_way_are_counted_until_they_are_dropped(records: Records, ann: Account) -> None:
+    flowers = dataset(records, ann)
+    records.quotas.set(ann, {"stored_bytes": 100})
+    staged = records.datasets.stage(flowers.id, [new("a.csv", 60)])
+    assert records.quotas.use(ann.id).stored_bytes == 60
+    for refused in (
+        lambda: records.datasets.stage(flowers.id, [new("b.csv", 41)]),
+        lambda: records.uploads.add(flowers.id, "b.csv", size_bytes=41, part_bytes=41),
+    ):
+        with pytest.raises(StoredQuota, match="keeps 60 bytes, and 41 more"):
+            refused()
+    assert [number for number, _ in records.datasets.uncommitted(staged)] == staged
+    records.datasets.forget_files(staged)
+    assert records.quotas.use(ann.id).stored_bytes == 0
+    put(records, flowers, new("b.csv", 100))
+    [committed] = records.datasets.files(flowers.id, limit=2)
+    assert records.datasets.uncommitted([committed.id]) == []
+
+
+def test_contents_that_take_the_place_of_one_file_do_not_pile_up(records: Records, ann: Account) -> None:
+    flowers = dataset(records, ann)
+    put(records, flowers, new("a.csv", 90))
+    records.quotas.set(ann, {"stored_bytes": 50})
+    records.datasets.stage(flowers.id, [new("a.csv", 80)])  # less than before, though still too much
+    with pytest.raises(StoredQuota):
+        records.datasets.stage(flowers.id, [new("a.csv", 80)])
+
+
+def test_upload_that_is_being_stored_is_counted_once_however_often_it_is_tried(records: Records, ann: Account) -> None:
+    flowers = dataset(records, ann)
+    records.quotas.set(ann, {"stored_bytes": 100})
+    upload = records.uploads.add(flowers.id, "a.csv", size_bytes=90, part_bytes=90)
+    lost = records.datasets.stage(flowers.id, [new("a.csv", 90)], upload.id)
+    assert records.quotas.use(ann.id).stored_bytes == 90
+    records.datasets.commit(flowers.id, records.datasets.stage(flowers.id, [new("a.csv", 90)], upload.id), upload.id)
+    records.datasets.forget_files(lost)
+    assert records.quotas.use(ann.id).stored_bytes == 90
+
+
+def test_of_many_files_staged_at_one_moment_no_more_are_stored_than_fit(
+    url: str, records: Records, ann: Account
+) -> None:
+    flowers = dataset(records, ann)
+    records.quotas.set(ann, {"stored_bytes": 35})
+    found = at_once(url, lambda mine, number: mine.datasets.stage(flowers.id, [new(f"{number}.csv", 10)]))
+    assert sum(isinstance(each, list) for each in found) == 3, found
+    assert {type(each) for each in found} == {list, StoredQuota}
+
+
 def test_of_many_files_added_at_one_moment_only_those_come_in_that_fit(
     url: str, records: Records, ann: Account
 ) -> None:

@@ -14,6 +14,7 @@ from storage.errors import (
     DatasetFileNotFound,
     DatasetFull,
     DatasetNotFound,
+    StoreUnavailable,
     UploadNotFound,
 )
 from storage.records import Dataset, Kind, NewFile, Part, Records
@@ -86,10 +87,28 @@ def test_file_cannot_lie_below_a_file(records: Records, dataset: Dataset) -> Non
     add(records, dataset, new("a/b.csv"))
     for wrong in ([new("a")], [new("a/b.csv/c")], [new("x"), new("x/y")]):
         with pytest.raises(DatasetConflict):
-            add(records, dataset, *wrong)
+            records.datasets.stage(dataset.id, wrong)
+    assert records.datasets.left_files({}, 0.0, -1.0) == [], "nothing of it may be stored"
     with pytest.raises(DatasetFileNotFound):
         records.datasets.remove_file(dataset.id, "a")
     assert records.datasets.find(dataset.account_id, "iris").revision == 1
+
+
+def test_of_two_files_on_their_way_that_exclude_each_other_the_first_comes_in(
+    records: Records, dataset: Dataset
+) -> None:
+    first, second = (records.datasets.stage(dataset.id, [new(path)]) for path in ("a/b.csv", "a"))
+    records.datasets.commit(dataset.id, first)
+    with pytest.raises(DatasetConflict):
+        records.datasets.commit(dataset.id, second)
+
+
+def test_files_that_were_cleaned_on_their_way_do_not_come_in_as_fewer(records: Records, dataset: Dataset) -> None:
+    staged = records.datasets.stage(dataset.id, [new("a.csv"), new("b.csv")])
+    records.datasets.forget_files(staged[:1])
+    with pytest.raises(StoreUnavailable, match="cleaned away"):
+        records.datasets.commit(dataset.id, staged)
+    assert records.datasets.find(dataset.account_id, "iris").revision == 0
 
 
 def test_data_set_holds_only_so_many_files(records: Records, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +175,9 @@ def test_upload_counts_its_parts(records: Records, dataset: Dataset) -> None:
     upload = records.uploads.add(dataset.id, "a.csv", size_bytes=10, part_bytes=4)
     assert (upload.part_count, [upload.size_of(number) for number in (1, 2, 3)]) == (3, [4, 4, 2])
     assert records.uploads.add(dataset.id, "b.csv", size_bytes=0, part_bytes=4).part_count == 1
-    records.uploads.note_part(upload.id, Part(2, 4, "x"))
-    records.uploads.note_part(upload.id, Part(1, 4, "y"))
-    records.uploads.note_part(upload.id, Part(2, 4, "z"))
+    assert records.uploads.note_part(upload.id, Part(2, 4, "x")) is None
+    assert records.uploads.note_part(upload.id, Part(1, 4, "y")) is None
+    assert records.uploads.note_part(upload.id, Part(2, 4, "z")) == Part(2, 4, "x")
     assert records.uploads.parts(upload.id) == [Part(1, 4, "y"), Part(2, 4, "z")]
     assert records.uploads.find(dataset.id, upload.id) == upload
     with pytest.raises(UploadNotFound):
