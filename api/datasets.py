@@ -20,13 +20,13 @@ from storage.dataset_names import SCHEME, check_path, split_address
 from storage.errors import BadDatasetName, DatasetNotFound, StorageError, UploadNotFound, UploadRefused
 from storage.landing import copy_hashing, local_errors
 from storage.records import Account, Dataset, Kind, NewFile, Part, State, Task, Upload
+from storage.records.uploads import LINK_S
 from storage.staging import staging
 from workers.queue import CONTROL_QUEUE
 
 WAIT_S = 30.0
 """How long a call waits for the workers to put an upload together; then its task can be polled."""
 
-LINK_S = 24 * 3600
 PART_BYTES = 16 * 2**20
 _PARTS_MOST = 10_000
 _ENTRIES_MOST = 1000
@@ -131,7 +131,7 @@ def begin(parts: Parts, dataset: Dataset, wanted: UploadRequest) -> Upload:
     if wanted.path:
         check_path(wanted.path)
     if wanted.links:
-        if parts.objects.upload_link("uploads/0/1", LINK_S) is None:
+        if parts.objects.upload_link("uploads/0/1", LINK_S, part_bytes) is None:
             raise BadBody("links is true, and this server's store gives none; send the parts to the server")
         if not wanted.sha256:
             raise BadBody("links is true, which needs sha256: the server does not see the parts when they are sent")
@@ -151,7 +151,9 @@ def links_of(parts: Parts, upload: Upload) -> list[str] | None:
     if not upload.is_direct:
         return None
     numbers = range(1, upload.part_count + 1)
-    return [parts.objects.upload_link(upload.part_key(number), LINK_S) or "" for number in numbers]
+    return [
+        parts.objects.upload_link(upload.part_key(number), LINK_S, upload.size_of(number)) or "" for number in numbers
+    ]
 
 
 def parts_of(parts: Parts, upload: Upload) -> list[Part]:

@@ -71,5 +71,6 @@ def _clean_datasets(parts: Parts, grace_s: float) -> None:
         datasets.forget_files([number for number, _ in left])
     for upload in uploads.left(grace_s, max(grace_s, _UPLOADS_S)):
         uploads.end(upload.id)  # whoever still sends parts is told that it is over
-        parts.objects.delete_prefix(upload.prefix)
-        uploads.forget([upload.id])
+        # In one go: whoever has a link may write faster than anybody deletes, and is to hold up nothing.
+        parts.objects.delete([listed.key for listed in parts.objects.list(upload.prefix)])
+        uploads.note_cleaned([upload.id])

@@ -200,8 +200,8 @@ class Datasets:
             if len(wanted) < len(staged):
                 raise StoreUnavailable("the files took so long to store that they were cleaned away; send them again")
             _check_paths(before | wanted)
-            for some in _pieces(sorted(before & wanted)):
-                _take_out(connection, revision, files.c.dataset_id == dataset_id, files.c.path.in_(some))
+            for paths in _pieces(sorted(before & wanted)):
+                _take_out(connection, revision, files.c.dataset_id == dataset_id, files.c.path.in_(paths))
             for some in _pieces(staged):
                 connection.execute(update(files).where(files.c.id.in_(some)).values(added=revision))
         return revision

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    select,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -39,6 +41,14 @@ def _sqlite_now(element: Any, compiler: Any, **options: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
+
+
+def ago(seconds: float) -> ColumnElement[float]:
+    """The moment so many seconds before now, found out once for a whole statement.
+
+    `now()` may be another one for each row, so PostgreSQL looks up no time that is compared with it in an index.
+    """
+    return select(now() - seconds).scalar_subquery()
 
 
 REVISION = "0007"

@@ -10,9 +10,15 @@ from storage.errors import UploadNotFound
 from storage.records.database import Database
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import Part, Upload
+from storage.records.schema import ago, now
 from storage.records.schema import dataset_parts as parts
 from storage.records.schema import dataset_uploads as uploads
-from storage.records.schema import now
+
+LINK_S = 24 * 3600
+"""For how long a link is good that a part of an upload can be sent to without us."""
+
+_LINK_GRACE_S = 3600.0  # what was begun in time may take longer, and clocks differ
+_AGAIN_S = 600.0
 
 _COLUMNS = (
     uploads.c.id,
@@ -28,6 +34,8 @@ _COLUMNS = (
     uploads.c.ended_at,
 )
 _PART = (parts.c.number, parts.c.size_bytes, parts.c.sha256)
+# Links are told anew whenever an upload is asked for, so its last one may be as young as its end.
+_CANNOT_GROW = or_(~uploads.c.is_direct, uploads.c.ended_at < ago(LINK_S + _LINK_GRACE_S))
 
 
 class Uploads:
@@ -134,25 +142,33 @@ class Uploads:
             return end_upload(connection, upload_id)
 
     def left(self, ended_older_than_s: float, begun_older_than_s: float, limit: int = 100) -> list[Upload]:
-        """Uploads that are over, or that nobody went on with for so long."""
+        """Uploads that are over, or that nobody went on with for so long, and whose parts are to be deleted.
+
+        Those whose links may still write come again every ten minutes.
+        """
+        is_due = or_(uploads.c.cleaned_at.is_(None), uploads.c.cleaned_at < ago(_AGAIN_S), _CANNOT_GROW)
         with self._database.read() as connection:
             rows = connection.execute(
                 select(*_COLUMNS)
                 .where(
-                    or_(
-                        uploads.c.ended_at < now() - ended_older_than_s,
-                        uploads.c.created_at < now() - begun_older_than_s,
-                    )
+                    or_(uploads.c.ended_at < ago(ended_older_than_s), uploads.c.created_at < ago(begun_older_than_s)),
+                    is_due,
                 )
+                .order_by(uploads.c.cleaned_at.is_not(None), uploads.c.cleaned_at, uploads.c.id)
                 .limit(limit)
             ).all()
         return [Upload(**row._mapping) for row in rows]
 
-    def forget(self, upload_ids: Collection[int]) -> None:
-        """Drop uploads whose parts are gone."""
+    def note_cleaned(self, upload_ids: Collection[int]) -> None:
+        """Note that the parts of ended uploads are gone; those that no part can come to any more are forgotten."""
+        numbers = list(upload_ids)
         with self._database.write() as connection:
-            connection.execute(delete(parts).where(parts.c.upload_id.in_(list(upload_ids))))
-            connection.execute(delete(uploads).where(uploads.c.id.in_(list(upload_ids))))
+            over = list(
+                connection.execute(select(uploads.c.id).where(uploads.c.id.in_(numbers), _CANNOT_GROW)).scalars()
+            )
+            connection.execute(delete(parts).where(parts.c.upload_id.in_(numbers)))
+            connection.execute(delete(uploads).where(uploads.c.id.in_(over)))
+            connection.execute(update(uploads).where(uploads.c.id.in_(numbers)).values(cleaned_at=now()))
 
 
 def end_upload(connection: Connection, upload_id: int) -> bool:

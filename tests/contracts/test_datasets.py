@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from storage.errors import (
     DatasetConflict,
@@ -207,8 +208,31 @@ def test_uploads_that_are_over_are_forgotten(records: Records, dataset: Dataset)
     records.uploads.note_part(over.id, Part(1, 1, "x"))
     assert records.uploads.end(over.id)
     assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [over.id]
-    records.uploads.forget([over.id])
+    records.uploads.note_cleaned([over.id])
     assert records.uploads.left(-1.0, 60.0) == []
+    with pytest.raises(UploadNotFound):
+        records.uploads.get(over.id)
     assert [each.id for each in records.uploads.left(-1.0, -1.0)] == [going.id]
     records.datasets.delete(dataset.id)
     assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [going.id]
+
+
+def test_upload_with_links_is_cleaned_again_until_none_of_them_is_good(records: Records, dataset: Dataset) -> None:
+    upload = records.uploads.add(dataset.id, "a", size_bytes=1, part_bytes=4, sha256="x", is_direct=True)
+    records.uploads.end(upload.id)
+
+    def left(after_s: float) -> bool:
+        """Whether it is to be cleaned so long after its end, and has been cleaned then."""
+        with records.database.write() as connection:
+            for column in ("ended_at", "cleaned_at"):
+                connection.execute(text(f"UPDATE dataset_uploads SET {column} = {column} - {after_s}"))
+        found = [each.id for each in records.uploads.left(-1.0, 1e9)] == [upload.id]
+        if found:
+            records.uploads.note_cleaned([upload.id])
+        return found
+
+    assert [left(0.0), left(60.0), left(600.0), left(60.0), left(3600.0)] == [True, False, True, False, True]
+    assert records.uploads.get(upload.id).ended_at is not None
+    assert left(24 * 3600.0), "when the last link is over, for the last time"
+    with pytest.raises(UploadNotFound):
+        records.uploads.get(upload.id)

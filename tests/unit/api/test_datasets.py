@@ -85,7 +85,7 @@ def test_part_that_comes_too_late_is_not_kept(
 
     def clean() -> None:
         records.uploads.end(1)
-        records.uploads.forget([1])
+        records.uploads.note_cleaned([1])
 
     beside(clean)
     assert put_part(client, upload, b"abc") == 404
