@@ -265,6 +265,6 @@ def lock_account(connection: Connection, account_id: int) -> None:
 def _too_much(used: int, most: int, more: int = 0) -> StoredQuota:
     adding = f", and {more} more were to come" if more else ""
     return StoredQuota(
-        f"this account keeps {used} bytes{adding}; its quota is {most}: delete data sets, or services with "
-        "clear=full, or have the quota raised"
+        f"this account keeps {used} bytes{adding}; its quota is {most}: delete data sets, results of predictions "
+        "(DELETE /tasks/NUMBER), or services with clear=full, or have the quota raised"
     )

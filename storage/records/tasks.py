@@ -719,6 +719,25 @@ class Tasks:
                 update(tasks).where(tasks.c.id == task_id, tasks.c.forgotten_at.is_(None)).values(forgotten_at=now())
             )
 
+    def forget_result(self, task_id: int) -> bool:
+        """Drop the result of an ended prediction, which is not counted as stored from then on; False without one.
+
+        Its report still tells what it was.
+        """
+        with self._database.write() as connection:
+            report = connection.execute(
+                select(reports.c.report).where(reports.c.task_id == task_id).with_for_update()
+            ).scalar_one_or_none()
+            result = (report or {}).get("result", {})
+            if report is None or not result.keys() & {"content", "key"}:
+                return False
+            left = {name: value for name, value in result.items() if name not in ("content", "key")}
+            connection.execute(
+                update(reports).where(reports.c.task_id == task_id).values(report={**report, "result": left})
+            )
+            connection.execute(update(tasks).where(tasks.c.id == task_id).values(result_bytes=None))
+        return True
+
     def take_back_silent(self, tries_max: int, failure: Json) -> list[Task]:
         """End or hand back every running task whose lease ran out; each is returned as it is then.
 
