@@ -20,9 +20,9 @@ from storage.errors import (
 from storage.records.database import Database
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import Dataset, DatasetFile, Json, NewFile
+from storage.records.schema import ago, datasets, now
 from storage.records.schema import dataset_files as files
 from storage.records.schema import dataset_uploads as uploads
-from storage.records.schema import datasets, now
 from storage.records.uploads import end_upload
 
 FILES_MOST = 10_000
@@ -234,8 +234,8 @@ class Datasets:
                 select(files.c.id, files.c.key)
                 .where(
                     or_(
-                        and_(files.c.removed_at < now() - older_than_s, *(~each for each in needed)),
-                        and_(files.c.added.is_(None), files.c.created_at < now() - staged_older_than_s),
+                        and_(files.c.removed_at < ago(older_than_s), *(~each for each in needed)),
+                        and_(files.c.added.is_(None), files.c.created_at < ago(staged_older_than_s)),
                     )
                 )
                 .limit(limit)

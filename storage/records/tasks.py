@@ -44,7 +44,7 @@ from storage.records.rows import (
     State,
     Task,
 )
-from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
+from storage.records.schema import ago, artifacts, attempts, now, reports, repositories, services, tasks, versions
 
 _COLUMNS = (
     tasks.c.id,
@@ -786,7 +786,7 @@ class Tasks:
         with self._database.read() as connection:
             rows = connection.execute(
                 select(*_COLUMNS)
-                .where(_IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < now() - for_s)
+                .where(_IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < ago(for_s))
                 .order_by(tasks.c.lease_until)
                 .limit(100)
             ).all()
@@ -894,7 +894,7 @@ class Tasks:
                 .where(
                     tasks.c.cleaned_at.is_(None),
                     tasks.c.finished_at.is_not(None),
-                    tasks.c.finished_at < now() - older_than_s,
+                    tasks.c.finished_at < ago(older_than_s),
                 )
                 .order_by(tasks.c.finished_at)
                 .limit(limit)

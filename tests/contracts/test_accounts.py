@@ -29,7 +29,9 @@ from storage.records import (
     Role,
     State,
     Task,
+    audit,
 )
+from storage.records.schema import metadata
 
 AT_ONCE = 8
 
@@ -230,8 +232,18 @@ def test_names_in_the_audit_log_are_cut_and_hold_no_nul(records: Records) -> Non
 
 def test_old_lines_are_swept(records: Records) -> None:
     records.audit.add(NewNote("key.create"), NewNote("key.revoke"))
-    assert records.audit.sweep(3600.0) == 0
-    assert records.audit.sweep(-1.0) == 2
+    assert not records.audit.sweep(3600.0)
+    assert len(records.audit.page(limit=10)) == 2
+    assert not records.audit.sweep(-1.0)
+    assert records.audit.page(limit=10) == []
+
+
+def test_many_old_lines_are_swept_in_pieces(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_AT_ONCE", 2)
+    records.audit.add(*(NewNote("key.create") for _ in range(3)))
+    assert records.audit.sweep(-1.0)
+    assert len(records.audit.page(limit=10)) == 1
+    assert not records.audit.sweep(-1.0)
     assert records.audit.page(limit=10) == []
 
 
