@@ -109,22 +109,33 @@ class QuotaRecords:
 
     # Checks. PostgreSQL shows a transaction nothing of those beside it, so whoever counts locks the account first.
 
+    def check_room(self, account_id: int, kind: Kind) -> None:
+        """Raises StoredQuota when an account that keeps all it may is to have one more task that leaves something.
+
+        Made before the task is written: the sum over all that is stored takes a while, and guards nothing that the
+        task itself adds.
+        """
+        if kind not in _KEEPING:
+            return
+        with self._database.read() as connection:
+            most = self.within(connection, account_id).stored_bytes
+            used = stored_bytes(connection, account_id) if most else 0
+        if most and used >= most:
+            raise _too_much(used, most)
+
     def check_new_task(self, connection: Connection, account_id: int, kind: Kind) -> None:
-        """Raises QueueQuota, StoredQuota when an account may have no further task of that kind."""
+        """Raises QueueQuota when an account may have no further task of that kind."""
         if kind not in COUNTED:
             return
-        most = self.within(connection, account_id)
-        if most.queued_tasks:
-            lock_account(connection, account_id)
-            if connection.execute(_queued(account_id)).scalar_one() >= most.queued_tasks:
-                raise QueueQuota(
-                    f"as many tasks of this account wait as its quota allows, {most.queued_tasks}; "
-                    "send this one again when some of them have begun"
-                )
-        if most.stored_bytes and kind in _KEEPING:
-            used = stored_bytes(connection, account_id)
-            if used >= most.stored_bytes:
-                raise _too_much(used, most.stored_bytes)
+        most = self.within(connection, account_id).queued_tasks
+        if not most:
+            return
+        lock_account(connection, account_id)
+        if connection.execute(_queued(account_id)).scalar_one() >= most:
+            raise QueueQuota(
+                f"as many tasks of this account wait as its quota allows, {most}; "
+                "send this one again when some of them have begun"
+            )
 
     def check_training(self, connection: Connection, task_id: int) -> bool:
         """Whether a task may run beside the trainings of its account that run."""
@@ -210,17 +221,15 @@ def _kept_bytes(connection: Connection, account_id: int, but_upload: int | None 
             dataset_files.c.added.is_(None),
         )
     )
-    ongoing = [datasets.c.account_id == account_id, dataset_uploads.c.ended_at.is_(None), ~is_being_stored]
+    # Said of both though the one follows from the other: so the index over data sets that are there is of use.
+    is_own = and_(datasets.c.account_id == account_id, datasets.c.deleted_at.is_(None))
+    ongoing = [is_own, dataset_uploads.c.ended_at.is_(None), ~is_being_stored]
     if but_upload is not None:
         ongoing.append(dataset_uploads.c.id != but_upload)
     sums = (
         select(func.sum(dataset_files.c.size_bytes))
         .join(datasets, dataset_files.c.dataset_id == datasets.c.id)
-        .where(
-            datasets.c.account_id == account_id,
-            dataset_files.c.added.is_not(None),
-            dataset_files.c.removed.is_(None),
-        ),
+        .where(is_own, dataset_files.c.added.is_not(None), dataset_files.c.removed.is_(None)),
         select(func.sum(dataset_uploads.c.size_bytes))
         .join(datasets, dataset_uploads.c.dataset_id == datasets.c.id)
         .where(*ongoing),

@@ -6,11 +6,11 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
-from storage.errors import UploadNotFound
+from storage.errors import DatasetNotFound, UploadNotFound
 from storage.records.database import Database
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import Part, Upload
-from storage.records.schema import ago, now
+from storage.records.schema import ago, datasets, now
 from storage.records.schema import dataset_parts as parts
 from storage.records.schema import dataset_uploads as uploads
 
@@ -56,8 +56,16 @@ class Uploads:
         unpack: bool = False,
         is_direct: bool = False,
     ) -> Upload:
-        """Begin an upload. Raises StoredQuota when there would be no room for the whole of it."""
+        """Begin an upload. Raises StoredQuota when there would be no room for the whole of it, DatasetNotFound."""
         with self._database.write() as connection:
+            # For share: whoever deletes the data set ends its uploads, and would not see this one.
+            dataset = connection.execute(
+                select(datasets.c.name, datasets.c.deleted_at)
+                .where(datasets.c.id == dataset_id)
+                .with_for_update(read=True)
+            ).one()
+            if dataset.deleted_at is not None:
+                raise DatasetNotFound(dataset.name)
             self._quotas.check_bytes(connection, dataset_id, size_bytes)
             row = connection.execute(
                 insert(uploads)

@@ -71,6 +71,7 @@ def test_every_state_can_still_be_read(records: Records, dataset: Dataset) -> No
         lambda: records.datasets.delete(dataset.id),
         lambda: add(records, dataset, new("x.csv")),
         lambda: records.datasets.remove_file(dataset.id, "a.csv"),
+        lambda: records.uploads.add(dataset.id, "x.csv", size_bytes=1, part_bytes=4),
     ):
         with pytest.raises(DatasetNotFound, match="'iris' does not exist"):
             change()
