@@ -24,7 +24,7 @@ _TYPES = {"json": "application/json", "jsonl": "application/x-ndjson", "parquet"
 def has_result(task: Task, report: Json | None) -> bool:
     """Whether a task has a result that can be asked for."""
     is_done = task.kind is Kind.PREDICT and task.state is State.FINISHED
-    return is_done and report is not None and not _is_deleted(report["result"])
+    return is_done and report is not None and not _is_deleted(report.get("result", {}))
 
 
 def _is_deleted(result: Json) -> bool:

@@ -28,14 +28,15 @@ def staging(
         is_whole = True
     finally:
         if not is_whole:
-            _drop(records, objects, staged)
+            _drop(records, objects, new, staged)
 
 
-def _drop(records: Records, objects: Objects, staged: Sequence[int]) -> None:
+def _drop(records: Records, objects: Objects, new: Sequence[NewFile], staged: Sequence[int]) -> None:
     try:
-        left = records.datasets.uncommitted(staged)
-        objects.delete([key for _, key in left])
-        records.datasets.forget_files([number for number, _ in left])
+        if records.datasets.is_committed(staged):
+            return
+        objects.delete([each.key for each in new])
+        records.datasets.forget_files(staged)
     except StorageError as error:
         # They count as stored until then.
         _log.warning("files that came into no data set are left to the cleaning: %s", error)

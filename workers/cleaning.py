@@ -30,7 +30,8 @@ def clean(
 ) -> list[Step]:
     """Clean for about so long, a little of each kind in turn; returns the steps to go on with, none when all is clean.
 
-    left : what the call before returned; None begins anew. A step that fails has to wait for that.
+    left : what the call before returned; None begins anew. A step that fails has to wait for that, and all have to
+    when it took that long: a store that does not even refuse is not asked again at once.
     """
     until = time.monotonic() + within_s
     waiting = deque(STEPS if left is None else left)
@@ -41,6 +42,8 @@ def clean(
                 waiting.append(step)
         except StorageError as error:
             _log.warning("cleaning stopped early: %s", error)
+            if time.monotonic() >= until:
+                return []
         if time.monotonic() >= until:
             break
     return list(waiting)

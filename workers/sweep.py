@@ -65,8 +65,8 @@ class Sweep:
     def _clean(self) -> None:
         """Clean once a minute, and in the sweeps after that go on with what was too much for one."""
         if time.monotonic() - self._cleaned_at > _CLEAN_S:
-            self._cleaned_at = time.monotonic()
             self._unclean = clean(self._parts)
+            self._cleaned_at = time.monotonic()
         elif self._unclean:
             self._unclean = clean(self._parts, left=self._unclean)
 

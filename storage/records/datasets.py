@@ -6,7 +6,20 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import (
@@ -169,19 +182,18 @@ class Datasets:
             self._quotas.check_bytes(connection, dataset_id, more, of_upload=upload_id)
             return list(connection.execute(insert(files).returning(files.c.id), rows).scalars())
 
-    def uncommitted(self, staged: Sequence[int]) -> list[tuple[int, str]]:
-        """Number and key of those staged files that are part of no data set."""
+    def is_committed(self, staged: Sequence[int]) -> bool:
+        """Whether staged files became part of a data set."""
         with self._database.write() as connection:
-            return [
-                (row.id, row.key)
+            # For update: a commit whose answer was lost may still be under way, and is waited for.
+            found = [
+                added
                 for some in _pieces(staged)
-                # For update: a commit whose answer was lost may still be under way, and is waited for.
-                for row in connection.execute(
-                    select(files.c.id, files.c.key)
-                    .where(files.c.id.in_(some), files.c.added.is_(None))
-                    .with_for_update()
-                )
+                for added in connection.execute(
+                    select(files.c.added).where(files.c.id.in_(some)).with_for_update()
+                ).scalars()
             ]
+        return any(added is not None for added in found)
 
     def commit(self, dataset_id: int, staged: Sequence[int], upload_id: int | None = None) -> int:
         """Make stored files part of a data set, all at once; those of the same paths leave it. Returns its new state.
@@ -227,8 +239,13 @@ class Datasets:
         """Number and key of files that left their data sets long ago and that no task needs, or that never came in.
 
         pins : the oldest state of each data set that tasks need.
+        staged_older_than_s : for those that may still come in, as they are of no upload, or of one that is not over.
         """
         needed = [and_(files.c.dataset_id == each, files.c.removed > revision) for each, revision in pins.items()]
+        is_over = and_(
+            files.c.upload_id.is_not(None),
+            ~exists(select(uploads.c.id).where(uploads.c.id == files.c.upload_id, uploads.c.ended_at.is_(None))),
+        )
         with self._database.read() as connection:
             rows = connection.execute(
                 select(files.c.id, files.c.key)
@@ -236,6 +253,7 @@ class Datasets:
                     or_(
                         and_(files.c.removed_at < ago(older_than_s), *(~each for each in needed)),
                         and_(files.c.added.is_(None), files.c.created_at < ago(staged_older_than_s)),
+                        and_(files.c.added.is_(None), files.c.created_at < ago(older_than_s), is_over),
                     )
                 )
                 .limit(limit)

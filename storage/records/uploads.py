@@ -171,11 +171,8 @@ class Uploads:
         """Note that the parts of ended uploads are gone; those that no part can come to any more are forgotten."""
         numbers = list(upload_ids)
         with self._database.write() as connection:
-            over = list(
-                connection.execute(select(uploads.c.id).where(uploads.c.id.in_(numbers), _CANNOT_GROW)).scalars()
-            )
             connection.execute(delete(parts).where(parts.c.upload_id.in_(numbers)))
-            connection.execute(delete(uploads).where(uploads.c.id.in_(over)))
+            connection.execute(delete(uploads).where(uploads.c.id.in_(numbers), _CANNOT_GROW))
             connection.execute(update(uploads).where(uploads.c.id.in_(numbers)).values(cleaned_at=now()))
 
 

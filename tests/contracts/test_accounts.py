@@ -430,12 +430,12 @@ def test_files_on_their_way_are_counted_until_they_are_dropped(records: Records,
     ):
         with pytest.raises(StoredQuota, match="keeps 60 bytes, and 41 more"):
             refused()
-    assert [number for number, _ in records.datasets.uncommitted(staged)] == staged
+    assert not records.datasets.is_committed(staged)
     records.datasets.forget_files(staged)
     assert records.quotas.use(ann.id).stored_bytes == 0
     put(records, flowers, new("b.csv", 100))
     [committed] = records.datasets.files(flowers.id, limit=2)
-    assert records.datasets.uncommitted([committed.id]) == []
+    assert records.datasets.is_committed([committed.id])
 
 
 def test_contents_that_take_the_place_of_one_file_do_not_pile_up(records: Records, ann: Account) -> None:
@@ -453,7 +453,9 @@ def test_upload_that_is_being_stored_is_counted_once_however_often_it_is_tried(r
     upload = records.uploads.add(flowers.id, "a.csv", size_bytes=90, part_bytes=90)
     lost = records.datasets.stage(flowers.id, [new("a.csv", 90)], upload.id)
     assert records.quotas.use(ann.id).stored_bytes == 90
+    assert records.datasets.left_files({}, -1.0, 60.0) == [], "it may still come in"
     records.datasets.commit(flowers.id, records.datasets.stage(flowers.id, [new("a.csv", 90)], upload.id), upload.id)
+    assert [number for number, _ in records.datasets.left_files({}, -1.0, 60.0)] == lost
     records.datasets.forget_files(lost)
     assert records.quotas.use(ann.id).stored_bytes == 90
 

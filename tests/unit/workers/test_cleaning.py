@@ -88,6 +88,22 @@ def test_store_that_is_away_stops_neither_the_audit_log_nor_the_steps_behind_it(
     assert (left(parts), len(parts.records.tasks.ended_uncleaned(-1.0))) == (1, 1)
 
 
+def test_store_that_does_not_even_refuse_is_asked_once_in_a_round(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def hanging(prefix: str = "") -> Any:
+        asked.append(prefix)
+        raise StoreUnavailable("no answer in time")
+
+    ended(parts, 1)
+    monkeypatch.setattr(parts.objects, "list", hanging)
+    steps = [cleaning._clean_tasks, cleaning._clean_inputs]
+    assert clean(parts, grace_s=-1.0, left=steps, within_s=0.0) == []
+    assert asked == ["attempts/1"]
+
+
 def test_sweep_cleans_once_a_minute_and_goes_on_with_what_is_left(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
