@@ -45,6 +45,8 @@ class Accepting(Part):
             earlier = self._by_idempotency_key(account_id, idempotency_key, request_digest)
             if earlier is not None:
                 return earlier, False
+        if failure is None:
+            self._quotas.check_room(account_id, kind)
         try:
             with self._database.write() as connection:
                 if failure is None:

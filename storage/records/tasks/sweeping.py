@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import and_, case, literal, or_, select, update
 
 from storage.records.rows import Json, State, Task
-from storage.records.schema import attempts, now, tasks
+from storage.records.schema import ago, attempts, now, reports, tasks
 from storage.records.tasks.table import COLUMNS, IS_OPEN, Part, task_of, tell_end
 
 
@@ -60,7 +60,7 @@ class Sweeping(Part):
         with self._database.read() as connection:
             rows = connection.execute(
                 select(*COLUMNS)
-                .where(IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < now() - for_s)
+                .where(IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < ago(for_s))
                 .order_by(tasks.c.lease_until)
                 .limit(100)
             ).all()
@@ -74,7 +74,7 @@ class Sweeping(Part):
                 .where(
                     tasks.c.cleaned_at.is_(None),
                     tasks.c.finished_at.is_not(None),
-                    tasks.c.finished_at < now() - older_than_s,
+                    tasks.c.finished_at < ago(older_than_s),
                 )
                 .order_by(tasks.c.finished_at)
                 .limit(limit)
@@ -101,3 +101,22 @@ class Sweeping(Part):
         """Note that the files of an ended task are gone."""
         with self._database.write() as connection:
             connection.execute(update(tasks).where(tasks.c.id == task_id).values(cleaned_at=now()))
+
+    def forget_result(self, task_id: int) -> bool:
+        """Drop the result of an ended prediction, which is not counted as stored from then on; False without one.
+
+        Its report still tells what it was.
+        """
+        with self._database.write() as connection:
+            report = connection.execute(
+                select(reports.c.report).where(reports.c.task_id == task_id).with_for_update()
+            ).scalar_one_or_none()
+            result = (report or {}).get("result", {})
+            if report is None or not result.keys() & {"content", "key"}:
+                return False
+            left = {name: value for name, value in result.items() if name not in ("content", "key")}
+            connection.execute(
+                update(reports).where(reports.c.task_id == task_id).values(report={**report, "result": left})
+            )
+            connection.execute(update(tasks).where(tasks.c.id == task_id).values(result_bytes=None))
+        return True
