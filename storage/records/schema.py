@@ -41,7 +41,7 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
 
 
-REVISION = "0006"
+REVISION = "0008"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -438,6 +438,14 @@ webhook_deliveries = Table(
     Index(
         "ix_webhook_deliveries_due",
         "due_at",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index(
+        "ix_webhook_deliveries_waiting",
+        "webhook_id",
+        "due_at",
+        "id",
         sqlite_where=text("state = 'waiting'"),
         postgresql_where=text("state = 'waiting'"),
     ),
