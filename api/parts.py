@@ -40,6 +40,9 @@ IS_CONNECTED = "modelyard.is_connected"
 IS_SLOW = "modelyard.is_slow"
 """Where the environment of a request tells that its body did not come in time."""
 
+COUNTED = "modelyard.counted"
+"""Where the environment of a request that was counted already has how, as `Counted`."""
+
 _KEPT = 10_000
 _TRANSFERS = 64
 
