@@ -28,7 +28,7 @@ from api.jobs import note_ends
 from api.parts import Parts
 from api.refusals import Refusal, TooManyStreams
 from api.schemas.task import dropped_lines, log_line
-from api.unread import Ports, ports_of, unread_bytes
+from api.unread import Connection, connection_of, unread_bytes
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LogLine
 from storage.live.task_logs import KEPT
@@ -68,7 +68,7 @@ class _Stream:
     watch: Watch
     headers: Headers
     transport: Any
-    ports: Ports | None
+    connection: Connection | None
     over: asyncio.Future[None]
     measures: int
     lines: int
@@ -193,8 +193,8 @@ class Events:
         now = time.monotonic()
         last = watch.last or Place()
         over = asyncio.get_running_loop().create_future()
-        ports = ports_of(scope.server, scope.client)
-        stream = _Stream(watch, scope.headers, transport, ports, over, last.measures, last.lines, now, now)
+        connection = connection_of(scope.server, scope.client)
+        stream = _Stream(watch, scope.headers, transport, connection, over, last.measures, last.lines, now, now)
         gone.add_done_callback(lambda _: stream.end())
         watched = self._watched.setdefault(watch.task_id, _Watched(watch.task_id))
         watched.streams.add(stream)
@@ -317,7 +317,7 @@ class Events:
         """Go on with clients that have read all they were sent, and give up those that read nothing."""
         unread = unread_bytes() if held else None
         for stream in held:
-            if unread is not None and stream.ports in unread and unread[stream.ports] == 0:
+            if unread is not None and stream.connection in unread and unread[stream.connection] == 0:
                 stream.unread = 0
             elif unread is None or now - stream.sent_at > _PATIENCE_S:
                 stream.last_words = b""  # who comes again goes on

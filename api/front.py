@@ -29,7 +29,7 @@ from api.events import EVENTS, WATCH, Events, Watch
 from api.flow import Flow, Sending, Stalled
 from api.hot import Hot, Response
 from api.parts import COUNTED, IS_CONNECTED, IS_SLOW, Parts
-from api.unread import ports_of
+from api.unread import connection_of
 
 _AT_ONCE_BYTES = 1 << 16
 _SPOOLED_BYTES = 1 << 20
@@ -182,7 +182,7 @@ class Front:
         pieces = iter([content] if isinstance(content, bytes) else content)
         try:
             sending = Sending(
-                self._flow, proto.response_stream(status, headers), ports_of(scope.server, scope.client), gone
+                self._flow, proto.response_stream(status, headers), connection_of(scope.server, scope.client), gone
             )
             while (piece := await loop.run_in_executor(self._threads, next, pieces, None)) is not None:
                 await sending.send(piece)

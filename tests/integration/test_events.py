@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from api.unread import ports_of, unread_bytes
+from api.unread import Connection, connection_of, unread_bytes
 from cli.stack import Stack
 from settings import Settings
 from storage.live import Live
@@ -417,12 +417,12 @@ def warm_rest(stream: Stream, count: int) -> Iterator[Event]:
                 return
 
 
-def asleep(client: Client, task_id: int) -> tuple[socket.socket, tuple[int, int]]:
-    """A client that asks and never reads; and the ports of its connection, ours first."""
+def asleep(client: Client, task_id: int) -> tuple[socket.socket, Connection]:
+    """A client that asks and never reads; and its connection."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     made.connect(("127.0.0.1", client.port))
     made.sendall(f"GET {events_of(task_id)} HTTP/1.1\r\nHost: x\r\nX-API-KEY: {client.key}\r\n\r\n".encode())
-    ports = ports_of(f"127.0.0.1:{client.port}", f"127.0.0.1:{made.getsockname()[1]}")
-    assert ports is not None
-    return made, ports
+    connection = connection_of(f"127.0.0.1:{client.port}", f"127.0.0.1:{made.getsockname()[1]}")
+    assert connection is not None
+    return made, connection

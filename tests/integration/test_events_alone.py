@@ -19,6 +19,7 @@ from api.app import create_app
 from api.event_stream import Place
 from api.events import Events, Watch
 from api.refusals import TooManyStreams
+from api.unread import Connection, connection_of
 from settings import Settings
 from storage.errors import RecordsUnavailable
 from storage.live import Live, LogLine
@@ -233,7 +234,9 @@ def test_reader_is_sent_more_only_when_it_has_read_the_rest(
     task_id = yard.train()
     records.tasks.claim(task_id, "worker", 20.0)
     live.progress.points[task_id, 1] = [{"iteration": n, "text": "x" * 1000} for n in range(1000)]
-    unread: dict[tuple[int, int], int] | None = {(8080, 4000): 1}
+    connection = connection_of("127.0.0.1:8080", "127.0.0.1:4000")
+    assert connection is not None
+    unread: dict[Connection, int] | None = {connection: 1}
     monkeypatch.setattr(api.events, "unread_bytes", lambda: unread)
 
     async def does(follow: Follow) -> None:
@@ -243,7 +246,7 @@ def test_reader_is_sent_more_only_when_it_has_read_the_rest(
             await events._look()
         assert 2**16 <= len(one.caller.sent) < 2**16 + 2048
         for _ in range(25):
-            unread = {(8080, 4000): 0}
+            unread = {connection: 0}
             await events._look()
         measures = [each for each in one.caller.take() if each.startswith("measure")]
         assert measures == [f"measure 1-{n}" for n in range(1, 1001)]
