@@ -10,7 +10,7 @@ import asyncio
 import logging
 import resource
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,6 +29,7 @@ from api.parts import Parts
 from api.refusals import Refusal, TooManyStreams
 from api.schemas.task import dropped_lines, log_line
 from api.unread import Connection, connection_of, unread_bytes
+from api.waiting import half_of
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LogLine
 from storage.live.task_logs import KEPT
@@ -154,6 +155,8 @@ class Events:
         self._room = parts.settings.event_streams
         self._watched: dict[int, _Watched] = {}
         self._count = 0
+        self._open: Counter[int] = Counter()
+        """How many streams each account has."""
         self._is_over = False
         self._is_redis_away = False
         self._joined = asyncio.Event()
@@ -178,12 +181,16 @@ class Events:
         self._looking.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def check_room(self) -> None:
-        """Raises TooManyStreams when no more may be open. Any thread may ask."""
+    def check_room(self, account_id: int) -> None:
+        """Raises TooManyStreams when no more may be open, or none of the account. Any thread may ask."""
+        most = half_of(self._room)
         if self._count >= self._room:
-            raise TooManyStreams(
-                f"{self._room} event streams are open in this process already; poll the task, or try again later"
-            )
+            whose = f"{self._room} event streams"
+        elif self._open.get(account_id, 0) >= most:
+            whose = f"{most} event streams of this account, half of what may be,"
+        else:
+            return
+        raise TooManyStreams(f"{whose} are open in this process already; poll the task, or try again later")
 
     async def follow(self, watch: Watch, scope: Any, transport: Any, gone: asyncio.Future[None]) -> None:
         """Tell a client all about a task until that is over, the client is gone, or this process ends.
@@ -199,6 +206,7 @@ class Events:
         watched = self._watched.setdefault(watch.task_id, _Watched(watch.task_id))
         watched.streams.add(stream)
         self._count += 1
+        self._open[watch.account_id] += 1
         try:
             await transport.send_bytes(opening(last))
             self._joined.set()
@@ -208,6 +216,9 @@ class Events:
             pass  # the client hung up
         finally:
             self._count -= 1
+            self._open[watch.account_id] -= 1
+            if not self._open[watch.account_id]:
+                del self._open[watch.account_id]
             watched.streams.discard(stream)
             if not watched.streams:
                 self._watched.pop(watch.task_id, None)

@@ -15,8 +15,8 @@ from api.unread import Connection, connection_of, unread_bytes
 WINDOW_BYTES = 1 << 20
 """How much may be on its way to a client that reads nothing, besides what lies in the kernel."""
 
-PATIENCE_S = 60.0
-"""How long a client may read nothing at all."""
+LEAST_BYTES, PATIENCE_S = 1 << 16, 60.0
+"""How much a client must read within that many seconds, unless it reads all that there is."""
 
 _PIECE_BYTES = 1 << 18
 _LITTLE_BYTES = 1 << 16
@@ -24,7 +24,7 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.05
 
 
 class Stalled(ConnectionError):
-    """The client reads nothing any more."""
+    """The client reads nothing any more, or next to nothing."""
 
 
 class Flow:
@@ -81,7 +81,7 @@ class Sending:
         if self._connection is None:
             return
         loop = asyncio.get_running_loop()
-        look_s, before, changed_at = _FIRST_LOOK_S, -1, loop.time()
+        look_s, before, read, since = _FIRST_LOOK_S, 0, 0, loop.time()
         while True:
             # First it must come from the HTTP server into the kernel.
             await asyncio.sleep(look_s)
@@ -90,10 +90,13 @@ class Sending:
             left = await self._flow.unread(self._connection)
             if left == 0:
                 return
-            if left != before:
-                before, changed_at = left, loop.time()
-            elif loop.time() - changed_at > PATIENCE_S:
-                raise Stalled
+            # It may grow as well, as long as the HTTP server holds some of it.
+            read += max(0, before - left)
+            before = left
+            if loop.time() - since > PATIENCE_S:
+                if read < LEAST_BYTES:
+                    raise Stalled
+                read, since = 0, loop.time()
             look_s = min(look_s * 2, _LAST_LOOK_S)
 
 

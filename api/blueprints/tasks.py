@@ -173,7 +173,7 @@ def events(number: str) -> Response:
         raise RouteNotFound("events are sent by the event loop in front of Flask only; start it with `modelyard api`")
     if last is not None and last.is_end:
         return Response(status=204)  # so that a browser does not come again
-    streams.check_room()
+    streams.check_room(account().id)
     if request.method != "HEAD":
         request.environ[WATCH] = Watch(task.id, account().id, last)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 Json = dict[str, Any]
 MOST = 40
+"""Event streams of one account."""
 ENDLESS = 2_000_000
 
 
@@ -96,7 +97,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(data: Path) -> Iterator[Stack]:
     with short_folder() as home:
         settings = Settings(
-            home=home, port=free_port(), flower_port=0, data_roots=(data,), threads=1, api_threads=8, event_streams=MOST
+            home=home,
+            port=free_port(),
+            flower_port=0,
+            data_roots=(data,),
+            threads=1,
+            api_threads=8,
+            event_streams=2 * MOST,
         )
         with running(settings) as stack:
             yield stack
@@ -329,14 +336,16 @@ def connections(client: Client) -> int:
     )
 
 
-def test_too_many_streams_are_refused_and_who_hangs_up_makes_room(client: Client):
+def test_too_many_streams_of_an_account_are_refused_and_who_hangs_up_makes_room(client: Client):
     before = connections(client)
     with client.endless() as task_id:
         streams = [client.watch(task_id) for _ in range(MOST)]
         assert {each.answer.status for each in streams} == {200}
         with closing(client.watch(task_id)) as refused:
             assert (refused.answer.status, refused.answer.headers["retry-after"]) == (429, "5")
-            assert json.loads(refused.answer.read())["error"]["kind"] == "too_many_streams"
+            error = json.loads(refused.answer.read())["error"]
+            assert error["kind"] == "too_many_streams"
+            assert f"{MOST} event streams of this account" in error["message"]
         # None of them holds one of the 8 threads.
         assert client.call("GET", "/services/iris")[0] == 200
         for each in streams:

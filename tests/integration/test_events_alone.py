@@ -387,7 +387,26 @@ def test_room_is_half_of_the_files_that_may_be_open(
     assert "2 event streams at most" in caplog.text
     events._count = 2
     with pytest.raises(TooManyStreams, match="2 event streams are open"):
-        events.check_room()
+        events.check_room(1)
+
+
+def test_account_has_half_of_the_streams(events: Events, local: Account, yard: Yard):
+    task_id = yard.train()
+    events._room = 4
+
+    async def does(follow: Follow) -> None:
+        await follow(task_id)
+        events.check_room(local.id)
+        second = await follow(task_id)
+        with pytest.raises(TooManyStreams, match="2 event streams of this account, half of what may be, are open"):
+            events.check_room(local.id)
+        events.check_room(local.id + 1)
+        second.gone.set_result(None)
+        await second.task
+        events.check_room(local.id)
+
+    run(events, local, does)
+    assert not events._open
 
 
 def test_flask_alone_says_where_streams_are(yard: Yard, app: Flask):
