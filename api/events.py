@@ -259,6 +259,7 @@ class Events:
     def _read_live(self, watched: list[_Watched], now: float) -> None:
         if not watched:
             return
+        told = {each.task_id: list(each.streams) for each in watched}
         try:
             news = self._parts.live.progress.news(
                 {each.task_id: (each.attempt, len(each.measures)) for each in watched}
@@ -271,7 +272,7 @@ class Events:
         for each in watched:
             progress, points = news[each.task_id]
             _add(each, points)
-            _add_lines(each, *lines[each.task_id])
+            _add_lines(each, told[each.task_id], *lines[each.task_id])
             if progress != each.told:
                 each.told, each.told_at = progress, now
                 if each.task is not None and current(each.task, progress) is not None:
@@ -316,8 +317,9 @@ class Events:
                 points = self._parts.live.progress.history(task.id, task.attempt)
         watched.task = task
         _add(watched, points[len(watched.measures) :])
+        told = list(watched.streams)
         with suppress(LiveUnavailable):
-            _add_lines(watched, *self._parts.live.logs.since(task.id, watched.last_line))
+            _add_lines(watched, told, *self._parts.live.logs.since(task.id, watched.last_line))
         more = [each for each in (report or {}).get("warnings") or [] if each not in task.warnings]
         facts = {**facts, "warnings": [*task.warnings, *more], "measure": (report or {}).get("measure")}
         return _warnings(more) + event(
@@ -410,12 +412,19 @@ def _add(watched: _Watched, points: Iterable[Json]) -> None:
         watched.measures.append(event("measure", point))
 
 
-def _add_lines(watched: _Watched, lines: Iterable[LogLine], newest: int) -> None:
-    """New lines of a task, and the number of the newest one; a smaller one than was known says that Redis lost all."""
-    if newest < watched.last_line:
-        watched.lines.clear()
-        for stream in watched.streams:
+def _add_lines(watched: _Watched, streams: Iterable[_Stream], lines: Iterable[LogLine], newest: int) -> None:
+    """New lines of a task, and the number of the newest one.
+
+    A smaller one than this process knew, or a client that another process told, says that Redis lost all of them.
+
+    streams : those that were there before the lines were read.
+    """
+    is_lost = newest < watched.last_line
+    for stream in streams:
+        if is_lost or newest < stream.lines:
             stream.lines = 0
+    if is_lost:
+        watched.lines.clear()
         return
     watched.lines.extend(
         _Line(each.number, each.attempt, each.measures, event("log", log_line(each))) for each in lines

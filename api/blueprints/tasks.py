@@ -155,7 +155,10 @@ def logs(number: str) -> Response:
     """What a task said, for those who poll; the newest lines are kept, for an hour after its end."""
     after, limit = read_logs_query(_arguments())
     task = find(number)
-    lines, _ = parts().live.logs.since(task.id, after, limit)
+    lines, newest = parts().live.logs.since(task.id, after, limit)
+    if newest < after:  # Redis lost those that the client had, and counts from 1 again
+        after = 0
+        lines, _ = parts().live.logs.since(task.id, after, limit)
     last = lines[-1].number if lines else after
     dropped = last - after - len(lines)
     return plain({"logs": [log_line(each) for each in lines], "dropped": dropped, "after": last})

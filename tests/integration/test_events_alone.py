@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import resource
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -502,5 +503,62 @@ def test_lines_begin_anew_when_redis_lost_them(
         await events._look()
         await events._look()
         assert one.caller.take() == ["log 1-0-1"]
+
+    run(events, local, does)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_client_that_comes_again_after_redis_lost_the_lines_gets_the_new_ones(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive, is_over: bool
+):
+    task_id = yard.train()
+    if is_over:
+        yard.finish(task_id)
+    else:
+        records.tasks.claim(task_id, "worker", 20.0)
+        live.progress.told[task_id] = {"attempt": 1}
+    live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 0))
+
+    async def does(follow: Follow) -> None:
+        again, other = await follow(task_id, Place(1, 0, lines=400)), await follow(task_id, Place(1, 0, lines=1))
+        for _ in range(3):
+            await events._look()
+        assert [each for each in again.caller.take() if each.startswith("log")] == ["log 1-0-1", "log 1-0-2"]
+        assert [each for each in other.caller.take() if each.startswith("log")] == ["log 1-0-2"]
+
+    run(events, local, does)
+
+
+def test_client_that_comes_while_lines_are_read_keeps_its_place(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive, monkeypatch: pytest.MonkeyPatch
+):
+    """It may have been told of lines by another process that were not there when these were read."""
+    task_id = yard.train()
+    records.tasks.claim(task_id, "worker", 20.0)
+    live.progress.told[task_id] = {"attempt": 1}
+    live.logs.lines[task_id] = lines((1, 1, 0))
+    read, came = live.logs.of, threading.Event()
+
+    async def does(follow: Follow) -> None:
+        await follow(task_id)
+        await events._look()
+        loop, late = asyncio.get_running_loop(), []
+
+        async def comes() -> None:
+            late.append(await follow(task_id, Place(1, 0, lines=2)))
+            came.set()
+
+        def reading(wanted: Any) -> Any:
+            found = read(wanted)
+            if not late:
+                asyncio.run_coroutine_threadsafe(comes(), loop)
+                assert came.wait(30)
+                live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 0))
+            return found
+
+        monkeypatch.setattr(live.logs, "of", reading)
+        for _ in range(3):
+            await events._look()
+        assert [each for each in late[0].caller.take() if each.startswith("log")] == []
 
     run(events, local, does)
