@@ -7,6 +7,7 @@ over, and every later write names the number. So one whose sender died is simply
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,8 @@ PING = "ping"
 """The event of a test."""
 
 WAITING_MOST = 10_000
-"""Most deliveries of an account that wait; ends of tasks beyond are noted, and not sent."""
+"""Most deliveries of an account that wait, for one webhook no more than are left; ends of tasks beyond are noted, and
+not sent."""
 
 ASKED_MOST = 200
 """Most tests and replays that wait for one webhook."""
@@ -71,7 +73,7 @@ _IS_WAITING = text("webhook_deliveries.state = 'waiting'")
 _IS_ASKED = or_(deliveries.c.event == PING, deliveries.c.replay_of.is_not(None))
 _WEBHOOKS_AT_ONCE = 200
 _AT_ONCE = 500
-_BEYOND = f"not tried: {WAITING_MOST} deliveries of the account waited already"
+_BEYOND = "not tried: too many deliveries of the account waited already"
 
 
 @dataclass(frozen=True)
@@ -105,22 +107,36 @@ def note_end(connection: Connection, task_id: int, account_id: int, service_id: 
     if not wanting:
         return
     event_id = _new_event_id()
-    new = [{"webhook_id": row.id, "event_id": event_id, "event": EVENTS[state], "task_id": task_id} for row in wanting]
-    room = _room(connection, [row.id for row in found])
-    if taken := new[:room]:
+    waiting = _waiting(connection, [row.id for row in found])
+    taken: list[dict[str, Any]] = []
+    beyond: list[dict[str, Any]] = []
+    for row in wanting:
+        new = {"webhook_id": row.id, "event_id": event_id, "event": EVENTS[state], "task_id": task_id}
+        if _has_room(waiting, row.id):
+            waiting[row.id] += 1
+            taken.append(new)
+        else:
+            beyond.append(new)
+    if taken:
         connection.execute(insert(deliveries).values(state=Delivering.WAITING), taken)
-    if beyond := new[room:]:
+    if beyond:
         _note_beyond(connection, beyond)
 
 
-def _room(connection: Connection, webhook_ids: Sequence[int]) -> int:
-    """How many deliveries may still wait, of an account with these webhooks.
+def _waiting(connection: Connection, webhook_ids: Sequence[int]) -> Counter[int]:
+    """How many deliveries wait for each of the webhooks of an account, counted up to as many as may.
 
-    Who asks at the same moment may be told of the same room, so that a few more wait in the end.
+    Who asks at the same moment is told the same, so that a few more may wait in the end.
     """
-    some = select(deliveries.c.id).where(_IS_WAITING, deliveries.c.webhook_id.in_(webhook_ids)).limit(WAITING_MOST)
-    count: int = connection.execute(select(func.count()).select_from(some.subquery())).scalar_one()
-    return WAITING_MOST - count
+    is_theirs = deliveries.c.webhook_id.in_(webhook_ids)
+    some = select(deliveries.c.webhook_id).where(_IS_WAITING, is_theirs).limit(WAITING_MOST).subquery()
+    counted = select(some.c.webhook_id, func.count().label("waiting")).group_by(some.c.webhook_id)
+    return Counter({row.webhook_id: row.waiting for row in connection.execute(counted)})
+
+
+def _has_room(waiting: Counter[int], webhook_id: int) -> bool:
+    """Whether one more may wait for a webhook: one that takes nothing must leave some room for the others."""
+    return waiting[webhook_id] < WAITING_MOST - waiting.total()
 
 
 def _note_beyond(connection: Connection, new: list[dict[str, Any]]) -> None:
@@ -374,8 +390,12 @@ def _check_room(connection: Connection, webhook_id: int, account_id: int) -> Non
     if connection.execute(asked).scalar_one() >= ASKED_MOST:
         raise TooManyDeliveries(f"{ASKED_MOST} tests and replays wait for webhook {webhook_id} already")
     of_account = select(webhooks.c.id).where(webhooks.c.account_id == account_id, webhooks.c.is_active)
-    if _room(connection, connection.execute(of_account).scalars().all()) <= 0:
-        raise TooManyDeliveries(f"{WAITING_MOST} deliveries of the account wait already")
+    waiting = _waiting(connection, connection.execute(of_account).scalars().all())
+    if not _has_room(waiting, webhook_id):
+        raise TooManyDeliveries(
+            f"{waiting[webhook_id]} deliveries wait for webhook {webhook_id} already, {waiting.total()} in all; an"
+            f" account may have {WAITING_MOST}, and a webhook no more of them than it leaves free"
+        )
 
 
 def _next_webhook(after: ColumnElement[int] | int) -> ColumnElement[int]:

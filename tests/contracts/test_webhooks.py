@@ -315,7 +315,7 @@ def test_looks_lead_through_all_webhooks_in_turn(records: Records, monkeypatch: 
 def test_ends_beyond_what_may_wait_are_noted_with_the_reason_and_can_be_sent_later(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(deliveries_module, "WAITING_MOST", 3)
+    monkeypatch.setattr(deliveries_module, "WAITING_MOST", 4)
     webhook, other, foreign = add(records), add(records), add(records, "ann")
     finish(records), finish(records)
     assert [each.state for each in to(records, webhook)] == [Delivering.WAITING] * 2
@@ -324,9 +324,9 @@ def test_ends_beyond_what_may_wait_are_noted_with_the_reason_and_can_be_sent_lat
     assert beyond.ended_at is not None
     [reason] = records.deliveries.attempts(beyond.id)
     assert (reason.number, reason.owner, reason.status) == (0, "", None)
-    assert "deliveries of the account waited already" in str(reason.error)
+    assert reason.error == "not tried: too many deliveries of the account waited already"
     for call in (lambda: records.deliveries.test(webhook.id), lambda: records.deliveries.replay(beyond)):
-        with pytest.raises(TooManyDeliveries, match="3 deliveries of the account wait already"):
+        with pytest.raises(TooManyDeliveries, match=r"already, 3 in all; an account may have 4"):
             call()
     records.deliveries.test(foreign.id)
     record(records, take(records, kept.id), GOOD)
@@ -567,7 +567,7 @@ def test_what_may_still_wait_is_counted_by_an_index_and_no_further_than_the_boun
 
     def refused() -> None:
         with records.database.read() as connection:
-            assert deliveries_module._room(connection, [mine.id]) == 0
+            assert deliveries_module._waiting(connection, [mine.id]) == {mine.id: 500}
 
     with records.database.write() as connection:
         connection.execute(text("ANALYZE"))

@@ -183,13 +183,17 @@ class Courier:
             parcel = parts.records.deliveries.claim(due.id, parts.owner, lease_s)
             if parcel is not None:
                 self.figures.note(deliver(parts.records, parts.settings, parcel))
+                self._note_pace(due, time.monotonic() - began)
         except StorageError as error:
             _log.warning("delivery %s comes again: %s", due.id, error)
         finally:
             with self._lock:
                 del self._under_way[due.id]
-                (self._slow.add if time.monotonic() - began > _SLOW_S else self._slow.discard)(_way(due))
             self._has_room.set()
+
+    def _note_pace(self, due: Due, took_s: float) -> None:
+        with self._lock:
+            (self._slow.add if took_s > _SLOW_S else self._slow.discard)(_way(due))
 
 
 def _way(due: Due) -> tuple[int, str]:

@@ -7,6 +7,8 @@ import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from storage.records import Due
 from workers.parts import Parts
 from workers.webhooks import courier as module
@@ -63,7 +65,7 @@ def test_slow_hosts_of_an_account_leave_room_for_the_slow_ones_of_others_and_for
     assert taken(made._choose(due(1, "quick.example"))) == {1: 1}
 
 
-def test_host_that_waits_longest_for_its_turn_comes_first(monkeypatch):
+def test_host_that_waits_longest_for_its_turn_comes_first(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "SLOTS", 1)
     made = courier()
     waiting = due(1, "a.example", 2) + due(1, "b.example") + due(2, "c.example")
