@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,18 +17,20 @@ from api.schemas.dataset import UploadRequest
 from api.waiting import wait_for_end
 from ml.errors import BadInput
 from storage.dataset_names import SCHEME, check_path, split_address
-from storage.errors import BadDatasetName, DatasetNotFound, UploadNotFound, UploadRefused
+from storage.errors import BadDatasetName, DatasetNotFound, StorageError, UploadNotFound, UploadRefused
 from storage.landing import copy_hashing, local_errors
 from storage.records import Account, Dataset, Kind, NewFile, Part, State, Task, Upload
+from storage.records.uploads import LINK_S
+from storage.staging import staging
 from workers.queue import CONTROL_QUEUE
 
 WAIT_S = 30.0
 """How long a call waits for the workers to put an upload together; then its task can be polled."""
 
-LINK_S = 24 * 3600
 PART_BYTES = 16 * 2**20
 _PARTS_MOST = 10_000
 _ENTRIES_MOST = 1000
+_log = logging.getLogger(__name__)
 
 
 # What requests name
@@ -91,7 +94,7 @@ def receive(stream: BinaryIO, folder: Path) -> Received:
 def add(parts: Parts, dataset: Dataset, files: Sequence[tuple[str, Received]]) -> tuple[int, list[NewFile]]:
     """Make files part of a data set, all at once; returns its new state and what was added.
 
-    Raises BadDatasetName, BadBody, DatasetNotFound, DatasetConflict, DatasetFull.
+    Raises BadDatasetName, BadBody, DatasetNotFound, DatasetConflict, DatasetFull, StoredQuota.
     """
     new = []
     for path, received in files:
@@ -99,10 +102,10 @@ def add(parts: Parts, dataset: Dataset, files: Sequence[tuple[str, Received]]) -
         new.append(NewFile(check_path(path), key, received.size, received.sha256))
     if len({each.path for each in new}) < len(new):
         raise BadBody("two of the files have the same path")
-    staged = parts.records.datasets.stage(dataset.id, new)
-    for each, (_, received) in zip(new, files, strict=True):
-        parts.objects.put_file(each.key, received.path)
-    return parts.records.datasets.commit(dataset.id, staged), new
+    with staging(parts.records, parts.objects, dataset.id, new) as staged:
+        for each, (_, received) in zip(new, files, strict=True):
+            parts.objects.put_file(each.key, received.path)
+        return parts.records.datasets.commit(dataset.id, staged), new
 
 
 def describe(parts: Parts, account: Account, dataset: Dataset) -> Task:
@@ -128,7 +131,7 @@ def begin(parts: Parts, dataset: Dataset, wanted: UploadRequest) -> Upload:
     if wanted.path:
         check_path(wanted.path)
     if wanted.links:
-        if parts.objects.upload_link("uploads/0/1", LINK_S) is None:
+        if parts.objects.upload_link("uploads/0/1", LINK_S, part_bytes) is None:
             raise BadBody("links is true, and this server's store gives none; send the parts to the server")
         if not wanted.sha256:
             raise BadBody("links is true, which needs sha256: the server does not see the parts when they are sent")
@@ -148,7 +151,9 @@ def links_of(parts: Parts, upload: Upload) -> list[str] | None:
     if not upload.is_direct:
         return None
     numbers = range(1, upload.part_count + 1)
-    return [parts.objects.upload_link(upload.part_key(number), LINK_S) or "" for number in numbers]
+    return [
+        parts.objects.upload_link(upload.part_key(number), LINK_S, upload.size_of(number)) or "" for number in numbers
+    ]
 
 
 def parts_of(parts: Parts, upload: Upload) -> list[Part]:
@@ -176,8 +181,24 @@ def put_part(parts: Parts, upload: Upload, number: int, received: Received, sha2
         raise BadBody(f"part {number} has {upload.size_of(number)} bytes, and {received.size} came")
     part = Part(number, received.size, received.sha256)
     parts.objects.put_file(upload.part_key(number, sha256), received.path)
-    parts.records.uploads.note_part(upload.id, part)
+    try:
+        replaced = parts.records.uploads.note_part(upload.id, part)
+    except UploadNotFound:
+        # Its upload may have been cleaned already; unless the same part came before and is of use.
+        if part not in parts.records.uploads.parts(upload.id):
+            _drop(parts, upload, part)
+        raise
+    if replaced is not None and replaced.sha256 != part.sha256:
+        _drop(parts, upload, replaced)
     return part
+
+
+def _drop(parts: Parts, upload: Upload, part: Part) -> None:
+    """Delete the content of a part that is of no use any more."""
+    try:
+        parts.objects.delete([upload.part_key(part.number, part.sha256)])
+    except StorageError as error:
+        _log.warning("a part of upload %s is left to the cleaning: %s", upload.id, error)
 
 
 def release(parts: Parts, upload: Upload) -> None:

@@ -23,7 +23,23 @@ _TYPES = {"json": "application/json", "jsonl": "application/x-ndjson", "parquet"
 
 def has_result(task: Task, report: Json | None) -> bool:
     """Whether a task has a result that can be asked for."""
-    return task.kind is Kind.PREDICT and task.state is State.FINISHED and report is not None
+    is_done = task.kind is Kind.PREDICT and task.state is State.FINISHED
+    return is_done and report is not None and not _is_deleted(report["result"])
+
+
+def _is_deleted(result: Json) -> bool:
+    return not result.keys() & {"content", "key"}
+
+
+def delete(parts: Parts, task: Task) -> bool:
+    """Delete the result of an ended task; False when it has none, or none any more. Raises StoreUnavailable."""
+    report = parts.records.tasks.report(task.id)
+    if report is None or not has_result(task, report):
+        return False
+    # First what is stored: while that cannot be deleted the result is there, and counts.
+    if "key" in report["result"]:
+        parts.objects.delete([report["result"]["key"]])
+    return parts.records.tasks.forget_result(task.id)
 
 
 def reported(report: Json) -> Json:
@@ -48,6 +64,8 @@ def answer(parts: Parts, task: Task) -> Response:
         why = f": {task.failure['message']}" if task.failure else ""
         raise NoResult(f"task {task.id} {_ENDS[task.state]} and has no result{why}")
     result: Json = report["result"]
+    if _is_deleted(result):
+        raise NoResult(f"the result of task {task.id} was deleted")
     form: str = result["form"]
     before, after = _around(parts, task, report) if form == "json" else (b"", b"")
     if "content" in result:

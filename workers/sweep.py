@@ -10,7 +10,7 @@ from typing import Any
 from logs.context import bound
 from storage.errors import StorageError
 from storage.records import State
-from workers.cleaning import clean
+from workers.cleaning import Step, clean
 from workers.export import export_newest
 from workers.lifecycle import count_ending
 from workers.parts import Parts
@@ -48,6 +48,7 @@ class Sweep:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._cleaned_at = time.monotonic()
+        self._unclean: list[Step] = []
 
     def __call__(self) -> Swept:
         """One sweep. Raises RecordsUnavailable or LiveUnavailable when it could not do its main work."""
@@ -56,12 +57,18 @@ class Sweep:
         self._send_again(swept)
         self._export(swept)
         self._parts.live.heartbeats.note_sweep()
-        if time.monotonic() - self._cleaned_at > _CLEAN_S:
-            self._cleaned_at = time.monotonic()
-            clean(self._parts)
+        self._clean()
         if swept != Swept():
             _log.info("swept: %s", swept)
         return swept
+
+    def _clean(self) -> None:
+        """Clean once a minute, and in the sweeps after that go on with what was too much for one."""
+        if time.monotonic() - self._cleaned_at > _CLEAN_S:
+            self._cleaned_at = time.monotonic()
+            self._unclean = clean(self._parts)
+        elif self._unclean:
+            self._unclean = clean(self._parts, left=self._unclean)
 
     def _take_back(self, swept: Swept) -> None:
         settings = self._parts.settings

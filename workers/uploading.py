@@ -11,6 +11,7 @@ from storage.dataset_names import check_path
 from storage.errors import ArtifactNotFound, BadDatasetName, ChecksumMismatch, UploadRefused
 from storage.landing import local_errors, sha256_of
 from storage.records import Attempt, DatasetFile, NewFile, Part, State, Upload
+from storage.staging import staging
 from workers.archives import Unpackable, unpacked
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work
@@ -26,10 +27,15 @@ RATIO_FLOOR_BYTES = 64 * 2**20
 """What members may always have together, however small the archive."""
 
 
+class _Cancelled(Exception):
+    """The client asked for the end of the task; what is stored already goes."""
+
+
 def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
     """Make the file of an upload, or the members of the archive that it is, part of the data set.
 
-    Raises UploadRefused, UploadNotFound and DatasetNotFound when it was ended meanwhile, DatasetConflict, DatasetFull.
+    Raises UploadRefused, UploadNotFound and DatasetNotFound when it was ended meanwhile, DatasetConflict, DatasetFull,
+    StoredQuota when the members of an archive are too much.
     """
     upload = parts.records.uploads.get(attempt.spec["upload_id"])
     place = f"datasets/{upload.dataset_id}/upload-{upload.id}"
@@ -44,13 +50,15 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
             for number, (path, file) in enumerate(sorted(files.items()))
         ]
         lease.check()
-        staged = parts.records.datasets.stage(upload.dataset_id, new, upload.id)
-        for each in new:
-            lease.check()
-            if lease.is_cancel_requested:
-                return Work(State.CANCELLED)
-            parts.objects.put_file(each.key, files[each.path])
-        parts.records.datasets.commit(upload.dataset_id, staged, upload.id)
+        with staging(parts.records, parts.objects, upload.dataset_id, new, upload.id) as staged:
+            for each in new:
+                lease.check()
+                if lease.is_cancel_requested:
+                    raise _Cancelled
+                parts.objects.put_file(each.key, files[each.path])
+            parts.records.datasets.commit(upload.dataset_id, staged, upload.id)
+    except _Cancelled:
+        return Work(State.CANCELLED)
     finally:
         scratch.close()
     return _work(upload, new)

@@ -186,12 +186,14 @@ def events(number: str) -> Response:
 @blueprint.delete("/tasks/<number>")
 @needs(Role.PREDICT)
 def cancel(number: str) -> Response:
-    """Ask for the end of a task without waiting: 202, or 200 when it was over already."""
+    """Ask for the end of a task without waiting: 202. Of one that is over, 200, delete the result."""
     check_known(request.args, ())
     task = find(number)
     if task.kind is not Kind.PREDICT:
         check(account(), Role.TRAIN)
     if task.state.is_final:
+        if results.delete(parts(), task):
+            auditing.note("result.delete", str(task.kind), task.id)
         return plain(_whole(task), 200)
     asked = services.cancel(parts(), task)
     auditing.note("task.cancel", str(task.kind), task.id)

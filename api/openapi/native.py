@@ -129,13 +129,13 @@ EVENTS = Operation(
 
 CANCEL = Operation(
     "Tasks",
-    "Cancel a task",
-    "Asks for its end without waiting.",
+    "Cancel a task, or delete its result",
+    "Asks for its end without waiting; when a prediction task is over, its result is deleted.",
     {
-        200: json_answer("It was over already.", task.OneTaskSchema),
+        200: json_answer("It was over already. Of a prediction, `result` is null from now on.", task.OneTaskSchema),
         202: json_answer("It can only end cancelled from now on.", task.OneTaskSchema),
     },
-    ("bad_query", "task_not_found"),
+    ("bad_query", "task_not_found", "store_unavailable"),
     (NUMBER,),
 )
 

@@ -14,6 +14,7 @@ from cli.remote.target import Target, asks
 
 Json = dict[str, Any]
 _STATES = ("queued", "running", "finished", "failed", "cancelled")
+_OPEN = ("queued", "running")
 _KINDS = ("train", "predict", "clear", "import", "upload", "describe")
 
 _number = click.argument("number", type=click.IntRange(1))
@@ -21,7 +22,7 @@ _number = click.argument("number", type=click.IntRange(1))
 
 @click.group()
 def tasks() -> None:
-    """Tasks: list, show, follow and cancel them, and save their results."""
+    """Tasks: list, show, follow and cancel them, and save or delete their results."""
 
 
 @tasks.command("list")
@@ -126,12 +127,28 @@ def logs(target: Target, number: int, follows: bool) -> None:
 @asks
 def cancel(target: Target, number: int) -> None:
     """Ask for the end of task NUMBER, without waiting for it."""
-    answer = target.client.call("DELETE", f"/tasks/{number}")
+    answer = target.client.call("GET", f"/tasks/{number}")
+    if answer.json.get("state") in _OPEN:  # of one that is over the result would be deleted
+        answer = target.client.call("DELETE", f"/tasks/{number}")
     if target.as_json:
         return target.print_json(answer)
     if answer.code == 202:
         return click.echo(f"task {number} will be cancelled")
     return click.echo(f"task {number} was over already: {clean(answer.json.get('state'))}")
+
+
+@tasks.command()
+@_number
+@asks
+def delete(target: Target, number: int) -> None:
+    """Delete the result of prediction task NUMBER, which must be over."""
+    task = target.client.call("GET", f"/tasks/{number}").json
+    if task.get("state") in _OPEN:
+        raise click.ClickException(f"task {number} is not over; wait for its end, or cancel it first")
+    answer = target.client.call("DELETE", f"/tasks/{number}")
+    if target.as_json:
+        return target.print_json(answer)
+    return click.echo(f"the result of task {number} is deleted" if task.get("result") else f"task {number} has none")
 
 
 @tasks.command()

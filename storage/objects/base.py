@@ -172,9 +172,10 @@ class Objects(ABC):
         check_key(key)
         return None
 
-    def upload_link(self, key: str, lifetime_s: int) -> str | None:
+    def upload_link(self, key: str, lifetime_s: int, size_bytes: int) -> str | None:
         """An address that anybody may PUT the content of `key` to for so long, without us; None where there is none.
 
+        size_bytes : of that content; the store takes neither more nor less there.
         What is written there replaces what was there before, and no digest is kept of it.
         """
         check_key(key)

@@ -123,11 +123,13 @@ class S3Objects(Objects):
         with self._errors():
             self._client(hasty=True).head_bucket(Bucket=self.bucket)
 
-    def upload_link(self, key: str, lifetime_s: int) -> str | None:
+    def upload_link(self, key: str, lifetime_s: int, size_bytes: int) -> str | None:
         check_key(key)
+        # The length becomes one of the signed headers, which whoever writes has to send as it was signed.
+        told = {**self._at(key), "ContentLength": size_bytes}
         with self._errors():
             link: str = self._client().generate_presigned_url(
-                "put_object", Params=self._at(key), ExpiresIn=lifetime_s, HttpMethod="PUT"
+                "put_object", Params=told, ExpiresIn=lifetime_s, HttpMethod="PUT"
             )
         return link
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from storage.records.database import Database
 from storage.records.rows import NewNote, Note
-from storage.records.schema import accounts, audit, now
+from storage.records.schema import accounts, ago, audit
 
 OPERATOR = NewNote("", role="operator")
 """Who works on the machine itself, with the `modelyard` command."""
@@ -79,8 +79,8 @@ class Audit:
             rows = connection.execute(wanted.order_by(audit.c.id.desc()).limit(limit)).all()
         return [Note(**row._mapping) for row in rows]
 
-    def sweep(self, older_than_s: float) -> int:
-        """Drop old lines, some thousands in a call; returns how many."""
+    def sweep(self, older_than_s: float) -> bool:
+        """Drop some thousands of old lines; returns whether there may be more."""
         with self._database.write() as connection:
-            old = select(audit.c.id).where(audit.c.at < now() - older_than_s).limit(_AT_ONCE)
-            return connection.execute(delete(audit).where(audit.c.id.in_(old))).rowcount
+            old = select(audit.c.id).where(audit.c.at < ago(older_than_s)).limit(_AT_ONCE)
+            return connection.execute(delete(audit).where(audit.c.id.in_(old))).rowcount == _AT_ONCE

@@ -9,20 +9,27 @@ from typing import TypeVar
 from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.errors import DatasetConflict, DatasetFileNotFound, DatasetFull, DatasetNotFound, UploadNotFound
+from storage.errors import (
+    DatasetConflict,
+    DatasetFileNotFound,
+    DatasetFull,
+    DatasetNotFound,
+    StoreUnavailable,
+    UploadNotFound,
+)
 from storage.records.database import Database
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import Dataset, DatasetFile, Json, NewFile
+from storage.records.schema import ago, datasets, now
 from storage.records.schema import dataset_files as files
 from storage.records.schema import dataset_uploads as uploads
-from storage.records.schema import datasets, now
 from storage.records.uploads import end_upload
 
 FILES_MOST = 10_000
 """Most files that one data set may hold."""
 
 _IS_HERE = and_(files.c.added.is_not(None), files.c.removed.is_(None))
-_HELD = and_(files.c.dataset_id == datasets.c.id, _IS_HERE)
+_OF_IT = and_(files.c.dataset_id == datasets.c.id, _IS_HERE)
 _COLUMNS = (
     datasets.c.id,
     datasets.c.account_id,
@@ -30,10 +37,10 @@ _COLUMNS = (
     datasets.c.revision,
     datasets.c.created_at,
     datasets.c.changed_at,
-    select(func.count()).where(_HELD).scalar_subquery().label("file_count"),
+    select(func.count()).where(_OF_IT).scalar_subquery().label("file_count"),
     # PostgreSQL adds whole numbers up to a decimal one, which is no JSON.
     select(cast(func.coalesce(func.sum(files.c.size_bytes), 0), BigInteger))
-    .where(_HELD)
+    .where(_OF_IT)
     .scalar_subquery()
     .label("size_bytes"),
 )
@@ -135,9 +142,12 @@ class Datasets:
         return [DatasetFile(**row._mapping) for row in rows]
 
     def stage(self, dataset_id: int, new: Sequence[NewFile], upload_id: int | None = None) -> list[int]:
-        """Note files before they are stored; `commit` takes the numbers. What is not committed is cleaned some day.
+        """Note files before they are stored; `commit` takes the numbers, `storage.staging` drops what it does not.
 
-        upload_id : the upload that they come from. Raises StoredQuota when there would be no room for them.
+        They count as stored from now on: `commit` finds the room that there is for them here.
+
+        upload_id : the upload that they come from.
+        Raises StoredQuota when there would be no room for them, DatasetConflict, DatasetFull.
         """
         if not new:
             return []
@@ -148,37 +158,50 @@ class Datasets:
                 "key": each.key,
                 "size_bytes": each.size_bytes,
                 "sha256": each.sha256,
+                "upload_id": upload_id,
             }
             for each in new
         ]
+        wanted = [each.path for each in new]
         with self._database.write() as connection:
-            more = sum(each.size_bytes for each in new)
-            more -= _size_at(connection, dataset_id, [each.path for each in new])
-            self._quotas.check_bytes(connection, dataset_id, more, but_upload=upload_id)
+            _check_paths(_held(connection, dataset_id).union(wanted))
+            more = sum(each.size_bytes for each in new) - _size_at(connection, dataset_id, wanted)
+            self._quotas.check_bytes(connection, dataset_id, more, of_upload=upload_id)
             return list(connection.execute(insert(files).returning(files.c.id), rows).scalars())
+
+    def uncommitted(self, staged: Sequence[int]) -> list[tuple[int, str]]:
+        """Number and key of those staged files that are part of no data set."""
+        with self._database.write() as connection:
+            return [
+                (row.id, row.key)
+                for some in _pieces(staged)
+                # For update: a commit whose answer was lost may still be under way, and is waited for.
+                for row in connection.execute(
+                    select(files.c.id, files.c.key)
+                    .where(files.c.id.in_(some), files.c.added.is_(None))
+                    .with_for_update()
+                )
+            ]
 
     def commit(self, dataset_id: int, staged: Sequence[int], upload_id: int | None = None) -> int:
         """Make stored files part of a data set, all at once; those of the same paths leave it. Returns its new state.
 
         upload_id : the upload that they come from, which is over then.
-        Raises DatasetNotFound, or UploadNotFound, when it was ended meanwhile, DatasetConflict, DatasetFull,
-        StoredQuota when others were faster and took the room.
+        Raises DatasetNotFound, or UploadNotFound, when it was ended meanwhile, DatasetConflict, DatasetFull;
+        StoreUnavailable when they were cleaned before it came to that.
         """
         with self._database.write() as connection:
             revision = _change(connection, dataset_id)
             if upload_id is not None and not end_upload(connection, upload_id):
                 raise UploadNotFound(upload_id)
-            held = connection.execute(select(files.c.path).where(files.c.dataset_id == dataset_id, _IS_HERE)).scalars()
-            before, sizes = set(held), dict[str, int]()
+            before, wanted = _held(connection, dataset_id), set[str]()
             for some in _pieces(staged):
-                rows = connection.execute(select(files.c.path, files.c.size_bytes).where(files.c.id.in_(some)))
-                sizes |= {row.path: row.size_bytes for row in rows}
-            wanted = set(sizes)
+                wanted.update(connection.execute(select(files.c.path).where(files.c.id.in_(some))).scalars())
+            if len(wanted) < len(staged):
+                raise StoreUnavailable("the files took so long to store that they were cleaned away; send them again")
             _check_paths(before | wanted)
-            more = sum(sizes.values()) - _size_at(connection, dataset_id, sorted(before & wanted))
-            self._quotas.check_bytes(connection, dataset_id, more)
-            for some in _pieces(sorted(before & wanted)):
-                _take_out(connection, revision, files.c.dataset_id == dataset_id, files.c.path.in_(some))
+            for paths in _pieces(sorted(before & wanted)):
+                _take_out(connection, revision, files.c.dataset_id == dataset_id, files.c.path.in_(paths))
             for some in _pieces(staged):
                 connection.execute(update(files).where(files.c.id.in_(some)).values(added=revision))
         return revision
@@ -211,8 +234,8 @@ class Datasets:
                 select(files.c.id, files.c.key)
                 .where(
                     or_(
-                        and_(files.c.removed_at < now() - older_than_s, *(~each for each in needed)),
-                        and_(files.c.added.is_(None), files.c.created_at < now() - staged_older_than_s),
+                        and_(files.c.removed_at < ago(older_than_s), *(~each for each in needed)),
+                        and_(files.c.added.is_(None), files.c.created_at < ago(staged_older_than_s)),
                     )
                 )
                 .limit(limit)
@@ -222,7 +245,13 @@ class Datasets:
     def forget_files(self, file_ids: Collection[int]) -> None:
         """Drop the rows of files whose content is gone."""
         with self._database.write() as connection:
-            connection.execute(delete(files).where(files.c.id.in_(list(file_ids))))
+            for some in _pieces(list(file_ids)):
+                connection.execute(delete(files).where(files.c.id.in_(some)))
+
+
+def _held(connection: Connection, dataset_id: int) -> set[str]:
+    """The paths of the files that a data set holds now."""
+    return set(connection.execute(select(files.c.path).where(files.c.dataset_id == dataset_id, _IS_HERE)).scalars())
 
 
 def _size_at(connection: Connection, dataset_id: int, paths: Sequence[str]) -> int:

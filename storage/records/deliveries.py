@@ -32,7 +32,7 @@ from sqlalchemy import (
 from storage.errors import DeliveryNotFound, TooManyDeliveries, WebhookInactive, WebhookNotFound
 from storage.records.database import Database
 from storage.records.rows import Delivering, Delivery, DeliveryAttempt, Parcel, Receipt, State
-from storage.records.schema import now, services, webhooks
+from storage.records.schema import ago, now, services, webhooks
 from storage.records.schema import webhook_attempts as attempts
 from storage.records.schema import webhook_deliveries as deliveries
 
@@ -369,10 +369,10 @@ class Deliveries:
         # A task may end in the very moment in which a webhook is switched off: what it left is never due.
         is_stray = and_(
             _IS_WAITING,
-            deliveries.c.due_at < now() - older_than_s,
+            deliveries.c.due_at < ago(older_than_s),
             deliveries.c.webhook_id.in_(select(webhooks.c.id).where(~webhooks.c.is_active)),
         )
-        is_old = or_(deliveries.c.ended_at < now() - older_than_s, is_stray)
+        is_old = or_(deliveries.c.ended_at < ago(older_than_s), is_stray)
         count = 0
         while True:
             with self._database.write() as connection:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import OperationalError
 
+from storage.errors import RecordsUnavailable
 from storage.records import form
 from storage.records.database import Database
-from storage.records.schema import REVISION
+from storage.records.schema import REVISION, metadata
 
+_LOCK_WAIT_MS = 500  # PostgreSQL ends calls that wait for each other, of programs too, after a second
+_LOCK_TRIES = 300
+_TOOK_TOO_LONG = "57014"
 _LOCK = 7_305_118  # any number of our own; PostgreSQL's advisory locks share one space per database
 
 
@@ -38,19 +45,34 @@ def works_from() -> str:
 
 
 def _lock_tables(connection: Connection) -> None:
-    """Wait for the calls of running programs, in the order in which these take tables, and let new ones wait.
+    """Wait for the calls of running programs, and let new ones wait. Raises RecordsUnavailable.
 
-    Taken one by one in the course of an upgrade, each side could come to hold what the other waits for.
+    All tables or none: programs take them in more than one order, so that each side could come to hold what the other
+    waits for.
     """
-    there = set(inspect(connection).get_table_names())
-    names = [name for name in ("accounts", "keys", "services", "datasets", "repositories", "tasks") if name in there]
-    connection.execute(text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE"))
+    names = sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))
+    for _ in range(_LOCK_TRIES):
+        try:
+            with connection.begin_nested():
+                connection.execute(text(f"SET LOCAL statement_timeout = {_LOCK_WAIT_MS}"))
+                connection.execute(text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE"))
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _TOOK_TOO_LONG:
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+        else:
+            connection.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
+            return
+    raise RecordsUnavailable(
+        "the tables are in use by calls that do not end, maybe of a backup; run `modelyard db upgrade` again after them"
+    )
 
 
 def upgrade(database: Database) -> None:
     """Bring the tables to the newest revision; of several callers one works and the others wait.
 
-    Tables of a later revision are left as they are. Raises RecordsForm when this program cannot use them.
+    Tables of a later revision are left as they are. Raises RecordsForm when this program cannot use them,
+    RecordsUnavailable when calls that are under way do not end.
     """
     config = _config()
     with database.write() as connection:  # on SQLite this is BEGIN IMMEDIATE: the lock that the others wait for
@@ -60,7 +82,7 @@ def upgrade(database: Database) -> None:
         if found is not None and found > REVISION:
             form.check(connection)
             return
-        if not database.is_sqlite and found is not None:
+        if not database.is_sqlite and found is not None and found < REVISION:
             _lock_tables(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from sqlalchemy import Connection, Row, Select, Subquery, and_, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, Select, Subquery, and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from storage.errors import QueueQuota, StoredQuota
@@ -109,22 +109,33 @@ class QuotaRecords:
 
     # Checks. PostgreSQL shows a transaction nothing of those beside it, so whoever counts locks the account first.
 
+    def check_room(self, account_id: int, kind: Kind) -> None:
+        """Raises StoredQuota when an account that keeps all it may is to have one more task that leaves something.
+
+        Made before the task is written: the sum over all that is stored takes a while, and guards nothing that the
+        task itself adds.
+        """
+        if kind not in _KEEPING:
+            return
+        with self._database.read() as connection:
+            most = self.within(connection, account_id).stored_bytes
+            used = stored_bytes(connection, account_id) if most else 0
+        if most and used >= most:
+            raise _too_much(used, most)
+
     def check_new_task(self, connection: Connection, account_id: int, kind: Kind) -> None:
-        """Raises QueueQuota, StoredQuota when an account may have no further task of that kind."""
+        """Raises QueueQuota when an account may have no further task of that kind."""
         if kind not in COUNTED:
             return
-        most = self.within(connection, account_id)
-        if most.queued_tasks:
-            lock_account(connection, account_id)
-            if connection.execute(_queued(account_id)).scalar_one() >= most.queued_tasks:
-                raise QueueQuota(
-                    f"as many tasks of this account wait as its quota allows, {most.queued_tasks}; "
-                    "send this one again when some of them have begun"
-                )
-        if most.stored_bytes and kind in _KEEPING:
-            used = stored_bytes(connection, account_id)
-            if used >= most.stored_bytes:
-                raise _too_much(used, most.stored_bytes)
+        most = self.within(connection, account_id).queued_tasks
+        if not most:
+            return
+        lock_account(connection, account_id)
+        if connection.execute(_queued(account_id)).scalar_one() >= most:
+            raise QueueQuota(
+                f"as many tasks of this account wait as its quota allows, {most}; "
+                "send this one again when some of them have begun"
+            )
 
     def check_training(self, connection: Connection, task_id: int) -> bool:
         """Whether a task may run beside the trainings of its account that run."""
@@ -139,19 +150,22 @@ class QuotaRecords:
         return running < most
 
     def check_bytes(
-        self, connection: Connection, dataset_id: int, more_bytes: int, *, but_upload: int | None = None
+        self, connection: Connection, dataset_id: int, more_bytes: int, *, of_upload: int | None = None
     ) -> None:
         """Raises StoredQuota when a data set may not grow by so many bytes.
 
-        but_upload : the upload that they are of, which was counted when it began.
+        of_upload : the upload that they are of, which was counted when it began, as were earlier tries to complete it.
         """
         account_id = connection.execute(select(datasets.c.account_id).where(datasets.c.id == dataset_id)).scalar_one()
         most = self.within(connection, account_id).stored_bytes
         if not most:
             return
         lock_account(connection, account_id)
-        used = stored_bytes(connection, account_id, but_upload)
-        if more_bytes > 0 and used + more_bytes > most:
+        coming = _sum(connection, _staged(account_id, of_upload))
+        used = coming + _kept_bytes(connection, account_id, of_upload)
+        # What takes less room than before comes in over the quota as well, but only one at a time: the content that it
+        # takes the place of is still there until then.
+        if used + more_bytes > most and (more_bytes > 0 or coming):
             raise _too_much(used, most, more_bytes)
 
     def allowed(self, candidates: Subquery) -> Select[int]:
@@ -179,19 +193,43 @@ class QuotaRecords:
         )
 
 
-def stored_bytes(connection: Connection, account_id: int, but_upload: int | None = None) -> int:
-    """What an account keeps in the object store: data sets, uploads that go on, versions, results of predictions."""
-    ongoing = [datasets.c.account_id == account_id, dataset_uploads.c.ended_at.is_(None)]
+def stored_bytes(connection: Connection, account_id: int) -> int:
+    """What an account keeps in the object store: data sets, also files on their way into them, uploads that go on,
+    versions, results of predictions.
+    """
+    return _sum(connection, _staged(account_id)) + _kept_bytes(connection, account_id)
+
+
+def _staged(account_id: int, but_upload: int | None = None) -> Select[int]:
+    wanted = [datasets.c.account_id == account_id, dataset_files.c.added.is_(None)]
+    if but_upload is not None:
+        wanted.append(dataset_files.c.upload_id.is_distinct_from(but_upload))
+    return (
+        select(func.sum(dataset_files.c.size_bytes))
+        .join(datasets, dataset_files.c.dataset_id == datasets.c.id)
+        .where(*wanted)
+    )
+
+
+def _kept_bytes(connection: Connection, account_id: int, but_upload: int | None = None) -> int:
+    """As `stored_bytes`, without files on their way."""
+    # While the file, or the members, of an upload are being stored, these count in its place.
+    is_being_stored = exists(
+        select(dataset_files.c.id).where(
+            dataset_files.c.dataset_id == dataset_uploads.c.dataset_id,
+            dataset_files.c.upload_id == dataset_uploads.c.id,
+            dataset_files.c.added.is_(None),
+        )
+    )
+    # Said of both though the one follows from the other: so the index over data sets that are there is of use.
+    is_own = and_(datasets.c.account_id == account_id, datasets.c.deleted_at.is_(None))
+    ongoing = [is_own, dataset_uploads.c.ended_at.is_(None), ~is_being_stored]
     if but_upload is not None:
         ongoing.append(dataset_uploads.c.id != but_upload)
     sums = (
         select(func.sum(dataset_files.c.size_bytes))
         .join(datasets, dataset_files.c.dataset_id == datasets.c.id)
-        .where(
-            datasets.c.account_id == account_id,
-            dataset_files.c.added.is_not(None),
-            dataset_files.c.removed.is_(None),
-        ),
+        .where(is_own, dataset_files.c.added.is_not(None), dataset_files.c.removed.is_(None)),
         select(func.sum(dataset_uploads.c.size_bytes))
         .join(datasets, dataset_uploads.c.dataset_id == datasets.c.id)
         .where(*ongoing),
@@ -202,7 +240,12 @@ def stored_bytes(connection: Connection, account_id: int, but_upload: int | None
             tasks.c.account_id == account_id, tasks.c.result_bytes.is_not(None), tasks.c.cleaned_at.is_(None)
         ),
     )
-    return sum(int(connection.execute(each).scalar_one() or 0) for each in sums)
+    return sum(_sum(connection, each) for each in sums)
+
+
+def _sum(connection: Connection, wanted: Select[int]) -> int:
+    # PostgreSQL adds whole numbers up to a decimal one, and nothing to NULL.
+    return int(connection.execute(wanted).scalar_one() or 0)
 
 
 def _training(account_id: int, but: int = 0) -> Select[int]:
@@ -231,6 +274,6 @@ def lock_account(connection: Connection, account_id: int) -> None:
 def _too_much(used: int, most: int, more: int = 0) -> StoredQuota:
     adding = f", and {more} more were to come" if more else ""
     return StoredQuota(
-        f"this account keeps {used} bytes{adding}; its quota is {most}: delete data sets, or services with "
-        "clear=full, or have the quota raised"
+        f"this account keeps {used} bytes{adding}; its quota is {most}: delete data sets, results of predictions "
+        "(DELETE /tasks/NUMBER), or services with clear=full, or have the quota raised"
     )

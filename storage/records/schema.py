@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    select,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -39,6 +41,14 @@ def _sqlite_now(element: Any, compiler: Any, **options: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "(extract(epoch from clock_timestamp())::double precision)"
+
+
+def ago(seconds: float) -> ColumnElement[float]:
+    """The moment so many seconds before now, found out once for a whole statement.
+
+    `now()` may be another one for each row, so PostgreSQL looks up no time that is compared with it in an index.
+    """
+    return select(now() - seconds).scalar_subquery()
 
 
 REVISION = "0008"
@@ -122,6 +132,7 @@ repositories = Table(
     Column("exported_version", Integer, nullable=False, default=0),
     Column("export_until", Double),
     Column("created_at", Double, nullable=False, default=now()),
+    Index("ix_repositories_account_id", "account_id"),
     sqlite_autoincrement=True,
 )
 
@@ -347,6 +358,8 @@ dataset_files = Table(
     Column("added", Integer),
     Column("removed", Integer),
     Column("removed_at", Double),
+    # The upload that it came from. Not a foreign key: uploads are forgotten, files stay.
+    Column("upload_id", _Id),
     Index(
         "uq_dataset_files_dataset_id_path",
         "dataset_id",
@@ -356,6 +369,13 @@ dataset_files = Table(
         postgresql_where=text("added IS NOT NULL AND removed IS NULL"),
     ),
     Index("ix_dataset_files_removed_at", "removed_at"),
+    Index(
+        "ix_dataset_files_staged",
+        "dataset_id",
+        "upload_id",
+        sqlite_where=text("added IS NULL"),
+        postgresql_where=text("added IS NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -376,6 +396,8 @@ dataset_uploads = Table(
     Column("task_id", ForeignKey("tasks.id")),
     Column("created_at", Double, nullable=False, default=now()),
     Column("ended_at", Double),
+    # When its parts were deleted; those whose links may still write are cleaned again and again.
+    Column("cleaned_at", Double),
     Index("ix_dataset_uploads_dataset_id", "dataset_id"),
     sqlite_autoincrement=True,
 )

@@ -44,7 +44,7 @@ from storage.records.rows import (
     State,
     Task,
 )
-from storage.records.schema import artifacts, attempts, now, reports, repositories, services, tasks, versions
+from storage.records.schema import ago, artifacts, attempts, now, reports, repositories, services, tasks, versions
 
 _COLUMNS = (
     tasks.c.id,
@@ -203,6 +203,8 @@ class Tasks:
             earlier = self._by_idempotency_key(account_id, idempotency_key, request_digest)
             if earlier is not None:
                 return earlier, False
+        if failure is None:
+            self._quotas.check_room(account_id, kind)
         try:
             with self._database.write() as connection:
                 if failure is None:
@@ -728,6 +730,25 @@ class Tasks:
                 update(tasks).where(tasks.c.id == task_id, tasks.c.forgotten_at.is_(None)).values(forgotten_at=now())
             )
 
+    def forget_result(self, task_id: int) -> bool:
+        """Drop the result of an ended prediction, which is not counted as stored from then on; False without one.
+
+        Its report still tells what it was.
+        """
+        with self._database.write() as connection:
+            report = connection.execute(
+                select(reports.c.report).where(reports.c.task_id == task_id).with_for_update()
+            ).scalar_one_or_none()
+            result = (report or {}).get("result", {})
+            if report is None or not result.keys() & {"content", "key"}:
+                return False
+            left = {name: value for name, value in result.items() if name not in ("content", "key")}
+            connection.execute(
+                update(reports).where(reports.c.task_id == task_id).values(report={**report, "result": left})
+            )
+            connection.execute(update(tasks).where(tasks.c.id == task_id).values(result_bytes=None))
+        return True
+
     def take_back_silent(self, tries_max: int, failure: Json) -> list[Task]:
         """End or hand back every running task whose lease ran out; each is returned as it is then.
 
@@ -776,7 +797,7 @@ class Tasks:
         with self._database.read() as connection:
             rows = connection.execute(
                 select(*_COLUMNS)
-                .where(_IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < now() - for_s)
+                .where(_IS_OPEN, tasks.c.state == State.RUNNING, tasks.c.lease_until < ago(for_s))
                 .order_by(tasks.c.lease_until)
                 .limit(100)
             ).all()
@@ -884,7 +905,7 @@ class Tasks:
                 .where(
                     tasks.c.cleaned_at.is_(None),
                     tasks.c.finished_at.is_not(None),
-                    tasks.c.finished_at < now() - older_than_s,
+                    tasks.c.finished_at < ago(older_than_s),
                 )
                 .order_by(tasks.c.finished_at)
                 .limit(limit)

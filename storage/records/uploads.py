@@ -6,13 +6,19 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
-from storage.errors import UploadNotFound
+from storage.errors import DatasetNotFound, UploadNotFound
 from storage.records.database import Database
 from storage.records.quotas import QuotaRecords
 from storage.records.rows import Part, Upload
+from storage.records.schema import ago, datasets, now
 from storage.records.schema import dataset_parts as parts
 from storage.records.schema import dataset_uploads as uploads
-from storage.records.schema import now
+
+LINK_S = 24 * 3600
+"""For how long a link is good that a part of an upload can be sent to without us."""
+
+_LINK_GRACE_S = 3600.0  # what was begun in time may take longer, and clocks differ
+_AGAIN_S = 600.0
 
 _COLUMNS = (
     uploads.c.id,
@@ -27,6 +33,9 @@ _COLUMNS = (
     uploads.c.created_at,
     uploads.c.ended_at,
 )
+_PART = (parts.c.number, parts.c.size_bytes, parts.c.sha256)
+# Links are told anew whenever an upload is asked for, so its last one may be as young as its end.
+_CANNOT_GROW = or_(~uploads.c.is_direct, uploads.c.ended_at < ago(LINK_S + _LINK_GRACE_S))
 
 
 class Uploads:
@@ -47,8 +56,16 @@ class Uploads:
         unpack: bool = False,
         is_direct: bool = False,
     ) -> Upload:
-        """Begin an upload. Raises StoredQuota when there would be no room for the whole of it."""
+        """Begin an upload. Raises StoredQuota when there would be no room for the whole of it, DatasetNotFound."""
         with self._database.write() as connection:
+            # For share: whoever deletes the data set ends its uploads, and would not see this one.
+            dataset = connection.execute(
+                select(datasets.c.name, datasets.c.deleted_at)
+                .where(datasets.c.id == dataset_id)
+                .with_for_update(read=True)
+            ).one()
+            if dataset.deleted_at is not None:
+                raise DatasetNotFound(dataset.name)
             self._quotas.check_bytes(connection, dataset_id, size_bytes)
             row = connection.execute(
                 insert(uploads)
@@ -84,14 +101,15 @@ class Uploads:
         """The parts that are there, by number."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(parts.c.number, parts.c.size_bytes, parts.c.sha256)
-                .where(parts.c.upload_id == upload_id)
-                .order_by(parts.c.number)
+                select(*_PART).where(parts.c.upload_id == upload_id).order_by(parts.c.number)
             ).all()
         return [Part(**row._mapping) for row in rows]
 
-    def note_part(self, upload_id: int, part: Part) -> None:
-        """Note that a part is stored; of one that comes again the last content counts. Raises UploadNotFound."""
+    def note_part(self, upload_id: int, part: Part) -> Part | None:
+        """Note that a part is stored; of one that comes again the last content counts, and the one before is returned.
+
+        Raises UploadNotFound.
+        """
         with self._database.write() as connection:
             # Touched first: whoever ends the upload at this moment waits, or was faster.
             is_open = connection.execute(
@@ -101,12 +119,15 @@ class Uploads:
             ).rowcount
             if not is_open:
                 raise UploadNotFound(upload_id)
-            connection.execute(delete(parts).where(parts.c.upload_id == upload_id, parts.c.number == part.number))
+            replaced = connection.execute(
+                delete(parts).where(parts.c.upload_id == upload_id, parts.c.number == part.number).returning(*_PART)
+            ).one_or_none()
             connection.execute(
                 insert(parts).values(
                     upload_id=upload_id, number=part.number, size_bytes=part.size_bytes, sha256=part.sha256
                 )
             )
+        return None if replaced is None else Part(**replaced._mapping)
 
     def complete_by(self, upload_id: int, task_id: int | None, instead_of: int | None) -> bool:
         """Have a task complete an upload, in place of another; False when somebody else was faster, or it is over."""
@@ -129,25 +150,33 @@ class Uploads:
             return end_upload(connection, upload_id)
 
     def left(self, ended_older_than_s: float, begun_older_than_s: float, limit: int = 100) -> list[Upload]:
-        """Uploads that are over, or that nobody went on with for so long."""
+        """Uploads that are over, or that nobody went on with for so long, and whose parts are to be deleted.
+
+        Those whose links may still write come again every ten minutes.
+        """
+        is_due = or_(uploads.c.cleaned_at.is_(None), uploads.c.cleaned_at < ago(_AGAIN_S), _CANNOT_GROW)
         with self._database.read() as connection:
             rows = connection.execute(
                 select(*_COLUMNS)
                 .where(
-                    or_(
-                        uploads.c.ended_at < now() - ended_older_than_s,
-                        uploads.c.created_at < now() - begun_older_than_s,
-                    )
+                    or_(uploads.c.ended_at < ago(ended_older_than_s), uploads.c.created_at < ago(begun_older_than_s)),
+                    is_due,
                 )
+                .order_by(uploads.c.cleaned_at.is_not(None), uploads.c.cleaned_at, uploads.c.id)
                 .limit(limit)
             ).all()
         return [Upload(**row._mapping) for row in rows]
 
-    def forget(self, upload_ids: Collection[int]) -> None:
-        """Drop uploads whose parts are gone."""
+    def note_cleaned(self, upload_ids: Collection[int]) -> None:
+        """Note that the parts of ended uploads are gone; those that no part can come to any more are forgotten."""
+        numbers = list(upload_ids)
         with self._database.write() as connection:
-            connection.execute(delete(parts).where(parts.c.upload_id.in_(list(upload_ids))))
-            connection.execute(delete(uploads).where(uploads.c.id.in_(list(upload_ids))))
+            over = list(
+                connection.execute(select(uploads.c.id).where(uploads.c.id.in_(numbers), _CANNOT_GROW)).scalars()
+            )
+            connection.execute(delete(parts).where(parts.c.upload_id.in_(numbers)))
+            connection.execute(delete(uploads).where(uploads.c.id.in_(over)))
+            connection.execute(update(uploads).where(uploads.c.id.in_(numbers)).values(cleaned_at=now()))
 
 
 def end_upload(connection: Connection, upload_id: int) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from storage.errors import VersionNotFound
 from storage.records.database import Database
 from storage.records.rows import Artifact, ModelSize, Version
-from storage.records.schema import artifacts, now, repositories, versions
+from storage.records.schema import ago, artifacts, now, repositories, versions
 
 _COLUMNS = (
     versions.c.id,
@@ -183,7 +183,7 @@ class Versions:
             rows = connection.execute(
                 select(versions.c.id, versions.c.prefix)
                 .where(
-                    versions.c.removed_at < now() - older_than_s,
+                    versions.c.removed_at < ago(older_than_s),
                     versions.c.id.in_(select(artifacts.c.version_id)),
                 )
                 .limit(limit)

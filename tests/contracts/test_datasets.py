@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from storage.errors import (
     DatasetConflict,
     DatasetFileNotFound,
     DatasetFull,
     DatasetNotFound,
+    StoreUnavailable,
     UploadNotFound,
 )
 from storage.records import Dataset, Kind, NewFile, Part, Records
@@ -69,6 +71,7 @@ def test_every_state_can_still_be_read(records: Records, dataset: Dataset) -> No
         lambda: records.datasets.delete(dataset.id),
         lambda: add(records, dataset, new("x.csv")),
         lambda: records.datasets.remove_file(dataset.id, "a.csv"),
+        lambda: records.uploads.add(dataset.id, "x.csv", size_bytes=1, part_bytes=4),
     ):
         with pytest.raises(DatasetNotFound, match="'iris' does not exist"):
             change()
@@ -86,10 +89,28 @@ def test_file_cannot_lie_below_a_file(records: Records, dataset: Dataset) -> Non
     add(records, dataset, new("a/b.csv"))
     for wrong in ([new("a")], [new("a/b.csv/c")], [new("x"), new("x/y")]):
         with pytest.raises(DatasetConflict):
-            add(records, dataset, *wrong)
+            records.datasets.stage(dataset.id, wrong)
+    assert records.datasets.left_files({}, 0.0, -1.0) == [], "nothing of it may be stored"
     with pytest.raises(DatasetFileNotFound):
         records.datasets.remove_file(dataset.id, "a")
     assert records.datasets.find(dataset.account_id, "iris").revision == 1
+
+
+def test_of_two_files_on_their_way_that_exclude_each_other_the_first_comes_in(
+    records: Records, dataset: Dataset
+) -> None:
+    first, second = (records.datasets.stage(dataset.id, [new(path)]) for path in ("a/b.csv", "a"))
+    records.datasets.commit(dataset.id, first)
+    with pytest.raises(DatasetConflict):
+        records.datasets.commit(dataset.id, second)
+
+
+def test_files_that_were_cleaned_on_their_way_do_not_come_in_as_fewer(records: Records, dataset: Dataset) -> None:
+    staged = records.datasets.stage(dataset.id, [new("a.csv"), new("b.csv")])
+    records.datasets.forget_files(staged[:1])
+    with pytest.raises(StoreUnavailable, match="cleaned away"):
+        records.datasets.commit(dataset.id, staged)
+    assert records.datasets.find(dataset.account_id, "iris").revision == 0
 
 
 def test_data_set_holds_only_so_many_files(records: Records, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +177,9 @@ def test_upload_counts_its_parts(records: Records, dataset: Dataset) -> None:
     upload = records.uploads.add(dataset.id, "a.csv", size_bytes=10, part_bytes=4)
     assert (upload.part_count, [upload.size_of(number) for number in (1, 2, 3)]) == (3, [4, 4, 2])
     assert records.uploads.add(dataset.id, "b.csv", size_bytes=0, part_bytes=4).part_count == 1
-    records.uploads.note_part(upload.id, Part(2, 4, "x"))
-    records.uploads.note_part(upload.id, Part(1, 4, "y"))
-    records.uploads.note_part(upload.id, Part(2, 4, "z"))
+    assert records.uploads.note_part(upload.id, Part(2, 4, "x")) is None
+    assert records.uploads.note_part(upload.id, Part(1, 4, "y")) is None
+    assert records.uploads.note_part(upload.id, Part(2, 4, "z")) == Part(2, 4, "x")
     assert records.uploads.parts(upload.id) == [Part(1, 4, "y"), Part(2, 4, "z")]
     assert records.uploads.find(dataset.id, upload.id) == upload
     with pytest.raises(UploadNotFound):
@@ -188,8 +209,31 @@ def test_uploads_that_are_over_are_forgotten(records: Records, dataset: Dataset)
     records.uploads.note_part(over.id, Part(1, 1, "x"))
     assert records.uploads.end(over.id)
     assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [over.id]
-    records.uploads.forget([over.id])
+    records.uploads.note_cleaned([over.id])
     assert records.uploads.left(-1.0, 60.0) == []
+    with pytest.raises(UploadNotFound):
+        records.uploads.get(over.id)
     assert [each.id for each in records.uploads.left(-1.0, -1.0)] == [going.id]
     records.datasets.delete(dataset.id)
     assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [going.id]
+
+
+def test_upload_with_links_is_cleaned_again_until_none_of_them_is_good(records: Records, dataset: Dataset) -> None:
+    upload = records.uploads.add(dataset.id, "a", size_bytes=1, part_bytes=4, sha256="x", is_direct=True)
+    records.uploads.end(upload.id)
+
+    def left(after_s: float) -> bool:
+        """Whether it is to be cleaned so long after its end, and has been cleaned then."""
+        with records.database.write() as connection:
+            for column in ("ended_at", "cleaned_at"):
+                connection.execute(text(f"UPDATE dataset_uploads SET {column} = {column} - {after_s}"))
+        found = [each.id for each in records.uploads.left(-1.0, 1e9)] == [upload.id]
+        if found:
+            records.uploads.note_cleaned([upload.id])
+        return found
+
+    assert [left(0.0), left(60.0), left(600.0), left(60.0), left(3600.0)] == [True, False, True, False, True]
+    assert records.uploads.get(upload.id).ended_at is not None
+    assert left(24 * 3600.0), "when the last link is over, for the last time"
+    with pytest.raises(UploadNotFound):
+        records.uploads.get(upload.id)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import botocore.exceptions
 import pytest
@@ -154,17 +155,20 @@ def test_a_file_of_several_parts_comes_back_as_it_was_put(store: Store, tmp_path
 
 
 def test_link_takes_a_content_from_anybody(store: Store) -> None:
-    link = store.objects.upload_link("uploads/1/1", 60)
+    link = store.objects.upload_link("uploads/1/1", 60, 5)
     if store.kind == "folder":
         assert link is None
         return
     assert link is not None
-    for content in (b"hello", b"hello again"):
+    assert parse_qs(urlsplit(link).query)["X-Amz-SignedHeaders"] == ["content-length;host"]
+    for content in (b"hello", b"HELLO"):
         assert put(link, content) == 200
         assert store.objects.get_bytes("uploads/1/1") == content
-    assert [(each.key, each.size) for each in store.objects.list("uploads/1")] == [("uploads/1/1", 11)]
     if store.kind == "rclone":  # the one that checks signatures
-        assert put(link.replace("uploads/1/1", "uploads/1/2"), b"x") == 403
+        for wrong in (b"hello again", b"hell", b""):
+            assert put(link, wrong) == 403
+        assert put(link.replace("uploads/1/1", "uploads/1/2"), b"hello") == 403
+    assert [(each.key, each.size) for each in store.objects.list("uploads/1")] == [("uploads/1/1", 5)]
 
 
 def test_nothing_is_a_content_too(store: Store, tmp_path: Path) -> None:

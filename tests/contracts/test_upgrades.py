@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from storage.records import LOCAL, Kind, NewVersion, Records, State, Task
 from storage.records.form import note
 from storage.records.migration import _config, works_from
 from storage.records.schema import REVISION
+from tests.integration.fronted import until
 
 LATER = "0999"
 
@@ -284,4 +286,22 @@ def test_oldest_tables_with_rows_come_to_the_newest_form_with_all_of_them(url: s
     assert ended.version == 2
     assert training(records, service).job == 3
     assert abs(records.clock_s() - time.time()) < 60
+    records.close()
+
+
+@pytest.mark.servers
+def test_upgrade_and_a_call_that_take_tables_in_other_orders_do_not_end_each_other(postgres_url: str):
+    records = Records.connect(postgres_url)
+    config = _config()
+    with records.database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+    waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")
+    with ThreadPoolExecutor(1) as pool, records.database.write() as call:
+        call.execute(text("LOCK TABLE tasks IN ROW EXCLUSIVE MODE"))  # as an INSERT does
+        upgrading = pool.submit(records.upgrade)
+        until(lambda: call.execute(waits).scalar_one() > 0)
+        call.execute(text("LOCK TABLE accounts IN ROW SHARE MODE"))  # as its foreign key does after that
+    upgrading.result()
+    records.check()
     records.close()

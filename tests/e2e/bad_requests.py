@@ -1107,6 +1107,17 @@ def result_of_failed_task(client: Client) -> Answer:
 
 
 @request
+def result_deleted(client: Client) -> Answer:
+    task_id = ask(client, **{"async": True}).json["head"]["task_id"]
+    deadline = time.monotonic() + 60
+    while client.call("GET", f"/tasks/{task_id}").json["state"] != "finished":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    client.call("DELETE", f"/tasks/{task_id}")
+    return client.call("GET", f"/tasks/{task_id}/result")
+
+
+@request
 def result_of_unknown_task(client: Client) -> Answer:
     return client.call("GET", "/tasks/999999/result")
 

@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sqlalchemy import text
 
 from api import datasets
 from settings import Settings
@@ -507,6 +508,13 @@ def test_parts_are_sent_to_s3_without_the_api(
         elsewhere = connect(over.objects_url, endpoint_url=s3.endpoint_url)
         [kept] = yard.parts.records.datasets.files(1, limit=10)
         assert elsewhere.get_bytes(kept.key, sha256=kept.sha256) == content
+        # A link is still good after the end, and what it brings is found again and again.
+        for age_s in (0.0, 3600.0):
+            assert put(told["links"][0], parts[0]) == 200
+            with yard.parts.records.database.write() as connection:
+                connection.execute(text(f"UPDATE dataset_uploads SET cleaned_at = cleaned_at - {age_s}"))
+            clean(yard.parts, grace_s=0.0)
+            assert list(elsewhere.list("uploads")) == []
 
 
 def test_store_that_is_a_folder_gives_no_links(yard: Yard):

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from api.auditor import Auditor
 from storage.errors import RecordsUnavailable
-from storage.records import NewNote, Note, Records, Role
+from storage.records import NewNote, Note, Records, Role, State
 from tests.unit.api.conftest import Yard
 
 
@@ -45,6 +45,13 @@ def test_every_change_is_noted_and_no_reading_and_no_single_prediction(
     assert ann.post("/predict", json={**prediction, "async": True}).status_code == 201
     assert ann.delete("/tasks/2").status_code == 202
     assert ann.delete("/tasks/2").status_code == 200
+    assert ann.post("/predict", json={**prediction, "async": True}).status_code == 201
+    attempt = records.tasks.claim(3, "worker", 20.0)
+    assert attempt is not None
+    result = {"name": "predictions", "form": "json", "size_bytes": 2, "content": "[]"}
+    records.tasks.end(attempt, State.FINISHED, phases={}, report={"warnings": [], "timings": {}, "result": result})
+    for _ in range(2):
+        assert ann.delete("/tasks/3").status_code == 200
     assert ann.put("/datasets/flowers").status_code == 201
     assert ann.put("/datasets/flowers").status_code == 200
     assert ann.delete("/datasets/flowers").status_code == 200
@@ -58,6 +65,8 @@ def test_every_change_is_noted_and_no_reading_and_no_single_prediction(
         ("task.start", "train", "1"),
         ("task.start", "predict", "2"),
         ("task.cancel", "predict", "2"),
+        ("task.start", "predict", "3"),
+        ("result.delete", "predict", "3"),
         ("dataset.create", "dataset", "flowers"),
         ("dataset.delete", "dataset", "flowers"),
         ("key.create", "key", "2 (read)"),
@@ -70,8 +79,8 @@ def test_every_change_is_noted_and_no_reading_and_no_single_prediction(
     log = ann.get("/audit")
     for each in (secret, made["secret"]):
         assert each not in log.text
-    assert len(log.json["notes"]) == 10
-    assert ann.get("/audit", query_string={"action": "task."}).json["notes"][0]["name"] == "2"
+    assert len(log.json["notes"]) == 12
+    assert ann.get("/audit", query_string={"action": "task."}).json["notes"][0]["name"] == "3"
 
 
 def test_job_that_is_ended_is_noted_once(ann: FlaskClient, yard: Yard, records: Records):

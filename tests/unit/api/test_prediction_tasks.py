@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.bulk import ASKED_ROWS
+from storage.errors import StoreUnavailable
 from storage.objects.base import Objects
 from storage.records import Records, State
 from tests.unit.api.conftest import Yard
@@ -157,6 +158,65 @@ def test_a_stored_result_is_downloaded_as_it_is(trained: Yard, client: FlaskClie
     answer = client.get(f"/tasks/{task_id}/result")
     assert (answer.status_code, answer.json["error"]["kind"]) == (404, "result_not_found")
     assert "MODELYARD_ATTEMPTS_KEPT_S" in answer.json["error"]["message"]
+
+
+def inline(content: bytes) -> Json:
+    return {"name": "predictions", "form": "json", "size_bytes": len(content), "content": content.decode()}
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["small", "stored"])
+def test_a_result_is_deleted_with_its_ended_task_and_is_not_counted_any_more(
+    trained: Yard, client: FlaskClient, objects: Objects, is_stored: bool
+):
+    task_id = ask(client).json["head"]["task_id"]
+    used = trained.records.quotas.use(1).stored_bytes
+    content = b'[{"uri":"1","vals":[1.0]}]'
+    result = inline(content)
+    if is_stored:
+        stored = objects.put_bytes(f"attempts/{task_id}/1/result.json", content)
+        del result["content"]
+        result |= {"key": stored.key, "sha256": stored.sha256}
+    end(trained.records, task_id, result)
+    assert trained.records.quotas.use(1).stored_bytes == used + len(content)
+    report = client.get(f"/tasks/{task_id}/report").json
+    for _ in range(2):
+        answer = client.delete(f"/tasks/{task_id}")
+        assert (answer.status_code, answer.json["state"], answer.json["result"]) == (200, "finished", None)
+    assert list(objects.list("attempts")) == []
+    assert trained.records.quotas.use(1).stored_bytes == used
+    gone = client.get(f"/tasks/{task_id}/result")
+    assert (gone.status_code, gone.json["error"]["kind"]) == (404, "result_not_found")
+    assert gone.json["error"]["message"] == f"the result of task {task_id} was deleted"
+    assert [each["path"] for each in client.get(f"/tasks/{task_id}/files").json["files"]] == ["report.json"]
+    assert client.get(f"/tasks/{task_id}/report").json == report
+    assert [each.key for each in trained.records.inventory.named() if each.key.startswith("attempts/2")] == []
+
+
+def test_a_result_that_the_store_does_not_delete_is_still_there_and_counted(
+    trained: Yard, client: FlaskClient, objects: Objects, monkeypatch: pytest.MonkeyPatch
+):
+    task_id = ask(client).json["head"]["task_id"]
+    stored = objects.put_bytes(f"attempts/{task_id}/1/result.json", b"[]")
+    result = {"name": "predictions", "form": "json", "size_bytes": stored.size, "key": stored.key}
+    end(trained.records, task_id, {**result, "sha256": stored.sha256})
+    used = trained.records.quotas.use(1).stored_bytes
+
+    def refuse(keys: Any) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(objects, "delete", refuse)
+        refused = client.delete(f"/tasks/{task_id}")
+    assert (refused.status_code, refused.json["error"]["kind"]) == (503, "store_unavailable")
+    assert trained.records.quotas.use(1).stored_bytes == used
+    assert client.get(f"/tasks/{task_id}/result").status_code == 200
+    assert client.delete(f"/tasks/{task_id}").json["result"] is None
+
+
+def test_deleting_an_ended_training_leaves_what_it_published(trained: Yard, client: FlaskClient):
+    before = client.get("/tasks/1").json
+    assert client.delete("/tasks/1").json == before
+    assert trained.records.versions.newest(1).number == 1
 
 
 def test_a_failed_task_says_why_it_has_no_result(trained: Yard, client: FlaskClient):
