@@ -406,9 +406,9 @@ def _next_webhook(after: ColumnElement[int] | int) -> ColumnElement[int]:
 
 def _due_of(webhook_id: ColumnElement[int]) -> Select[tuple[int]]:
     """The delivery to a webhook that is due longest."""
-    # Asked for within a query of its own the time is one value, by which PostgreSQL can look into an index.
-    is_due = deliveries.c.due_at <= select(now()).scalar_subquery()
-    found = select(deliveries.c.id).where(_IS_WAITING, deliveries.c.webhook_id == webhook_id, is_due)
+    found = select(deliveries.c.id).where(
+        _IS_WAITING, deliveries.c.webhook_id == webhook_id, deliveries.c.due_at <= ago(0.0)
+    )
     return found.order_by(deliveries.c.due_at, deliveries.c.id).limit(1)
 
 

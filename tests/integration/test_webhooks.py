@@ -530,13 +530,13 @@ def test_sender_waits_for_records_that_are_away(yard: Yard, monkeypatch: pytest.
     monkeypatch.setattr(courier_module, "_AGAIN_S", 0.05)
     due, calls = yard.parts.records.deliveries.due, []
 
-    def away(of_place: int) -> Any:
-        calls.append(of_place)
+    def away(of_each: int, after: int) -> Any:
+        calls.append(after)
         if len(calls) == 1:
             raise RecordsUnavailable("away")
         if len(calls) == 2:
             raise ValueError("a fault")
-        return due(of_place)
+        return due(of_each, after)
 
     monkeypatch.setattr(yard.parts.records.deliveries, "due", away)
     with receiving(answer("200 OK")) as receiver:
