@@ -354,7 +354,8 @@ class Settings:
     api_workers: int = _setting("MODELYARD_API_WORKERS", "API processes that `modelyard up` starts.", _whole(1, 64), 1)
     event_streams: int = _setting(
         "MODELYARD_EVENT_STREAMS",
-        "Event streams that may be open in each API process, if it may open twice as many files.",
+        "Event streams that may be open in each API process, if it may open twice as many files; half of them by one "
+        "account.",
         _whole(1, 30_000),
         4000,
     )

@@ -50,6 +50,14 @@ class Left:
         return made if self.is_allowed else [*made, ("retry-after", str(seconds))]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A request that was counted before Flask had it, for the account that it came from."""
+
+    account_id: int
+    left: Left
+
+
 @dataclass
 class _Share:
     """What this process may let through for one account until a moment of the monotonic clock."""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from api import roles
 from api.access import Access, Headers
-from api.allowance import Left
+from api.allowance import Counted, Left
 from api.answers import NOSNIFF, failure, speaks_deepdetect
 from api.auditing import by
 from api.blueprints import (
@@ -31,7 +31,7 @@ from api.blueprints import (
 from api.compression import compress
 from api.cors import preflight
 from api.figures import NO_ROUTE
-from api.parts import IS_SLOW, Parts, Sender, parts, trace_carried
+from api.parts import COUNTED, IS_SLOW, Parts, Sender, parts, trace_carried
 from api.refusals import BadQuery, BodyTooSlow, ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
 from api.waiting import Slots
 from logs import context
@@ -130,7 +130,10 @@ def _admit() -> None:
     context.note(account=caller.name)
     most = caller.quotas.requests_per_minute
     if most:
-        g.left = left = parts().allowances.take(caller.id, most)
+        counted: Counted | None = request.environ.get(COUNTED)
+        if counted is None or counted.account_id != caller.id:
+            counted = Counted(caller.id, parts().allowances.take(caller.id, most))
+        g.left = left = counted.left
         if not left.is_allowed:
             raise TooManyRequests(left.refusal)
     if request.endpoint is not None:

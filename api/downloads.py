@@ -22,7 +22,7 @@ from flask import Response, request
 from api import archives, results
 from api.answers import Json, dump, failure
 from api.archives import Member
-from api.parts import Parts
+from api.parts import Parts, account
 from api.query import flag
 from api.refusals import BadQuery, FileGone, PreconditionFailed, RangeUnsatisfiable
 from ml.repository_files import in_order
@@ -175,7 +175,7 @@ def one(parts: Parts, entry: Entry) -> Response:
         response.headers["Content-Range"] = f"bytes */{entry.size_bytes}"
         return response
     with ExitStack() as stack:
-        stack.enter_context(parts.transfers.held())
+        stack.enter_context(parts.transfers.held(account().id))
         content = stack.enter_context(closing(_opened(parts, entry, start)))
         response.response = _pieces(entry, content, start, stop)
         response.call_on_close(stack.pop_all().close)
@@ -211,7 +211,7 @@ def archive(parts: Parts, files: Files) -> Response:
             yield from _pieces(entry, content, 0, entry.size_bytes)
 
     with ExitStack() as stack:
-        stack.enter_context(parts.transfers.held())
+        stack.enter_context(parts.transfers.held(account().id))
         response.response = _PACKERS[form](list(members), contents)
         response.call_on_close(stack.pop_all().close)
     if form == "tar":

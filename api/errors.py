@@ -77,6 +77,7 @@ STORAGE: dict[str, Code] = {
     "webhook_not_found": Code(404),
     "webhook_inactive": Code(409),
     "too_many_webhooks": Code(409),
+    "too_many_deliveries": Code(429, retry_after_s=10),
     "delivery_not_found": Code(404),
     "idempotency_conflict": Code(409),
     "superseded": _INTERNAL,

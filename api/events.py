@@ -10,7 +10,7 @@ import asyncio
 import logging
 import resource
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,7 +28,8 @@ from api.jobs import note_ends
 from api.parts import Parts
 from api.refusals import Refusal, TooManyStreams
 from api.schemas.task import dropped_lines, log_line
-from api.unread import Ports, ports_of, unread_bytes
+from api.unread import Connection, connection_of, unread_bytes
+from api.waiting import half_of
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LogLine
 from storage.live.task_logs import KEPT
@@ -68,7 +69,7 @@ class _Stream:
     watch: Watch
     headers: Headers
     transport: Any
-    ports: Ports | None
+    connection: Connection | None
     over: asyncio.Future[None]
     measures: int
     lines: int
@@ -154,6 +155,8 @@ class Events:
         self._room = parts.settings.event_streams
         self._watched: dict[int, _Watched] = {}
         self._count = 0
+        self._open: Counter[int] = Counter()
+        """How many streams each account has."""
         self._is_over = False
         self._is_redis_away = False
         self._joined = asyncio.Event()
@@ -178,12 +181,16 @@ class Events:
         self._looking.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def check_room(self) -> None:
-        """Raises TooManyStreams when no more may be open. Any thread may ask."""
+    def check_room(self, account_id: int) -> None:
+        """Raises TooManyStreams when no more may be open, or none of the account. Any thread may ask."""
+        most = half_of(self._room)
         if self._count >= self._room:
-            raise TooManyStreams(
-                f"{self._room} event streams are open in this process already; poll the task, or try again later"
-            )
+            whose = f"{self._room} event streams"
+        elif self._open.get(account_id, 0) >= most:
+            whose = f"{most} event streams of this account, half of what may be,"
+        else:
+            return
+        raise TooManyStreams(f"{whose} are open in this process already; poll the task, or try again later")
 
     async def follow(self, watch: Watch, scope: Any, transport: Any, gone: asyncio.Future[None]) -> None:
         """Tell a client all about a task until that is over, the client is gone, or this process ends.
@@ -193,12 +200,13 @@ class Events:
         now = time.monotonic()
         last = watch.last or Place()
         over = asyncio.get_running_loop().create_future()
-        ports = ports_of(scope.server, scope.client)
-        stream = _Stream(watch, scope.headers, transport, ports, over, last.measures, last.lines, now, now)
+        connection = connection_of(scope.server, scope.client)
+        stream = _Stream(watch, scope.headers, transport, connection, over, last.measures, last.lines, now, now)
         gone.add_done_callback(lambda _: stream.end())
         watched = self._watched.setdefault(watch.task_id, _Watched(watch.task_id))
         watched.streams.add(stream)
         self._count += 1
+        self._open[watch.account_id] += 1
         try:
             await transport.send_bytes(opening(last))
             self._joined.set()
@@ -208,6 +216,9 @@ class Events:
             pass  # the client hung up
         finally:
             self._count -= 1
+            self._open[watch.account_id] -= 1
+            if not self._open[watch.account_id]:
+                del self._open[watch.account_id]
             watched.streams.discard(stream)
             if not watched.streams:
                 self._watched.pop(watch.task_id, None)
@@ -248,6 +259,7 @@ class Events:
     def _read_live(self, watched: list[_Watched], now: float) -> None:
         if not watched:
             return
+        told = {each.task_id: list(each.streams) for each in watched}
         try:
             news = self._parts.live.progress.news(
                 {each.task_id: (each.attempt, len(each.measures)) for each in watched}
@@ -260,7 +272,7 @@ class Events:
         for each in watched:
             progress, points = news[each.task_id]
             _add(each, points)
-            _add_lines(each, *lines[each.task_id])
+            _add_lines(each, told[each.task_id], *lines[each.task_id])
             if progress != each.told:
                 each.told, each.told_at = progress, now
                 if each.task is not None and current(each.task, progress) is not None:
@@ -305,8 +317,9 @@ class Events:
                 points = self._parts.live.progress.history(task.id, task.attempt)
         watched.task = task
         _add(watched, points[len(watched.measures) :])
+        told = list(watched.streams)
         with suppress(LiveUnavailable):
-            _add_lines(watched, *self._parts.live.logs.since(task.id, watched.last_line))
+            _add_lines(watched, told, *self._parts.live.logs.since(task.id, watched.last_line))
         more = [each for each in (report or {}).get("warnings") or [] if each not in task.warnings]
         facts = {**facts, "warnings": [*task.warnings, *more], "measure": (report or {}).get("measure")}
         return _warnings(more) + event(
@@ -317,7 +330,7 @@ class Events:
         """Go on with clients that have read all they were sent, and give up those that read nothing."""
         unread = unread_bytes() if held else None
         for stream in held:
-            if unread is not None and stream.ports in unread and unread[stream.ports] == 0:
+            if unread is not None and stream.connection in unread and unread[stream.connection] == 0:
                 stream.unread = 0
             elif unread is None or now - stream.sent_at > _PATIENCE_S:
                 stream.last_words = b""  # who comes again goes on
@@ -399,12 +412,19 @@ def _add(watched: _Watched, points: Iterable[Json]) -> None:
         watched.measures.append(event("measure", point))
 
 
-def _add_lines(watched: _Watched, lines: Iterable[LogLine], newest: int) -> None:
-    """New lines of a task, and the number of the newest one; a smaller one than was known says that Redis lost all."""
-    if newest < watched.last_line:
-        watched.lines.clear()
-        for stream in watched.streams:
+def _add_lines(watched: _Watched, streams: Iterable[_Stream], lines: Iterable[LogLine], newest: int) -> None:
+    """New lines of a task, and the number of the newest one.
+
+    A smaller one than this process knew, or a client that another process told, says that Redis lost all of them.
+
+    streams : those that were there before the lines were read.
+    """
+    is_lost = newest < watched.last_line
+    for stream in streams:
+        if is_lost or newest < stream.lines:
             stream.lines = 0
+    if is_lost:
+        watched.lines.clear()
         return
     watched.lines.extend(
         _Line(each.number, each.attempt, each.measures, event("log", log_line(each))) for each in lines

@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from api.unread import Ports, ports_of, unread_bytes
+from api.unread import Connection, connection_of, unread_bytes
 
 WINDOW_BYTES = 1 << 20
 """How much may be on its way to a client that reads nothing, besides what lies in the kernel."""
 
-PATIENCE_S = 60.0
-"""How long a client may read nothing at all."""
+LEAST_BYTES, PATIENCE_S = 1 << 16, 60.0
+"""How much a client must read within that many seconds, unless it reads all that there is."""
 
 _PIECE_BYTES = 1 << 18
 _LITTLE_BYTES = 1 << 16
@@ -24,7 +24,7 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.05
 
 
 class Stalled(ConnectionError):
-    """The client reads nothing any more."""
+    """The client reads nothing any more, or next to nothing."""
 
 
 class Flow:
@@ -32,33 +32,33 @@ class Flow:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
-        self._look: asyncio.Future[dict[Ports, int] | None] | None = None
+        self._look: asyncio.Future[dict[Connection, int] | None] | None = None
 
     def stop(self) -> None:
         """Look no more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def unread(self, ports: Ports) -> int:
+    async def unread(self, connection: Connection) -> int:
         """Bytes that a client has not read, 0 when nobody can tell."""
         if self._look is None or self._look.done():
             self._look = asyncio.get_running_loop().run_in_executor(self._thread, unread_bytes)
         found = await asyncio.shield(self._look)
-        return (found or {}).get(ports, 0)
+        return (found or {}).get(connection, 0)
 
     async def cut(self, server: str, client: str) -> None:
         """Break a connection off, so that the client knows that its answer is not whole."""
-        ports = ports_of(server, client)
-        if ports is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, _shut, ports[0], client)
+        connection = connection_of(server, client)
+        if connection is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, _shut, connection[0], client)
 
 
 class Sending:
     """One answer on its way. gone : done when the client has hung up."""
 
-    def __init__(self, flow: Flow, transport: Any, ports: Ports | None, gone: asyncio.Future[None]) -> None:
+    def __init__(self, flow: Flow, transport: Any, connection: Connection | None, gone: asyncio.Future[None]) -> None:
         self._flow = flow
         self._transport = transport
-        self._ports = ports
+        self._connection = connection
         self._gone = gone
         self._sent = 0
 
@@ -78,22 +78,25 @@ class Sending:
 
     async def _until_read(self) -> None:
         self._sent = 0
-        if self._ports is None:
+        if self._connection is None:
             return
         loop = asyncio.get_running_loop()
-        look_s, before, changed_at = _FIRST_LOOK_S, -1, loop.time()
+        look_s, before, read, since = _FIRST_LOOK_S, 0, 0, loop.time()
         while True:
             # First it must come from the HTTP server into the kernel.
             await asyncio.sleep(look_s)
             if self._gone.done():
                 raise ConnectionAbortedError
-            left = await self._flow.unread(self._ports)
+            left = await self._flow.unread(self._connection)
             if left == 0:
                 return
-            if left != before:
-                before, changed_at = left, loop.time()
-            elif loop.time() - changed_at > PATIENCE_S:
-                raise Stalled
+            # It may grow as well, as long as the HTTP server holds some of it.
+            read += max(0, before - left)
+            before = left
+            if loop.time() - since > PATIENCE_S:
+                if read < LEAST_BYTES:
+                    raise Stalled
+                read, since = 0, loop.time()
             look_s = min(look_s * 2, _LAST_LOOK_S)
 
 

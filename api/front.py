@@ -24,11 +24,12 @@ from urllib.parse import quote
 from flask import Flask
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, but not by name
 
+from api.allowance import Counted
 from api.events import EVENTS, WATCH, Events, Watch
 from api.flow import Flow, Sending, Stalled
 from api.hot import Hot, Response
-from api.parts import IS_CONNECTED, IS_SLOW, Parts
-from api.unread import ports_of
+from api.parts import COUNTED, IS_CONNECTED, IS_SLOW, Parts
+from api.unread import connection_of
 
 _AT_ONCE_BYTES = 1 << 16
 _SPOOLED_BYTES = 1 << 20
@@ -118,28 +119,38 @@ class Front:
         except TimeoutError:
             await self._answer(proto, scope, b"", is_slow=True)
             return
+        counted = None
         if isinstance(body, bytes) and scope.path == "/predict" and scope.method == "POST":
             answer = await self._quickly(scope, body, proto)
-            if answer is not None:
+            if isinstance(answer, tuple):
                 await self._send(proto, scope, *answer)
                 return
-        await self._answer(proto, scope, body)
+            counted = answer
+        await self._answer(proto, scope, body, counted=counted)
 
-    async def _quickly(self, scope: Scope, body: bytes, proto: Any) -> Response | None:
-        """The answer of the hot way, if it has one."""
+    async def _quickly(self, scope: Scope, body: bytes, proto: Any) -> Response | Counted | None:
+        """The answer of the hot way, if it has one; else how the request was counted, if it was."""
         try:
             return await self._hot.answer(scope, body, proto)
         except Exception:
             _log.exception("the hot way failed unexpectedly; Flask answers")  # to ask twice does no harm
             return None
 
-    async def _answer(self, proto: Any, scope: Scope, body: bytes | IO[bytes], *, is_slow: bool = False) -> None:
-        """Have Flask answer, on a thread. is_slow : whether the body was given up."""
+    async def _answer(
+        self,
+        proto: Any,
+        scope: Scope,
+        body: bytes | IO[bytes],
+        *,
+        is_slow: bool = False,
+        counted: Counted | None = None,
+    ) -> None:
+        """Have Flask answer, on a thread. is_slow : whether the body was given up. counted : if it was, already."""
         loop = asyncio.get_running_loop()
         gone = loop.create_task(_hung_up(proto))
         try:
             status, headers, content = await loop.run_in_executor(
-                self._threads, self._by_flask, scope, body, gone, is_slow
+                self._threads, self._by_flask, scope, body, gone, is_slow, counted
             )
             if isinstance(content, Watch):
                 with contextlib.suppress(ProtocolClosed):
@@ -171,7 +182,7 @@ class Front:
         pieces = iter([content] if isinstance(content, bytes) else content)
         try:
             sending = Sending(
-                self._flow, proto.response_stream(status, headers), ports_of(scope.server, scope.client), gone
+                self._flow, proto.response_stream(status, headers), connection_of(scope.server, scope.client), gone
             )
             while (piece := await loop.run_in_executor(self._threads, next, pieces, None)) is not None:
                 await sending.send(piece)
@@ -232,13 +243,19 @@ class Front:
                 break
 
     def _by_flask(
-        self, scope: Scope, body: bytes | IO[bytes], gone: asyncio.Task[None], is_slow: bool
+        self,
+        scope: Scope,
+        body: bytes | IO[bytes],
+        gone: asyncio.Task[None],
+        is_slow: bool,
+        counted: Counted | None,
     ) -> tuple[int, list[tuple[str, str]], bytes | Iterable[bytes] | Watch]:
         """Status, headers and content; of one that is long, its pieces, to be closed in the end."""
         environ = environ_of(scope, body)
         environ[IS_CONNECTED] = lambda: not gone.done()
         environ[EVENTS] = self._events
         environ[IS_SLOW] = is_slow
+        environ[COUNTED] = counted
         told: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -23,7 +23,7 @@ from flask import Flask
 
 from api import predicting
 from api.access import Headers
-from api.allowance import Left
+from api.allowance import Counted, Left
 from api.answers import NOSNIFF, dump
 from api.body import parse_object
 from api.compression import LEVEL, WORTH_BYTES, takes_gzip
@@ -107,8 +107,8 @@ class Hot:
         for task in self._tasks:
             task.cancel()
 
-    async def answer(self, scope: Any, content: bytes, proto: Any) -> Response | None:
-        """The answer to a prediction; None when it is for Flask to answer."""
+    async def answer(self, scope: Any, content: bytes, proto: Any) -> Response | Counted | None:
+        """The answer to a prediction; how it was counted, or None when it was not, when it is for Flask to answer."""
         began = time.perf_counter()
         headers: Headers = scope.headers
         if headers.get("content-encoding") is not None or len(self._waiting) >= _WAITING_MOST or _is_doubtful(scope):
@@ -137,7 +137,7 @@ class Hot:
         try:
             raw = await self._asked(known, question, asked, proto)
         except Changed:
-            return None  # Flask reads it all again
+            return None if left is None else Counted(account.id, left)  # Flask reads it all again
         except (NoAnswer, Overloaded, CallerGone, LiveUnavailable) as error:
             predicting.count(self._parts, known.service.id, None)
             return told(*_refused(error.kind, str(error)))

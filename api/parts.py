@@ -20,7 +20,7 @@ from api.figures import ApiFigures
 from api.fleet_figures import FleetFigures
 from api.known import KnownServices
 from api.tally import Tally
-from api.waiting import Slots
+from api.waiting import SharedSlots, Slots
 from logs.context import Ids
 from settings import Settings
 from storage.data_roots import DataRoots
@@ -39,6 +39,9 @@ IS_CONNECTED = "modelyard.is_connected"
 
 IS_SLOW = "modelyard.is_slow"
 """Where the environment of a request tells that its body did not come in time."""
+
+COUNTED = "modelyard.counted"
+"""Where the environment of a request that was counted already has how, as `Counted`."""
 
 _KEPT = 10_000
 _TRANSFERS = 64
@@ -151,9 +154,13 @@ class Parts:
         return connect(self.settings.objects_url, endpoint_url=self.settings.s3_endpoint_url)
 
     @cached_property
-    def transfers(self) -> Slots:
+    def transfers(self) -> SharedSlots:
         """How many files and archives are sent at one time; each of them may hold a few MiB on its way."""
-        return Slots(_TRANSFERS, "{} downloads go on already; try again in a second")
+        return SharedSlots(
+            _TRANSFERS,
+            "{} downloads go on already; try again in a second",
+            "{} downloads of this account go on already, half of what may; try again when one has ended",
+        )
 
     @cached_property
     def downloads(self) -> Scratch:

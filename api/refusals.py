@@ -177,7 +177,7 @@ class Busy(Refusal):
 
 
 class TooManyStreams(Refusal):
-    """As many event streams are open in this process as may be."""
+    """As many event streams are open in this process as may be, or as the account may have."""
 
     kind = "too_many_streams"
 

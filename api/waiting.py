@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,40 @@ class Slots:
             yield
         finally:
             self._free.release()
+
+
+class SharedSlots:
+    """Slots of one process of which no account holds more than half."""
+
+    def __init__(self, count: int, words: str, words_of_account: str) -> None:
+        """words : what a caller who is refused is told; "{}" stands for the count, in the others for its half."""
+        self.count = count
+        self.of_account = half_of(count)
+        self._words, self._words_of_account = words, words_of_account
+        self._taken: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def held(self, account_id: int) -> Iterator[None]:
+        """Hold a slot for as long as the block takes. Raises Busy when all are held, or the account's share is."""
+        with self._lock:
+            if self._taken.total() >= self.count:
+                raise Busy(self._words.format(self.count))
+            if self._taken[account_id] >= self.of_account:
+                raise Busy(self._words_of_account.format(self.of_account))
+            self._taken[account_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[account_id] -= 1
+                if not self._taken[account_id]:
+                    del self._taken[account_id]
+
+
+def half_of(count: int) -> int:
+    """The share of one account."""
+    return max(1, count // 2)
 
 
 def wait_for_end(records: Records, task_id: int, timeout_s: float, ending: Ending) -> Task:

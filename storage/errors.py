@@ -146,6 +146,12 @@ class WebhookInactive(StorageError):
     kind = "webhook_inactive"
 
 
+class TooManyDeliveries(StorageError):
+    """As many deliveries wait as may."""
+
+    kind = "too_many_deliveries"
+
+
 class DeliveryNotFound(StorageError):
     """The webhook has no delivery of that number, or it was deleted with age."""
 

@@ -154,7 +154,10 @@ def logs(number: str) -> Response:
     """What a task said, for those who poll; the newest lines are kept, for an hour after its end."""
     after, limit = read_logs_query(_arguments())
     task = find(number)
-    lines, _ = parts().live.logs.since(task.id, after, limit)
+    lines, newest = parts().live.logs.since(task.id, after, limit)
+    if newest < after:  # Redis lost those that the client had, and counts from 1 again
+        after = 0
+        lines, _ = parts().live.logs.since(task.id, after, limit)
     last = lines[-1].number if lines else after
     dropped = last - after - len(lines)
     return plain({"logs": [log_line(each) for each in lines], "dropped": dropped, "after": last})
@@ -172,7 +175,7 @@ def events(number: str) -> Response:
         raise RouteNotFound("events are sent by the event loop in front of Flask only; start it with `modelyard api`")
     if last is not None and last.is_end:
         return Response(status=204)  # so that a browser does not come again
-    streams.check_room()
+    streams.check_room(account().id)
     if request.method != "HEAD":
         request.environ[WATCH] = Watch(task.id, account().id, last)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

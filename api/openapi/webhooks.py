@@ -84,7 +84,7 @@ TEST = Operation(
     "Send a ping",
     "An event of the type `ping`, sent and tried again like any other.",
     _SENT,
-    (*_UNKNOWN, "webhook_inactive"),
+    (*_UNKNOWN, "webhook_inactive", "too_many_deliveries"),
     (_NUMBER,),
 )
 
@@ -115,7 +115,7 @@ REPLAY = Operation(
     "Send an event again",
     "A new delivery of the same event: the same `webhook-id`, another time and signature.",
     _SENT,
-    (*_OF_DELIVERY, "webhook_inactive"),
+    (*_OF_DELIVERY, "webhook_inactive", "too_many_deliveries"),
     (_NUMBER, _DELIVERY),
 )
 

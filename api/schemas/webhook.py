@@ -260,8 +260,8 @@ class DeliveriesSchema(Always):
 class DeliveryAttemptSchema(Always):
     """One try at a delivery."""
 
-    attempt = whole("1 for the first.")
-    worker = text("Who tried: host and process.")
+    attempt = whole("1 for the first; 0 tells why none was made.")
+    worker = text("Who tried: host and process; empty where nobody did.")
     began_at = text("When it began.")
     ms = fields.Float(
         allow_none=True, metadata={"description": "Milliseconds it took; null while it runs, or when its sender died."}

@@ -7,12 +7,29 @@ over, and every later write names the number. So one whose sender died is simply
 from __future__ import annotations
 
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 
-from storage.errors import DeliveryNotFound, WebhookInactive, WebhookNotFound
+from storage.errors import DeliveryNotFound, TooManyDeliveries, WebhookInactive, WebhookNotFound
 from storage.records.database import Database
 from storage.records.paging import newest
 from storage.records.rows import Delivering, Delivery, DeliveryAttempt, Parcel, Receipt, State
@@ -29,6 +46,13 @@ EVENTS = {
 
 PING = "ping"
 """The event of a test."""
+
+WAITING_MOST = 10_000
+"""Most deliveries of an account that wait, for one webhook no more than are left; ends of tasks beyond are noted, and
+not sent."""
+
+ASKED_MOST = 200
+"""Most tests and replays that wait for one webhook."""
 
 _COLUMNS = (
     deliveries.c.id,
@@ -47,16 +71,19 @@ _COLUMNS = (
 )
 # Written out: with a bound value SQLite does not see that the partial index over waiting ones holds all that is asked.
 _IS_WAITING = text("webhook_deliveries.state = 'waiting'")
-_DUE_MOST = 1000
+_IS_ASKED = or_(deliveries.c.event == PING, deliveries.c.replay_of.is_not(None))
+_WEBHOOKS_AT_ONCE = 200
 _AT_ONCE = 500
+_BEYOND = "not tried: too many deliveries of the account waited already"
 
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery that may be sent now, and the host and port that it goes to."""
+    """A delivery that may be sent now, whose it is, and the host that it goes to."""
 
     id: int
-    place: str
+    account_id: int
+    host: str
 
 
 @dataclass(frozen=True)
@@ -81,18 +108,45 @@ def note_end(connection: Connection, task_id: int, account_id: int, service_id: 
     if not wanting:
         return
     event_id = _new_event_id()
+    waiting = _waiting(connection, [row.id for row in found])
+    taken: list[dict[str, Any]] = []
+    beyond: list[dict[str, Any]] = []
+    for row in wanting:
+        new = {"webhook_id": row.id, "event_id": event_id, "event": EVENTS[state], "task_id": task_id}
+        if _has_room(waiting, row.id):
+            waiting[row.id] += 1
+            taken.append(new)
+        else:
+            beyond.append(new)
+    if taken:
+        connection.execute(insert(deliveries).values(state=Delivering.WAITING), taken)
+    if beyond:
+        _note_beyond(connection, beyond)
+
+
+def _waiting(connection: Connection, webhook_ids: Sequence[int]) -> Counter[int]:
+    """How many deliveries wait for each of the webhooks of an account, counted up to as many as may.
+
+    Who asks at the same moment is told the same, so that a few more may wait in the end.
+    """
+    is_theirs = deliveries.c.webhook_id.in_(webhook_ids)
+    some = select(deliveries.c.webhook_id).where(_IS_WAITING, is_theirs).limit(WAITING_MOST).subquery()
+    counted = select(some.c.webhook_id, func.count().label("waiting")).group_by(some.c.webhook_id)
+    return Counter({row.webhook_id: row.waiting for row in connection.execute(counted)})
+
+
+def _has_room(waiting: Counter[int], webhook_id: int) -> bool:
+    """Whether one more may wait for a webhook: one that takes nothing must leave some room for the others."""
+    return waiting[webhook_id] < WAITING_MOST - waiting.total()
+
+
+def _note_beyond(connection: Connection, new: list[dict[str, Any]]) -> None:
+    """Write deliveries for which there is no room as failed, and why; they can be asked for again."""
+    ended = {"state": Delivering.FAILED, "ended_at": now()}
+    numbers = connection.execute(insert(deliveries).values(**ended).returning(deliveries.c.id), new).scalars()
     connection.execute(
-        insert(deliveries),
-        [
-            {
-                "webhook_id": row.id,
-                "event_id": event_id,
-                "event": EVENTS[state],
-                "task_id": task_id,
-                "state": Delivering.WAITING,
-            }
-            for row in wanting
-        ],
+        insert(attempts).values(number=0, owner="", began_at=now(), ended_at=now(), error=_BEYOND),
+        [{"delivery_id": number} for number in numbers],
     )
 
 
@@ -158,27 +212,31 @@ class Deliveries:
         return [DeliveryAttempt(**row._mapping) for row in rows]
 
     def test(self, webhook_id: int) -> Delivery:
-        """Have a ping sent. Raises WebhookInactive, WebhookNotFound."""
+        """Have a ping sent. Raises WebhookInactive, WebhookNotFound, TooManyDeliveries."""
         return self._add(webhook_id, {"event_id": _new_event_id(), "event": PING, "event_at": now()})
 
     def replay(self, delivery: Delivery) -> Delivery:
-        """Have the event of a delivery sent once more, under the same id. Raises WebhookInactive, WebhookNotFound."""
+        """Have the event of a delivery sent once more, under the same id.
+
+        Raises WebhookInactive, WebhookNotFound, TooManyDeliveries.
+        """
         same = {name: getattr(delivery, name) for name in ("event_id", "event", "task_id", "event_at")}
         return self._add(delivery.webhook_id, {**same, "replay_of": delivery.id})
 
     def _add(self, webhook_id: int, values: dict[str, Any]) -> Delivery:
         with self._database.write() as connection:
-            is_active = connection.execute(
+            webhook = connection.execute(
                 # Not a SELECT: the row stays locked, so that nothing is added for a webhook that is being ended.
                 update(webhooks)
                 .where(webhooks.c.id == webhook_id, webhooks.c.deleted_at.is_(None))
                 .values(is_active=webhooks.c.is_active)
-                .returning(webhooks.c.is_active)
-            ).scalar_one_or_none()
-            if is_active is None:
+                .returning(webhooks.c.is_active, webhooks.c.account_id)
+            ).one_or_none()
+            if webhook is None:
                 raise WebhookNotFound(webhook_id)
-            if not is_active:
+            if not webhook.is_active:
                 raise WebhookInactive(f"webhook {webhook_id} is not active; set active to true first")
+            _check_room(connection, webhook_id, webhook.account_id)
             row = connection.execute(
                 insert(deliveries)
                 .values(webhook_id=webhook_id, state=Delivering.WAITING, **values)
@@ -188,23 +246,38 @@ class Deliveries:
 
     # For those who send
 
-    def due(self, of_place: int) -> list[Due]:
-        """What may be sent now, longest due first: of each place at most `of_place`, 1000 in all."""
-        place = func.row_number().over(partition_by=webhooks.c.place, order_by=(deliveries.c.due_at, deliveries.c.id))
-        found = (
-            select(deliveries.c.id, deliveries.c.due_at, webhooks.c.place, place.label("nth"))
-            .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
-            .where(_IS_WAITING, deliveries.c.due_at <= now(), webhooks.c.is_active)
-            .subquery()
+    def due(self, of_each: int, after: int = 0) -> tuple[list[Due], int]:
+        """What may be sent now, of each webhook the `of_each` that are due longest; in the order of their numbers.
+
+        One call looks at 200 webhooks, those after the number `after`. Returns what `after` is for the next one, 0
+        when there are no more of them.
+        """
+        # An index leads from each webhook with something to the next, and to what is due there first, so that it does
+        # not matter how much waits behind.
+        some = select(_next_webhook(after), literal(1).label("nth")).cte("some", recursive=True)
+        some = some.union_all(
+            select(_next_webhook(some.c.id), some.c.nth + 1).where(
+                some.c.id.is_not(None), some.c.nth < _WEBHOOKS_AT_ONCE
+            )
+        )
+        first = [_due_of(some.c.id).offset(nth).scalar_subquery() for nth in range(of_each)]
+        wanted = (
+            select(some.c.id, some.c.nth, webhooks.c.account_id, webhooks.c.place, *first)
+            .outerjoin(webhooks, and_(webhooks.c.id == some.c.id, webhooks.c.is_active))
+            .where(some.c.id.is_not(None))
+            .order_by(some.c.nth)
         )
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(found.c.id, found.c.place)
-                .where(found.c.nth <= of_place)
-                .order_by(found.c.due_at, found.c.id)
-                .limit(_DUE_MOST)
-            ).all()
-        return [Due(**row._mapping) for row in rows]
+            rows = connection.execute(wanted).all()
+        found = [
+            Due(number, account_id, place.rpartition(":")[0])
+            for _, _, account_id, place, *numbers in rows
+            if place is not None
+            for number in numbers
+            if number is not None
+        ]
+        more = rows[-1].id if len(rows) == _WEBHOOKS_AT_ONCE else 0
+        return sorted(found, key=lambda each: each.id), more
 
     def claim(self, delivery_id: int, owner: str, lease_s: float) -> Parcel | None:
         """Become the one that sends a delivery; None when another was faster, or nothing is to be sent any more.
@@ -308,6 +381,34 @@ class Deliveries:
             count += len(some)
             if len(some) < _AT_ONCE:
                 return count
+
+
+def _check_room(connection: Connection, webhook_id: int, account_id: int) -> None:
+    """Raises TooManyDeliveries when a test or a replay must not wait for a webhook as well."""
+    asked = select(func.count()).where(_IS_WAITING, deliveries.c.webhook_id == webhook_id, _IS_ASKED)
+    if connection.execute(asked).scalar_one() >= ASKED_MOST:
+        raise TooManyDeliveries(f"{ASKED_MOST} tests and replays wait for webhook {webhook_id} already")
+    of_account = select(webhooks.c.id).where(webhooks.c.account_id == account_id, webhooks.c.is_active)
+    waiting = _waiting(connection, connection.execute(of_account).scalars().all())
+    if not _has_room(waiting, webhook_id):
+        raise TooManyDeliveries(
+            f"{waiting[webhook_id]} deliveries wait for webhook {webhook_id} already, {waiting.total()} in all; an"
+            f" account may have {WAITING_MOST}, and a webhook no more of them than it leaves free"
+        )
+
+
+def _next_webhook(after: ColumnElement[int] | int) -> ColumnElement[int]:
+    """The first webhook after a number for which something waits; NULL when there is none."""
+    found = select(deliveries.c.webhook_id).where(_IS_WAITING, deliveries.c.webhook_id > after)
+    return found.order_by(deliveries.c.webhook_id).limit(1).scalar_subquery().label("id")
+
+
+def _due_of(webhook_id: ColumnElement[int]) -> Select[tuple[int]]:
+    """The delivery to a webhook that is due longest."""
+    found = select(deliveries.c.id).where(
+        _IS_WAITING, deliveries.c.webhook_id == webhook_id, deliveries.c.due_at <= ago(0.0)
+    )
+    return found.order_by(deliveries.c.due_at, deliveries.c.id).limit(1)
 
 
 def _new_event_id() -> str:

@@ -51,7 +51,7 @@ def ago(seconds: float) -> ColumnElement[float]:
     return select(now() - seconds).scalar_subquery()
 
 
-REVISION = "0007"
+REVISION = "0008"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -460,6 +460,14 @@ webhook_deliveries = Table(
     Index(
         "ix_webhook_deliveries_due",
         "due_at",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index(
+        "ix_webhook_deliveries_waiting",
+        "webhook_id",
+        "due_at",
+        "id",
         sqlite_where=text("state = 'waiting'"),
         postgresql_where=text("state = 'waiting'"),
     ),

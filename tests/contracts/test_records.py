@@ -128,6 +128,19 @@ def test_task_numbers_are_never_given_again(records: Records, service: Service) 
     assert second.id > first.id
 
 
+def test_report_in_brief_is_of_its_warnings_and_measures_alone(records: Records, service: Service) -> None:
+    measure = {"acc": 0.1 + 0.2, "cmfull": [{"é": {"a b": 1.0}}], "none": None}
+    brief = {"warnings": [{"parameter": "a", "message": "b"}], "measure": measure}
+    for report, wanted in (
+        ({**brief, "measure_hist": {"acc_hist": [1.0]}}, brief),
+        ({}, {"warnings": None, "measure": None}),
+    ):
+        attempt = claim(records, add_training(records, service))
+        assert records.tasks.report_in_brief(attempt.task.id) is None
+        records.tasks.end(attempt, State.FAILED, phases={}, report=report)
+        assert records.tasks.report_in_brief(attempt.task.id) == wanted
+
+
 def test_second_claim_of_a_task_gets_nothing(records: Records, service: Service) -> None:
     task = add_training(records, service)
     assert claim(records, task).number == 1

@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from storage.errors import DeliveryNotFound, Superseded, TooManyWebhooks, WebhookInactive, WebhookNotFound
+from storage.errors import (
+    DeliveryNotFound,
+    Superseded,
+    TooManyDeliveries,
+    TooManyWebhooks,
+    WebhookInactive,
+    WebhookNotFound,
+)
 from storage.records import (
     Attempt,
     Delivering,
     Delivery,
+    Due,
     Kind,
     NewVersion,
     NewWebhook,
@@ -27,6 +35,7 @@ from storage.records import (
     Task,
     Webhook,
 )
+from storage.records import deliveries as deliveries_module
 from storage.records.webhooks import WEBHOOKS_MOST
 from tests.contracts.conftest import make_service
 
@@ -185,7 +194,7 @@ def test_of_many_senders_one_gets_a_delivery(records: Records):
     [parcel] = [each for each in found if each is not None]
     assert (parcel.url, parcel.secrets, parcel.delivery.attempt) == (webhook.url, ("whsec_one",), 1)
     assert "whsec_one" not in repr(parcel)
-    assert records.deliveries.due(4) == []
+    assert due(records) == []
 
 
 def test_delivery_of_a_sender_that_died_is_due_again_and_it_may_write_no_more(records: Records):
@@ -194,9 +203,9 @@ def test_delivery_of_a_sender_that_died_is_due_again_and_it_may_write_no_more(re
     [delivery] = to(records, webhook)
     dead = take(records, delivery.id, lease_s=0.0)
     time.sleep(0.02)
-    [due] = records.deliveries.due(4)
-    assert (due.id, due.place) == (delivery.id, webhook.place)
-    parcel = take(records, due.id)
+    [again] = due(records)
+    assert (again.id, again.account_id, again.host) == (delivery.id, webhook.account_id, "a.example")
+    parcel = take(records, again.id)
     assert not record(records, dead, BAD)
     assert records.webhooks.get(webhook.account_id, webhook.id).failing_since is None
     assert record(records, parcel, GOOD)
@@ -215,7 +224,7 @@ def test_attempt_that_failed_is_made_again_later_until_no_more_is_wanted(records
     [waiting] = to(records, webhook)
     assert (waiting.state, waiting.failures) == (Delivering.WAITING, 1)
     assert waiting.due_at == pytest.approx(records.clock_s() + 3600, abs=30)
-    assert records.deliveries.due(4) == []
+    assert due(records) == []
     assert records.deliveries.claim(delivery.id, "sender", LEASE_S) is None
     make_due(records)
     assert record(records, take(records, delivery.id), BAD, None)
@@ -232,13 +241,83 @@ def make_due(records: Records) -> None:
         connection.execute(text("UPDATE webhook_deliveries SET due_at = 0 WHERE state = 'waiting'"))
 
 
-def test_places_with_much_to_get_do_not_hide_the_others(records: Records):
-    add(records), add(records, place="b.example:443")
+def due(records: Records, of_each: int = 4) -> list[Due]:
+    return records.deliveries.due(of_each)[0]
+
+
+def test_webhooks_with_much_to_get_do_not_hide_the_others(records: Records):
+    first, second = add(records), add(records, "ann", place="b.example:443")
     for _ in range(5):
         finish(records)
-    found = records.deliveries.due(2)
-    assert sorted(each.place for each in found) == ["a.example:443"] * 2 + ["b.example:443"] * 2
-    assert [each.id for each in found] == sorted(each.id for each in found), "the longest due come first"
+    records.deliveries.test(second.id)
+    found = due(records, 2)
+    assert [(each.account_id, each.host) for each in found] == [
+        (first.account_id, "a.example"),
+        (first.account_id, "a.example"),
+        (second.account_id, "b.example"),
+    ]
+    assert [each.id for each in found[:2]] == [each.id for each in to(records, first)][:2], "the longest due"
+
+
+def test_what_is_tried_later_hides_nothing_that_is_due(records: Records):
+    webhook = add(records)
+    finish(records), finish(records), finish(records)
+    first, second, third = to(records, webhook)
+    record(records, take(records, first.id), BAD)
+    assert [each.id for each in due(records, 1)] == [second.id]
+    assert [each.id for each in due(records)] == [second.id, third.id]
+
+
+def test_looks_lead_through_all_webhooks_in_turn(records: Records, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deliveries_module, "_WEBHOOKS_AT_ONCE", 2)
+    made = [add(records, place=f"{name}.example:443") for name in "abcde"]
+    sent = [records.deliveries.test(each.id).id for each in made]
+    with records.database.write() as connection:  # as if something had ended while it was switched off
+        connection.execute(text(f"UPDATE webhooks SET is_active = false WHERE id = {made[1].id}"))
+    found, after = records.deliveries.due(4)
+    assert [each.id for each in found] == [sent[0]]
+    assert after == made[1].id
+    found, after = records.deliveries.due(4, after)
+    assert [each.id for each in found] == [sent[2], sent[3]]
+    found, after = records.deliveries.due(4, after)
+    assert [each.id for each in found] == [sent[4]]
+    assert after == 0
+
+
+def test_ends_beyond_what_may_wait_are_noted_with_the_reason_and_can_be_sent_later(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(deliveries_module, "WAITING_MOST", 4)
+    webhook, other, foreign = add(records), add(records), add(records, "ann")
+    finish(records), finish(records)
+    assert [each.state for each in to(records, webhook)] == [Delivering.WAITING] * 2
+    [kept, beyond] = to(records, other)
+    assert (kept.state, beyond.state, beyond.attempt) == (Delivering.WAITING, Delivering.FAILED, 0)
+    assert beyond.ended_at is not None
+    [reason] = records.deliveries.attempts(beyond.id)
+    assert (reason.number, reason.owner, reason.status) == (0, "", None)
+    assert reason.error == "not tried: too many deliveries of the account waited already"
+    for call in (lambda: records.deliveries.test(webhook.id), lambda: records.deliveries.replay(beyond)):
+        with pytest.raises(TooManyDeliveries, match=r"already, 3 in all; an account may have 4"):
+            call()
+    records.deliveries.test(foreign.id)
+    record(records, take(records, kept.id), GOOD)
+    assert records.deliveries.replay(beyond).event_id == beyond.event_id
+
+
+def test_tests_and_replays_of_a_webhook_that_wait_are_bounded(records: Records, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deliveries_module, "ASKED_MOST", 2)
+    webhook, other = add(records), add(records)
+    finish(records)
+    [delivery] = to(records, webhook)
+    records.deliveries.replay(delivery)
+    asked = records.deliveries.test(webhook.id)
+    for call in (lambda: records.deliveries.test(webhook.id), lambda: records.deliveries.replay(delivery)):
+        with pytest.raises(TooManyDeliveries, match="2 tests and replays wait for webhook"):
+            call()
+    records.deliveries.test(other.id)
+    record(records, take(records, asked.id), GOOD)
+    records.deliveries.test(webhook.id)
 
 
 def test_webhook_that_is_gone_for_good_gets_nothing_more(records: Records):
@@ -249,7 +328,7 @@ def test_webhook_that_is_gone_for_good_gets_nothing_more(records: Records):
     found = records.webhooks.get(webhook.account_id, webhook.id)
     assert (found.is_active, found.inactive_because) == (False, "410")
     assert [each.state for each in to(records, webhook)] == [Delivering.FAILED] * 2
-    assert records.deliveries.due(4) == []
+    assert due(records) == []
     finish(records)
     assert len(to(records, webhook)) == 2
     with pytest.raises(WebhookInactive):
@@ -322,7 +401,7 @@ def test_webhook_that_is_deleted_leaves_no_secret_behind(records: Records):
     with records.database.read() as connection:
         left = connection.execute(text("SELECT url, secret, old_secret FROM webhooks")).one()
     assert tuple(left) == ("", "", None)
-    assert records.deliveries.due(4) == []
+    assert due(records) == []
     for call in (
         lambda: records.webhooks.get(webhook.account_id, webhook.id),
         lambda: records.webhooks.delete(webhook.account_id, webhook.id),
@@ -372,34 +451,112 @@ def test_old_deliveries_are_forgotten_and_waiting_ones_are_not(records: Records)
     assert (records.deliveries.waiting().count, records.deliveries.waiting().oldest_s) == (0, 0.0)
 
 
-def test_looking_for_what_is_due_reads_waiting_deliveries_only(tmp_path: Path):
-    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
-    records.upgrade()
-    plans: list[str] = []
-    with records.database.engine.connect() as connection:
-        for question in ("due", "waiting"):
-            statement = str(_statement_of(records, question))
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").all()
-            plans += [row.detail for row in rows if "webhook_deliveries" in row.detail]
-    assert plans
-    assert all("ix_webhook_deliveries_due" in plan for plan in plans), plans
-    records.close()
+def queue_up(records: Records, webhook: Webhook, count: int) -> None:
+    """Let that many pings wait for a webhook, half of them for later."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
+    with records.database.write() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO webhook_deliveries (webhook_id, event_id, event, state, attempt, failures, due_at,"
+                f" event_at, created_at) {numbers} SELECT :webhook, 'msg_x', 'ping', 'waiting', 0, 0,"
+                " CASE WHEN i % 2 = 0 THEN i ELSE 1e12 END, 0, 0 FROM n"
+            ),
+            {"webhook": webhook.id, "count": count},
+        )
 
 
-def _statement_of(records: Records, question: str) -> str:
-    from sqlalchemy import event
-
+def statements_of(records: Records, ask: Callable[[], object]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
 
     def note(_c: Any, _k: Any, statement: str, parameters: Any, _x: Any, _m: bool) -> None:
-        found.append((statement, parameters))
+        if "webhook_deliveries" in statement:
+            found.append((statement, parameters))
 
     event.listen(records.database.engine, "before_cursor_execute", note)
     try:
-        records.deliveries.due(4) if question == "due" else records.deliveries.waiting()
+        ask()
     finally:
         event.remove(records.database.engine, "before_cursor_execute", note)
-    statement, parameters = next(each for each in found if "webhook_deliveries" in each[0])
-    for value in parameters:
-        statement = statement.replace("?", repr(value), 1)
-    return statement
+    return found
+
+
+def rows_read(records: Records, ask: Callable[[], object]) -> float:
+    """How much a question reads: SQLite's steps of its programs, PostgreSQL's rows from indexes and tables."""
+    asked = statements_of(records, ask)
+    with records.database.engine.connect() as connection:
+        if not records.database.is_sqlite:
+            plans = [
+                connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
+                for statement, parameters in asked
+            ]
+            return sum(_rows_of(plan[0]["Plan"]) for plan in plans)
+        steps = [0]
+
+        def count() -> int:
+            steps[0] += 1
+            return 0
+
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(count, 1)
+        try:
+            for statement, parameters in asked:
+                connection.exec_driver_sql(statement, parameters).all()
+        finally:
+            driver.set_progress_handler(None, 0)
+        return steps[0]
+
+
+def _rows_of(plan: Any) -> float:
+    removed = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Join Filter", 0)
+    own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
+    return float(own + sum(_rows_of(each) for each in plan.get("Plans", ())))
+
+
+def test_look_reads_as_much_with_a_hundred_waiting_as_with_a_hundred_thousand(records: Records):
+    webhooks = [add(records, account, place=f"{account}.example:443") for account in ("local", "ann", "bob")]
+    for webhook in webhooks:
+        queue_up(records, webhook, 40)
+    with records.database.write() as connection:
+        connection.execute(text("ANALYZE"))
+    assert len(due(records)) == 12
+    few = rows_read(records, lambda: due(records))
+    for webhook in webhooks:
+        queue_up(records, webhook, 34_000)
+    with records.database.write() as connection:
+        connection.execute(text("ANALYZE"))
+    assert len(due(records)) == 12
+    many = rows_read(records, lambda: due(records))
+    assert 0 < many < few * 1.5, f"{few} with few, {many} with many"
+
+
+def test_what_may_still_wait_is_counted_by_an_index_and_no_further_than_the_bound(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(deliveries_module, "WAITING_MOST", 500)
+    mine, foreign = add(records), add(records, "ann")
+    queue_up(records, mine, 500), queue_up(records, foreign, 10_000)
+
+    def refused() -> None:
+        with records.database.read() as connection:
+            assert deliveries_module._waiting(connection, [mine.id]) == {mine.id: 500}
+
+    with records.database.write() as connection:
+        connection.execute(text("ANALYZE"))
+    few = rows_read(records, refused)
+    queue_up(records, mine, 10_000)
+    with records.database.write() as connection:
+        connection.execute(text("ANALYZE"))
+    assert rows_read(records, refused) < few * 1.5
+
+
+def test_figures_of_what_waits_read_waiting_deliveries_only(tmp_path: Path):
+    records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
+    records.upgrade()
+    [(statement, parameters)] = statements_of(records, records.deliveries.waiting)
+    with records.database.engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    plans = [row.detail for row in rows if "webhook_deliveries" in row.detail]
+    assert plans
+    assert all(" INDEX ix_webhook_deliveries_" in plan for plan in plans), plans
+    records.close()

@@ -14,7 +14,9 @@ def telling(front: Front) -> Front:
 
     async def by_loop(*arguments: Any) -> Any:
         answer = await hot(*arguments)
-        return None if answer is None else (answer[0], [*answer[1], ("x-way", "loop")], answer[2])
+        if not isinstance(answer, tuple):
+            return answer
+        return answer[0], [*answer[1], ("x-way", "loop")], answer[2]
 
     def by_flask(*arguments: Any) -> Any:
         status, headers, content = flask(*arguments)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from api.unread import ports_of, unread_bytes
+from api.unread import Connection, connection_of, unread_bytes
 from cli.stack import Stack
 from storage.live import Live
 from storage.records import Kind, Records, State
@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 Json = dict[str, Any]
 MOST = 40
+"""Event streams of one account."""
 ENDLESS = 2_000_000
 
 
@@ -91,7 +92,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(data: Path) -> Iterator[Stack]:
-    with fronted(data, api_threads=8, event_streams=MOST) as stack:
+    with fronted(data, api_threads=8, event_streams=2 * MOST) as stack:
         yield stack
 
 
@@ -322,14 +323,16 @@ def connections(client: Client) -> int:
     )
 
 
-def test_too_many_streams_are_refused_and_who_hangs_up_makes_room(client: Client):
+def test_too_many_streams_of_an_account_are_refused_and_who_hangs_up_makes_room(client: Client):
     before = connections(client)
     with client.endless() as task_id:
         streams = [client.watch(task_id) for _ in range(MOST)]
         assert {each.answer.status for each in streams} == {200}
         with closing(client.watch(task_id)) as refused:
             assert (refused.answer.status, refused.answer.headers["retry-after"]) == (429, "5")
-            assert json.loads(refused.answer.read())["error"]["kind"] == "too_many_streams"
+            error = json.loads(refused.answer.read())["error"]
+            assert error["kind"] == "too_many_streams"
+            assert f"{MOST} event streams of this account" in error["message"]
         # None of them holds one of the 8 threads.
         assert client.call("GET", "/services/iris")[0] == 200
         for each in streams:
@@ -410,12 +413,12 @@ def warm_rest(stream: Stream, count: int) -> Iterator[Event]:
                 return
 
 
-def asleep(client: Client, task_id: int) -> tuple[socket.socket, tuple[int, int]]:
-    """A client that asks and never reads; and the ports of its connection, ours first."""
+def asleep(client: Client, task_id: int) -> tuple[socket.socket, Connection]:
+    """A client that asks and never reads; and its connection."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     made.connect(("127.0.0.1", client.port))
     made.sendall(f"GET {events_of(task_id)} HTTP/1.1\r\nHost: x\r\nX-API-KEY: {client.key}\r\n\r\n".encode())
-    ports = ports_of(f"127.0.0.1:{client.port}", f"127.0.0.1:{made.getsockname()[1]}")
-    assert ports is not None
-    return made, ports
+    connection = connection_of(f"127.0.0.1:{client.port}", f"127.0.0.1:{made.getsockname()[1]}")
+    assert connection is not None
+    return made, connection

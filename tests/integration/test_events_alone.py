@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import resource
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,7 @@ from api.app import create_app
 from api.event_stream import Place
 from api.events import Events, Watch
 from api.refusals import TooManyStreams
+from api.unread import Connection, connection_of
 from settings import Settings
 from storage.errors import RecordsUnavailable
 from storage.live import Live, LogLine
@@ -225,7 +227,9 @@ def test_reader_is_sent_more_only_when_it_has_read_the_rest(
     task_id = yard.train()
     records.tasks.claim(task_id, "worker", 20.0)
     live.progress.points[task_id, 1] = [{"iteration": n, "text": "x" * 1000} for n in range(1000)]
-    unread: dict[tuple[int, int], int] | None = {(8080, 4000): 1}
+    connection = connection_of("127.0.0.1:8080", "127.0.0.1:4000")
+    assert connection is not None
+    unread: dict[Connection, int] | None = {connection: 1}
     monkeypatch.setattr(api.events, "unread_bytes", lambda: unread)
 
     async def does(follow: Follow) -> None:
@@ -235,7 +239,7 @@ def test_reader_is_sent_more_only_when_it_has_read_the_rest(
             await events._look()
         assert 2**16 <= len(one.caller.sent) < 2**16 + 2048
         for _ in range(25):
-            unread = {(8080, 4000): 0}
+            unread = {connection: 0}
             await events._look()
         measures = [each for each in one.caller.take() if each.startswith("measure")]
         assert measures == [f"measure 1-{n}" for n in range(1, 1001)]
@@ -376,7 +380,26 @@ def test_room_is_half_of_the_files_that_may_be_open(
     assert "2 event streams at most" in caplog.text
     events._count = 2
     with pytest.raises(TooManyStreams, match="2 event streams are open"):
-        events.check_room()
+        events.check_room(1)
+
+
+def test_account_has_half_of_the_streams(events: Events, local: Account, yard: Yard):
+    task_id = yard.train()
+    events._room = 4
+
+    async def does(follow: Follow) -> None:
+        await follow(task_id)
+        events.check_room(local.id)
+        second = await follow(task_id)
+        with pytest.raises(TooManyStreams, match="2 event streams of this account, half of what may be, are open"):
+            events.check_room(local.id)
+        events.check_room(local.id + 1)
+        second.gone.set_result(None)
+        await second.task
+        events.check_room(local.id)
+
+    run(events, local, does)
+    assert not events._open
 
 
 def test_flask_alone_says_where_streams_are(yard: Yard, app: Flask):
@@ -472,5 +495,62 @@ def test_lines_begin_anew_when_redis_lost_them(
         await events._look()
         await events._look()
         assert one.caller.take() == ["log 1-0-1"]
+
+    run(events, local, does)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_client_that_comes_again_after_redis_lost_the_lines_gets_the_new_ones(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive, is_over: bool
+):
+    task_id = yard.train()
+    if is_over:
+        yard.finish(task_id)
+    else:
+        records.tasks.claim(task_id, "worker", 20.0)
+        live.progress.told[task_id] = {"attempt": 1}
+    live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 0))
+
+    async def does(follow: Follow) -> None:
+        again, other = await follow(task_id, Place(1, 0, lines=400)), await follow(task_id, Place(1, 0, lines=1))
+        for _ in range(3):
+            await events._look()
+        assert [each for each in again.caller.take() if each.startswith("log")] == ["log 1-0-1", "log 1-0-2"]
+        assert [each for each in other.caller.take() if each.startswith("log")] == ["log 1-0-2"]
+
+    run(events, local, does)
+
+
+def test_client_that_comes_while_lines_are_read_keeps_its_place(
+    events: Events, local: Account, yard: Yard, records: Records, live: FakeLive, monkeypatch: pytest.MonkeyPatch
+):
+    """It may have been told of lines by another process that were not there when these were read."""
+    task_id = yard.train()
+    records.tasks.claim(task_id, "worker", 20.0)
+    live.progress.told[task_id] = {"attempt": 1}
+    live.logs.lines[task_id] = lines((1, 1, 0))
+    read, came = live.logs.of, threading.Event()
+
+    async def does(follow: Follow) -> None:
+        await follow(task_id)
+        await events._look()
+        loop, late = asyncio.get_running_loop(), []
+
+        async def comes() -> None:
+            late.append(await follow(task_id, Place(1, 0, lines=2)))
+            came.set()
+
+        def reading(wanted: Any) -> Any:
+            found = read(wanted)
+            if not late:
+                asyncio.run_coroutine_threadsafe(comes(), loop)
+                assert came.wait(30)
+                live.logs.lines[task_id] = lines((1, 1, 0), (2, 1, 0))
+            return found
+
+        monkeypatch.setattr(live.logs, "of", reading)
+        for _ in range(3):
+            await events._look()
+        assert [each for each in late[0].caller.take() if each.startswith("log")] == []
 
     run(events, local, does)

@@ -22,6 +22,7 @@ import redis
 
 from api.ending import ENDING_S
 from cli.stack import Stack
+from storage.live import Live
 from storage.records import Records, Role
 from tests.integration.fronted import (
     FIRST,
@@ -247,6 +248,32 @@ def test_quota_of_requests_holds_on_both_ways_together(line: Line, key: str, rec
     finally:
         records.quotas.set(alice, {"requests_per_minute": None})
     assert until(lambda: ask(line, key).code == 200)
+
+
+def test_prediction_that_meets_a_change_takes_one_request_of_the_quota(
+    stack: Stack, line: Line, key: str, records: Records
+):
+    alice = records.accounts.ensure("alice")
+    changes = Live(stack.settings.live_url).changes
+
+    def rest(answer: Answer) -> int:
+        return int(answer.headers["ratelimit"].split("r=")[1].split(";")[0])
+
+    def met() -> bool:
+        before = warmed(line, key)
+        changes.note()
+        answer = ask(line, key)
+        assert answer.code == 200
+        assert rest(answer) == rest(before) - 1
+        return answer.headers[WAY] == "flask"
+
+    try:
+        records.quotas.set(alice, {"requests_per_minute": 100_000})
+        until(lambda: ask(line, key).headers.get("ratelimit"))
+        until(met)
+    finally:
+        records.quotas.set(alice, {"requests_per_minute": None})
+    until(lambda: "ratelimit" not in ask(line, key).headers)
 
 
 def statistics(line: Line, key: str) -> dict[str, Any]:

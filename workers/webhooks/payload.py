@@ -38,7 +38,7 @@ def payload_of(records: Records, parcel: Parcel) -> bytes:
 
 def document(records: Records, task: Task) -> Json:
     """An ended task with the members of GET /tasks/NUMBER."""
-    report = records.tasks.report(task.id)
+    report = records.tasks.report_in_brief(task.id)
     version = records.versions.of_task(task.id)
     attempts = records.tasks.attempts(task.id)
     until = task.started_at if task.started_at is not None else task.finished_at

@@ -114,6 +114,15 @@ class Reading(Part):
             ).scalar_one_or_none()
         return found
 
+    def report_in_brief(self, task_id: int) -> Json | None:
+        """Warnings and final measures of a report, null where it has none; the histories and results stay where they
+        are. None before its end.
+        """
+        wanted = [reports.c.report[name].label(name) for name in ("warnings", "measure")]
+        with self._database.read() as connection:
+            row = connection.execute(select(*wanted).where(reports.c.task_id == task_id)).one_or_none()
+        return None if row is None else dict(row._mapping)
+
     def attempts(self, task_id: int) -> list[AttemptRow]:
         """How each try went, first one first."""
         with self._database.read() as connection:

@@ -98,6 +98,15 @@ def webhooks_too_many(client: Client) -> Answer:
 
 
 @request
+def deliveries_too_many(client: Client) -> Answer:
+    path = f"/webhooks/{hook(client, url='http://127.0.0.1:9/', active=True).json['webhook_id']}"
+    while (answer := client.call("POST", f"{path}/test")).code == 202:
+        pass
+    client.call("DELETE", path)
+    return answer
+
+
+@request
 def delivery_unknown(client: Client) -> Answer:
     return deliveries(client, "GET", "/999")
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -234,11 +235,23 @@ def test_last_piece_of_a_damaged_file_is_not_sent(
     answer.close()
 
 
-def test_no_more_downloads_than_may_be_go_on_at_one_time(client: FlaskClient, app: Any, task_id: int):
+def test_no_more_downloads_than_may_be_go_on_at_one_time_and_half_of_them_of_one_account(
+    client: FlaskClient, app: Any, task_id: int
+):
     transfers = app.extensions["modelyard"].transfers
-    open_ones = [client.get("/services/iris/archive", buffered=False) for _ in range(transfers.count)]
-    assert client.get("/services/iris/files/0005.model").status_code == 503
+    open_ones = [client.get("/services/iris/archive", buffered=False) for _ in range(32)]
+    refused = client.get("/services/iris/files/0005.model")
+    assert refused.status_code == 503
+    assert "32 downloads of this account go on already" in refused.text
     open_ones.pop().close()
+    with ExitStack() as others:
+        for number in range(32):
+            others.enter_context(transfers.held(100 + number // 16))
+        assert client.get("/services/iris/files/0005.model").status_code == 200
+        others.enter_context(transfers.held(102))
+        refused = client.get("/services/iris/files/0005.model")
+        assert refused.status_code == 503
+        assert "64 downloads go on already" in refused.text
     assert client.get("/services/iris/files/0005.model").status_code == 200
     for each in open_ones:
         each.close()

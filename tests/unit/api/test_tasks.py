@@ -289,6 +289,14 @@ def test_lines_of_a_task_are_polled_and_dropped_ones_counted(yard: Yard, client:
     assert client.get(f"/tasks/{task_id}/logs?after=7").json == {"logs": [], "dropped": 0, "after": 7}
 
 
+def test_polling_goes_on_when_redis_lost_the_lines(yard: Yard, client: FlaskClient, live: FakeLive):
+    task_id = yard.train()
+    assert client.get(f"/tasks/{task_id}/logs?after=400").json == {"logs": [], "dropped": 0, "after": 0}
+    live.logs.lines[task_id] = said(1, 2)
+    found = client.get(f"/tasks/{task_id}/logs?after=400").json
+    assert ([each["number"] for each in found["logs"]], found["dropped"], found["after"]) == ([1, 2], 0, 2)
+
+
 def test_lines_are_told_to_the_owner_of_the_task_only(client: FlaskClient, records: Records, live: FakeLive):
     task, _ = records.tasks.add(records.accounts.ensure("eve").id, Kind.CLEAR, "control", {})
     live.logs.lines[task.id] = said(1)
