@@ -59,8 +59,9 @@ def _writable(folder: Path) -> Found:
         cure = f"give it to the user {os.geteuid()} who runs Modelyard (chown), or name another one in MODELYARD_HOME"
         yield fail(f"{folder} cannot be written: {error.strerror}", cure)
         return
-    if folder.stat().st_mode & 0o002:
-        yield warn(f"anybody on this machine may write into {folder}", f"run: chmod o-w {folder}")
+    if folder.stat().st_mode & 0o007:
+        text = f"anybody on this machine gets into {folder}, where records, models and data lie"
+        yield warn(text, f"run: chmod o= {folder}")
     else:
         yield ok(f"{folder} can be written")
 
