@@ -77,9 +77,12 @@ def data_roots(settings: Settings) -> Found:
     """The folders that requests may use."""
     for root in settings.data_roots:
         if not root.is_dir():
-            is_default = root == settings.home / "data"
-            cure = "modelyard up makes it" if is_default else "create it, or name another one in MODELYARD_DATA_ROOTS"
-            yield (warn if is_default else fail)(f"{root} is no folder", cure)
+            if root != settings.home / "data":
+                yield fail(f"{root} is no folder", "create it, or name another one in MODELYARD_DATA_ROOTS")
+            elif settings.redis_url is None:
+                yield warn(f"{root} is no folder", "modelyard up makes it")
+            else:  # a part of a fleet, which need not share any folder
+                yield ok(f"{root} is not there, so requests read no files of this machine")
         elif not os.access(root, os.R_OK | os.X_OK):
             yield fail(f"{root} cannot be read", f"give the user {os.geteuid()} the right to")
         elif not os.access(root, os.W_OK):

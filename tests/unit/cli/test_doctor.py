@@ -108,6 +108,8 @@ def test_memory_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch, free:
 def test_data_root_that_is_no_folder_fails_unless_it_is_the_default_one(tmp_path: Path):
     ((status, _, _),) = machine.data_roots(Settings(home=tmp_path))
     assert status is Status.WARN
+    fleet = Settings(home=tmp_path, redis_url="redis://h")
+    assert [found for found, _, _ in machine.data_roots(fleet)] == [Status.OK], "its machines need not share a folder"
     ((status, _, cure),) = machine.data_roots(Settings(home=tmp_path, data_roots=(tmp_path / "none",)))
     assert status is Status.FAIL
     assert "MODELYARD_DATA_ROOTS" in cure
