@@ -68,9 +68,8 @@ class Access:
             return self._local_account()
         secret = _secret(headers)
         if secret is None:
-            raise KeyNeeded(
-                "a key is needed: send it as X-API-KEY, as Authorization: Bearer, or as the password of Basic"
-            )
+            # Without a comma or a colon behind the header's name, so that nothing is taken for its value and left out.
+            raise KeyNeeded("a key is needed: send it in X-API-KEY or as a Bearer token, or as the password of Basic")
         account = self._account(secret)
         if account is None:
             raise KeyNeeded("this key is unknown or was revoked")

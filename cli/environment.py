@@ -23,6 +23,19 @@ def settings_here() -> Settings:
         raise click.ClickException(str(error)) from None
 
 
+def make_home(settings: Settings) -> None:
+    """Make the folder with the state of this machine where it is missing, for its owner alone.
+
+    What is kept in it follows the umask. Raises ClickException when it cannot be made.
+    """
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise click.ClickException(
+            f"MODELYARD_HOME={settings.home} cannot be written ({error.strerror}); name another folder"
+        ) from None
+
+
 @contextmanager
 def open_records(settings: Settings) -> Iterator[Records]:
     """The records of an installation; what they raise ends the command."""

@@ -19,6 +19,7 @@ import click
 from cli.accounts import audit, quotas
 from cli.backup.command import backup, restore, settle, verify
 from cli.doctor.command import doctor
+from cli.environment import make_home
 from cli.environment import open_records as _records
 from cli.environment import settings_here as _settings
 from cli.remote.datasets import datasets
@@ -188,6 +189,7 @@ def api() -> None:
         argv = api_argv(settings)
     except (OpenDoor, StackError, StorageError) as error:
         raise click.ClickException(str(error)) from None
+    make_home(settings)
     _become(argv, {**settings.to_env(), ROLE: "api"})
 
 
@@ -219,6 +221,7 @@ def worker(queues: str, name: str | None, once_s: float | None) -> None:
     except BadQueues as error:
         raise click.BadParameter(str(error), param_hint="--queues") from None
     _check_form(settings)
+    make_home(settings)
     _become(argv, environment)
 
 

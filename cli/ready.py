@@ -11,7 +11,7 @@ from settings import Settings
 def ready_table(settings: Settings) -> str:
     """Where everything is, one thing a line."""
     rows = {
-        "API": f"{local_url(settings)}  (/healthz, /readyz, /info)",
+        "API": f"{local_url(settings)}  (/docs, /info, /readyz)",
         "Flower": _flower(settings) if settings.flower_port else "left out",
         "data roots": os.pathsep.join(str(root) for root in settings.data_roots),
         "artifacts": settings.objects_url,

@@ -37,7 +37,6 @@ from workers.uploading import complete
 _log = logging.getLogger(__name__)
 QUEUES_VARIABLE = "MODELYARD_WORKER_QUEUES"
 _LINGER_S = 30.0
-_parent = os.getppid()
 _making = threading.Lock()
 # Of the threads of a control worker, see `cli.services.worker_argv`.
 _IMPORTS, _CLEARINGS = threading.BoundedSemaphore(2), threading.BoundedSemaphore(1)
@@ -45,7 +44,10 @@ _IMPORTS, _CLEARINGS = threading.BoundedSemaphore(2), threading.BoundedSemaphore
 
 def _is_stopping() -> bool:
     """Whether this worker shuts down, or its main process is gone already."""
-    return os.getppid() != _parent or Path(os.environ[STOP_MARKER]).exists()
+    marker = Path(os.environ[STOP_MARKER])
+    # It is called after the main process, which is this one, or the one above in a pool of processes. Who started that
+    # may leave, as the shell that a worker was started in by hand.
+    return int(marker.name) not in (os.getpid(), os.getppid()) or marker.exists()
 
 
 class Replaced(SystemExit):

@@ -29,6 +29,8 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
     LiveUnavailable.
     """
     _check_backup(source)
+    with local_errors(f"{settings.home} cannot be written"):
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     objects = connect(settings.objects_url, endpoint_url=settings.s3_endpoint_url)
     place = _check_places(settings, source, objects)
     if settings.redis_url is not None:

@@ -52,10 +52,11 @@ def queues(settings: Settings) -> Found:
     """Work that waits for a worker that is not there, and for one that fell silent."""
     try:
         with records_of(settings) as records:
+            records.check()
             waiting = {each.queue: each.startable for each in records.tasks.waiting(unsent_for_s=0)}
             silent = records.tasks.silent(for_s=max(_STALE_S, 10 * settings.sweep_s))
     except StorageError:
-        yield fail("nobody knows what waits while the records do not answer", "mend the records first")
+        yield fail("nobody knows what waits while the records are not in order", "mend the records first")
         return
     if silent:
         numbers = ", ".join(str(task.id) for task in silent[:5])

@@ -59,8 +59,9 @@ def _writable(folder: Path) -> Found:
         cure = f"give it to the user {os.geteuid()} who runs Modelyard (chown), or name another one in MODELYARD_HOME"
         yield fail(f"{folder} cannot be written: {error.strerror}", cure)
         return
-    if folder.stat().st_mode & 0o002:
-        yield warn(f"anybody on this machine may write into {folder}", f"run: chmod o-w {folder}")
+    if folder.stat().st_mode & 0o007:
+        text = f"anybody on this machine gets into {folder}, where records, models and data lie"
+        yield warn(text, f"run: chmod o= {folder}")
     else:
         yield ok(f"{folder} can be written")
 
@@ -76,9 +77,12 @@ def data_roots(settings: Settings) -> Found:
     """The folders that requests may use."""
     for root in settings.data_roots:
         if not root.is_dir():
-            is_default = root == settings.home / "data"
-            cure = "modelyard up makes it" if is_default else "create it, or name another one in MODELYARD_DATA_ROOTS"
-            yield (warn if is_default else fail)(f"{root} is no folder", cure)
+            if root != settings.home / "data":
+                yield fail(f"{root} is no folder", "create it, or name another one in MODELYARD_DATA_ROOTS")
+            elif settings.redis_url is None:
+                yield warn(f"{root} is no folder", "modelyard up makes it")
+            else:  # a part of a fleet, which need not share any folder
+                yield ok(f"{root} is not there, so requests read no files of this machine")
         elif not os.access(root, os.R_OK | os.X_OK):
             yield fail(f"{root} cannot be read", f"give the user {os.geteuid()} the right to")
         elif not os.access(root, os.W_OK):

@@ -210,7 +210,9 @@ def service_path(name: str) -> str:
 
 
 def dataset_path(name: str) -> str:
-    """The address of a data set."""
+    """The address of a data set. Raises UsageError for a name that would become another address."""
+    if name in {"", ".", ".."} or "/" in name:
+        raise click.UsageError(f"{name!r} cannot be the name of a data set: it is empty, has a slash, or is . or ..")
     return f"/datasets/{quote(name, safe='')}"
 
 

@@ -60,7 +60,8 @@ def save_files(target: Target, base: str, folder: Path, files: Iterable[Json], q
     if not saved and not there:
         raise click.ClickException("it has no files")
     rest = f"; {there} were there already" if there else ""
-    click.echo(f"{saved} files of {size} bytes are saved in {folder}{rest}", err=target.as_json)
+    what = "1 file is saved" if saved == 1 else f"{saved} files are saved"
+    click.echo(f"{what} in {folder}, {size} bytes{rest}", err=target.as_json)
 
 
 def _checked(path: str) -> PurePosixPath:

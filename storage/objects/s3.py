@@ -110,13 +110,14 @@ class S3Objects(Objects):
         with self._errors():
             client = self._client()
             pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._prefix)
-            for page in pages:
-                for upload in page.get("Uploads", []):
-                    if upload["Initiated"].timestamp() <= limit:
-                        client.abort_multipart_upload(
-                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        count += 1
+            with _no_upload_is_none():
+                for page in pages:
+                    for upload in page.get("Uploads", []):
+                        if upload["Initiated"].timestamp() <= limit:
+                            place = {"Bucket": self.bucket, "Key": upload["Key"]}
+                            with _no_upload_is_none():
+                                client.abort_multipart_upload(**place, UploadId=upload["UploadId"])
+                                count += 1
         return count
 
     def check(self) -> None:
@@ -297,6 +298,16 @@ class S3Objects(Objects):
             raise (StorageFull(text) if full and code in _FULL else StoreUnavailable(text)) from error
         except BotoCoreError as error:
             raise StoreUnavailable(f"{self._place}: {error}") from error
+
+
+@contextlib.contextmanager
+def _no_upload_is_none() -> Iterator[None]:
+    """rclone says of a bucket that never had an upload in parts what others say of one that is gone, or was ended."""
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) != "NoSuchUpload":
+            raise
 
 
 def client_of(options: S3Options, *, hasty: bool = False) -> Any:

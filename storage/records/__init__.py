@@ -146,7 +146,7 @@ class Records:
         from storage.records.migration import upgrade
 
         if self.database.is_sqlite and self.database.url.database:
-            Path(self.database.url.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.database.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         upgrade(self.database)
 
     def check(self) -> None:

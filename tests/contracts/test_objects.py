@@ -599,6 +599,28 @@ def test_an_upload_left_by_a_killed_writer_is_invisible_and_cleaned(s3: S3Object
     assert client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
 
 
+def test_a_bucket_that_never_had_an_upload_in_parts_is_clean(rclone_server: S3Server) -> None:
+    assert s3_objects(rclone_server).clean(older_than_s=0) == 0
+
+
+def test_uploads_that_another_worker_cleans_at_the_same_time_stop_no_cleaning(
+    s3: S3Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = s3._client()
+    for key in ("a", "b"):
+        client.create_multipart_upload(Bucket=s3.bucket, Key=key)
+    real = client.abort_multipart_upload
+
+    def abort(**named: Any) -> None:
+        real(**named)
+        if named["Key"] == "a":
+            real(**named)  # as the slower of two would
+
+    monkeypatch.setattr(client, "abort_multipart_upload", abort)
+    assert s3.clean(older_than_s=0) == 1
+    assert client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
+
+
 def test_an_upload_that_fails_half_way_is_taken_back(
     s3: S3Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,9 @@ def test_restore_that_was_interrupted_is_begun_again(settings: Settings, tmp_pat
     (fresh.home / "data.restored").mkdir()
     modelyard(fresh, "restore", str(copy))
     assert "0 of them missing or damaged" in modelyard(fresh, "verify", "--contents")
+    other = dataclasses.replace(fresh, home=tmp_path / "other", database_url="", objects_url="", data_roots=())
+    modelyard(other, "restore", str(copy))
+    assert other.home.stat().st_mode & 0o777 == 0o700
 
 
 def test_backup_of_a_newer_version_is_refused(settings: Settings, tmp_path: Path):

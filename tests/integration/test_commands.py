@@ -550,6 +550,15 @@ def test_data_set_file_or_upload_is_deleted(fake: Fake, run: Run, words: tuple[s
     assert len(fake.asked) == 1
 
 
+@pytest.mark.parametrize("name", ["a/b", "..", "."])
+def test_name_that_would_become_another_address_is_refused(fake: Fake, run: Run, name: str):
+    for words in (("delete", name), ("show", name), ("create", name)):
+        result = run("datasets", *words)
+        assert result.exit_code == 2
+        assert "cannot be the name of a data set" in result.stderr
+    assert fake.asked == []
+
+
 # Webhooks
 
 HOOK = {

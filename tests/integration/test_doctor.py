@@ -132,6 +132,7 @@ def test_tables_of_another_form_and_no_tables_are_told(ask: Ask, records: Record
 def test_postgres_is_looked_at_too_and_one_that_is_down_is_told(ask: Ask, postgres_url: str):
     empty = ask(MODELYARD_DATABASE_URL=postgres_url)
     assert "no tables yet" in of(empty, "records", "fail")
+    assert "mend the records first" in of(empty, "queues", "fail")
     opened = Records.connect(postgres_url)
     opened.upgrade()
     opened.close()

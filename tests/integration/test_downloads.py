@@ -246,7 +246,7 @@ def test_commands_save_files_and_archives(port: int, tmp_path: Path):
         assert hashlib.sha256((folder / each["path"]).read_bytes()).hexdigest() == each["sha256"]
     (folder / told[0]["path"]).write_bytes(b"changed")
     again = command(port, "services", "download", "iris", "--to", str(folder))
-    assert f"1 files of {told[0]['bytes']} bytes" in again
+    assert f"1 file is saved in {folder}, {told[0]['bytes']} bytes" in again
     assert f"{len(told) - 1} were there already" in again
     command(port, "services", "download", "iris", "--version", "1", "--to", str(tmp_path / "iris.zip"))
     with zipfile.ZipFile(tmp_path / "iris.zip") as packed:

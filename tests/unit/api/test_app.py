@@ -293,6 +293,7 @@ def test_key_is_needed_once_one_exists(client: FlaskClient, records: Records):
         assert [value.split()[0] for value in answer.headers.getlist("WWW-Authenticate")] == ["Bearer", "Basic"]
     assert client.get("/info").json["status"]["code"] == 401
     assert client.get("/tasks").json["error"]["kind"] == "key_needed"
+    assert "X-API-KEY or as a Bearer token" in client.get("/tasks").json["error"]["message"]
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 200
     for headers in (

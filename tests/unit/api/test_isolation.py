@@ -169,6 +169,24 @@ def test_object_of_another_account_is_answered_as_one_that_does_not_exist(
         assert dict(answers[0].headers) | {"Content-Length": ""} == dict(answers[1].headers) | {"Content-Length": ""}
 
 
+def test_where_records_are_not_looked_up_by_account_those_of_another_one_are_found(
+    ask: Callable[..., TestResponse], ann: str, bob: str, records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    owner = records.accounts.ensure("ann").id
+    tasks, services, datasets = type(records.tasks), type(records.services), type(records.datasets)
+    many, service, dataset = tasks.get_many, services.find, datasets.find
+    monkeypatch.setattr(tasks, "get_many", lambda here, numbers, account_id=None: many(here, numbers))
+    monkeypatch.setattr(services, "find", lambda here, account_id, name: service(here, owner, name))
+    monkeypatch.setattr(datasets, "find", lambda here, account_id, name: dataset(here, owner, name))
+    found = [
+        ask(bob, verb, filled(path, name="secret", training=TRAINING, prediction=PREDICTION)).status_code
+        for (endpoint, verb), (path, _) in OBJECTS.items()
+        if verb == "GET" and endpoint not in WITHOUT_WORKERS and "{webhook}" not in path
+    ]
+    assert len(found) >= 10
+    assert set(found) == {200}
+
+
 def test_nothing_that_another_account_tried_has_changed_anything(
     ask: Callable[..., TestResponse], ann: str, bob: str, records: Records
 ):

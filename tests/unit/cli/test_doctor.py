@@ -68,9 +68,12 @@ def test_home_that_cannot_be_written_fails():
     assert missing[0][0] is not Status.OK
 
 
-def test_home_that_anybody_may_write_to_is_told_and_so_is_one_too_deep_for_a_socket(tmp_path: Path):
-    tmp_path.chmod(0o777)
-    assert any("o-w" in cure for _, _, cure in machine.home(Settings(home=tmp_path)))
+def test_home_that_anybody_gets_into_is_told_and_so_is_one_too_deep_for_a_socket(tmp_path: Path):
+    for mode in (0o777, 0o755, 0o711):
+        tmp_path.chmod(mode)
+        assert any("chmod o= " in cure for _, _, cure in machine.home(Settings(home=tmp_path)))
+    tmp_path.chmod(0o750)
+    assert not any("chmod" in cure for _, _, cure in machine.home(Settings(home=tmp_path)))
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
     assert any(status is Status.FAIL and "socket" in text for status, text, _ in machine.home(Settings(home=deep)))
@@ -105,6 +108,8 @@ def test_memory_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch, free:
 def test_data_root_that_is_no_folder_fails_unless_it_is_the_default_one(tmp_path: Path):
     ((status, _, _),) = machine.data_roots(Settings(home=tmp_path))
     assert status is Status.WARN
+    fleet = Settings(home=tmp_path, redis_url="redis://h")
+    assert [found for found, _, _ in machine.data_roots(fleet)] == [Status.OK], "its machines need not share a folder"
     ((status, _, cure),) = machine.data_roots(Settings(home=tmp_path, data_roots=(tmp_path / "none",)))
     assert status is Status.FAIL
     assert "MODELYARD_DATA_ROOTS" in cure

@@ -103,6 +103,28 @@ def test_worker_becomes_celery_with_its_queues(run: Run, monkeypatch: pytest.Mon
     assert environment["MODELYARD_WORKER_QUEUES"] == "predict.xgboost.cpu"
 
 
+@pytest.mark.parametrize("words", [("keys", "create"), ("db", "upgrade"), ("api",), ("worker", "--queues", "control")])
+def test_home_is_made_for_its_owner_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    monkeypatch.setattr(command, "_become", lambda argv, environment: None)
+    home, database = tmp_path / "home", ""
+    if words[0] in ("api", "worker"):  # whose records lie elsewhere, as those of a fleet do
+        run("db", "upgrade")
+        database = f"sqlite:///{tmp_path / 'records.db'}"
+    result = run(*words, MODELYARD_HOME=str(home), MODELYARD_DATABASE_URL=database)
+    assert result.exit_code == 0, result.output
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
+def test_home_that_cannot_be_made_is_said_before_a_part_starts(run: Run, tmp_path: Path):
+    run("db", "upgrade")
+    database = f"sqlite:///{tmp_path / 'records.db'}"
+    result = run("worker", "--queues", "control", MODELYARD_HOME="/proc/none", MODELYARD_DATABASE_URL=database)
+    assert result.exit_code == 1
+    assert "MODELYARD_HOME=/proc/none cannot be written" in result.output
+
+
 def test_api_is_not_opened_to_others_without_a_key(run: Run, monkeypatch: pytest.MonkeyPatch):
     became = []
     monkeypatch.setattr(command, "_become", lambda argv, environment: became.append(argv))

@@ -49,6 +49,7 @@ def test_unit_runs_a_command_that_exists_as_a_user_without_rights(unit: Path):
     assert list(sections(unit)) == ["Unit", "Service", "Install"]
     told = service(unit)
     assert told["User"] == told["Group"] == told["StateDirectory"] == "modelyard"
+    assert told["StateDirectoryMode"] == "0700"
     assert told["NoNewPrivileges"] == "true"
     assert told["Restart"] == "always"
     program, *words = shlex.split(told["ExecStart"].replace("${QUEUES}", "train.cpu").replace("%i", "train"))

@@ -48,6 +48,17 @@ def test_event_is_taken_once(verify: Verify):
     assert verify(SECRET, request(event_id="msg_2"), BODY, seen)
 
 
+@pytest.mark.parametrize(("without", "instead"), [("event_id in seen", "False"), ("> TOLERANCE_S", "> 10**9")])
+def test_recorded_request_is_taken_again_where_a_lock_is_removed(without: str, instead: str):
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert without in code
+    names: dict[str, Any] = {}
+    exec(code.replace(without, instead), names)
+    recorded = request(age_s=86400 if "TOLERANCE" in without else 0)
+    seen = set() if "TOLERANCE" in without else {"msg_1"}
+    assert names["verify"](SECRET, recorded, BODY, seen)
+
+
 @pytest.mark.parametrize("age_s", [400, 86400, -400])
 def test_recorded_request_is_not_taken_later(verify: Verify, age_s: float):
     seen: set[str] = set()

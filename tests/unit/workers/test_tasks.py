@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 from celery.exceptions import Ignore
 
 from workers import tasks
+from workers.app import STOP_MARKER
 
 
 def test_imports_and_clearings_leave_a_thread_to_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,3 +87,19 @@ def test_process_ends_after_a_drain_that_wore_it(monkeypatch: pytest.MonkeyPatch
 
 def test_end_of_a_worn_process_is_nothing_that_celery_reports() -> None:
     assert isinstance(pickle.loads(pickle.dumps(tasks.Replaced())), Ignore)
+
+
+@pytest.mark.parametrize("is_pool", [False, True])
+def test_worker_stops_when_it_is_told_or_its_main_process_is_gone_but_not_without_who_started_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_pool: bool
+) -> None:
+    """A worker of threads is its own main process; one of processes has a pool below that."""
+    marker = tmp_path / str(os.getppid() if is_pool else os.getpid())
+    monkeypatch.setenv(STOP_MARKER, str(marker))
+    assert not tasks._is_stopping()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert tasks._is_stopping() is is_pool
+    monkeypatch.undo()
+    monkeypatch.setenv(STOP_MARKER, str(marker))
+    marker.touch()
+    assert tasks._is_stopping()
