@@ -771,6 +771,26 @@ def file_missing(client: Client) -> Json:
 
 
 @train
+def file_missing_by_name(client: Client) -> Json:
+    return training_body(client, "no-such-file.csv")
+
+
+@train
+def file_packed(client: Client) -> Json:
+    return training_body(client, file(client, "packed", gzip.compress(GOOD.encode())))
+
+
+@train
+def data_of_one_word(client: Client) -> Json:
+    return training_body(client, "no-such-file")
+
+
+@train
+def svm_data_of_one_word(client: Client) -> Json:
+    return svm_body(client, "no-such-file")
+
+
+@train
 def file_empty(client: Client) -> Json:
     return training_body(client, file(client, "empty", ""))
 
@@ -1119,6 +1139,11 @@ def predict_option_of_wrong_type(client: Client) -> Answer:
 @request
 def predict_file_missing(client: Client) -> Answer:
     return ask(client, data=[str(client.data / "no-such-file.csv")])
+
+
+@request
+def predict_file_missing_by_name(client: Client) -> Answer:
+    return ask(client, data=["no-such-file.csv"])
 
 
 @request
