@@ -49,7 +49,7 @@ def read_upload(body: Json) -> UploadRequest:
     except BadParameter as error:
         raise BadBody(str(error).replace("body.", "")) from None
     for each in loaded.warnings:
-        raise BadBody(each.message.replace("body.", ""))
+        raise BadBody(each.message.replace("body.", "").replace(" and was ignored", ""))
     wanted = loaded.value
     if wanted.bytes < 0:
         raise BadBody("bytes is missing; say how large the file is")

@@ -106,7 +106,7 @@ def _load(into: type[T], body: Json) -> T:
     except BadParameter as error:
         raise BadBody(str(error).replace("body.", "")) from None
     for each in loaded.warnings:
-        raise BadBody(each.message.replace("body.", ""))
+        raise BadBody(each.message.replace("body.", "").replace(" and was ignored", ""))
     return loaded.value
 
 
