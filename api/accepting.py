@@ -18,6 +18,7 @@ from api.schemas.train import TrainRequest
 from ml.errors import BadParameter, MlError
 from ml.json_text import finite
 from ml.options import Warning, load_training, merge
+from ml.options.loading import with_ignored
 from storage.errors import OutsideDataRoots, QueueQuota, RepositoryUnusable, StorageError, StoredQuota
 from storage.records import Account, Kind, Service, Task
 from workers.queue import train_queue
@@ -70,6 +71,8 @@ def accept(
         queue, remarks = _complete(parts, account, service, request, spec)
         told += remarks
     except Faults as error:
+        if isinstance(error, BadParameter):
+            with_ignored(error, told)
         if not request.is_async:
             raise
         failure = failure_record(error)

@@ -9,6 +9,7 @@ from typing import Any
 
 from api.parts import Parts
 from ml.errors import BadInput
+from ml.options.loading import shown
 from storage import remote_address
 from storage.dataset_names import SCHEME
 from storage.errors import FetchForbidden
@@ -21,9 +22,14 @@ _LOOKED_AT = 1000
 def entries_of(given: Any) -> list[str]:
     """The entries as they were sent. Raises BadInput."""
     if not isinstance(given, list) or not given:
-        raise BadInput("missing data: data must be an array of texts, with at least one")
-    if not all(isinstance(each, str) for each in given):
-        raise BadInput("missing data: data must hold texts only: paths, or lines")
+        example = f", as in [{json.dumps(given[:80])}]" if isinstance(given, str) else ""
+        raise BadInput(f"missing data: data must be an array of texts, with at least one{example}")
+    for each in given:
+        if not isinstance(each, str):
+            raise BadInput(
+                f'missing data: data must hold texts only: paths, or lines, each a whole row as in "5.1,3.5"; '
+                f"{shown(each)} is none"
+            )
     return given
 
 

@@ -54,6 +54,8 @@ def pinned(parts: Parts, account: Account, entries: Sequence[str], *, is_trainin
         except (BadDatasetName, DatasetNotFound) as error:
             raise BadInput(f"missing data: {entry[:200]!r} cannot be read: {error}") from None
         found = parts.records.datasets.files_at(known[name].id, known[name].revision, path, limit=2)
+        if not found and not path:
+            raise BadInput(f"missing data: {entry[:200]!r} holds no file; upload one to the data set first")
         if not found:
             raise BadInput(f"missing data: {entry[:200]!r} does not exist: data set {name!r} holds no such file")
         if is_training and len(found) > 1:

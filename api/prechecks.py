@@ -65,6 +65,8 @@ def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
         path = parts.data_roots.resolve(entry)
         if not _may_read(path):
             return None
+        if missing := parts.data_roots.missing(entry, path):
+            raise BadInput(missing)
         return FileBytes(path, entry, wanted, is_resolved=True)
     name, path_inside = split_address(entry)
     dataset_id, revision = pins[name]

@@ -1,7 +1,8 @@
 """Asks other hosts whether they have the data of a training, before it waits for its turn.
 
-What is told is what the worker would be told as well. A host that is slow, or in trouble, may be well again until the
-training starts; so nothing is said of it.
+What is told is what the worker would be told as well. A host that is slow, refuses or is in trouble may be well again
+until the training starts; so nothing is said of it. In a fleet the workers may have other names, networks and settings
+than this process, so what follows from these is left to them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from ml.errors import BadInput
 from settings import Settings
 from storage import fetch
-from storage.errors import FetchFailed
+from storage.errors import FetchFailed, NoSuchFile
 from storage.remote_address import FOLDER, is_bucket, place_of, shown
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def _check_one(settings: Settings, entry: str, left_s: float) -> None:
         else:
             size = fetch.look(entry, allow=settings.fetch_allow, timeout_s=left_s)
     except FetchFailed as error:
+        if settings.redis_url is not None and not isinstance(error, NoSuchFile):
+            return
         raise BadInput(f"data cannot be read from {shown(entry)!r}: {error}") from None
     if size == 0:
         raise BadInput(f"missing data: {shown(entry)} is empty")
@@ -55,7 +58,7 @@ def _check_one(settings: Settings, entry: str, left_s: float) -> None:
 def _size_in_bucket(settings: Settings, entry: str) -> int | None:
     place = place_of(entry, settings.data_s3_buckets)
     if place.is_folder:
-        raise FetchFailed(FOLDER)
+        raise NoSuchFile(FOLDER)
     buckets = _buckets(settings.data_endpoint_url, settings.data_s3_profile, settings.precheck_timeout_s)
     return None if buckets is None else buckets.look(place)
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from logs.named_secrets import NAMES, quoted_at, without_named_secrets
+
 GONE = "***"
 """What stands in the place of a secret."""
 
@@ -25,30 +27,24 @@ _known: set[str] = set()
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|_LOGIN$|_AUTH$|_HEADERS$|(?:^|_)(?:API_)?KEY$")
 _ADDRESS_NAME = re.compile(r"(?:_|^)(?:URL|URI|ENDPOINT|DSN)$|_PROXY$", re.IGNORECASE)
 
+_SECRET_MEMBER = re.compile(rf"{NAMES}|(?:proxy-)?authorization|x-api-key|(?:set-)?cookie", re.IGNORECASE)
 # Clients choose much of what is looked through: no quantifier may run over all of a long text from each of its places.
-_NAMES = (
-    r"[\w-]{0,60}(?:password|passwd|secret|signature|credential|security-token|api[_-]?key|access[_-]?key|private[_-]?key)"
-    r"[\w-]{0,60}|pwd|sig|token|(?:access|auth|id|refresh|session)_?token|modelyard_(?:key|flower_login)|flower_basic_auth"
+_HEADER = re.compile(
+    r"\b(?:(?:proxy-)?authorization|x-api-key|(?:set-)?(cookie))"
+    r"(?:\\{0,15}['\"][ \t]{0,9}[:=,]|[ \t]{0,9}[:=])[ \t]{0,9}"
+    r"(?!(?:basic|bearer)[,.;])",  # prose
+    re.IGNORECASE,
 )
-_SECRET_MEMBER = re.compile(rf"{_NAMES}|(?:proxy-)?authorization|x-api-key|(?:set-)?cookie", re.IGNORECASE)
+_HEADER_VALUE = re.compile(r"(?:(?:basic|bearer|digest|token|aws4-hmac-sha256)[ \t]{1,9})?[^\s'\",]++", re.IGNORECASE)
+_COOKIES = re.compile(r"[^\s'\",]++(?:[ \t]++[^\s'\",;=]++=[^\s'\",]++)*+")
 _PATTERNS = [
     (re.compile(pattern, re.IGNORECASE), by)
     for pattern, by in (
         # User and password of an address; a password may hold an @ that somebody forgot to escape.
         (r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,30}://)[^\s/?#'\"<>]*@", rf"\1{GONE}@"),
-        # Headers, as themselves and in what Python or JSON prints of them.
-        (
-            r"\b((?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(['\"]?\s*[:=,]\s*(?:b?['\"])?)"
-            r"(?:(?:basic|bearer|digest|token|aws4-hmac-sha256)\s+)?[^\s'\",]+",
-            rf"\1\2{GONE}",
-        ),
         # A scheme with what follows it, where the name of the header is missing; a word of prose has no digit.
         (r"\b(basic|bearer)\s+(?=\S*[0-9=+/])[\w+/=.~-]{8,}", rf"\1 {GONE}"),
-        # name=value, in a query, a form or a connection string.
-        (rf"(?<![\w-])({_NAMES})(\s*=\s*)(['\"]?)[^\s'\"&;,<>]+", rf"\1\2\3{GONE}"),
         (r"(?<=[?&])(key)=[^\s'\"&;,<>]+", rf"\1={GONE}"),
-        # "name": "value", in JSON and in what Python prints.
-        (rf"(['\"])({_NAMES})\1(\s*:\s*)(['\"])(?:(?!\4).)+\4", rf"\1\2\1\3\4{GONE}\4"),
         # Secrets of webhooks.
         (r"\bwhsec_[\w+/=-]+", f"whsec_{GONE}"),
     )
@@ -56,6 +52,10 @@ _PATTERNS = [
 
 
 _WORD = re.compile(r"[^\s'\"<>]+")
+# What a user comes before: of a host comes a port instead.
+_LOGIN = re.compile(
+    r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://(?=:|[^/?#@:\[]+:(?!\d{1,5}(?:[/?#,]|$)))", re.IGNORECASE
+)
 _LEFT_OUT = "…"  # as messages of ours tell an address
 _QUERIED = ("http", "https", "s3")
 
@@ -101,16 +101,51 @@ def redacted(text: str) -> str:
     known = _pattern_of_known()
     if known is not None:
         text = known.sub(GONE, text)
-    if "://" in text and "?" in text:
-        text = _WORD.sub(_without_query, text)
+    if "://" in text:
+        text = _WORD.sub(_plain_address, text)
+    text = _without_headers(text)
     for pattern, by in _PATTERNS:
         text = pattern.sub(by, text)
-    return text
+    return without_named_secrets(text, GONE)
 
 
-def _without_query(found: re.Match[str]) -> str:
-    """A word, but for the query of the address that it is: what signs an address, or opens it, has any name."""
+def _plain_address(found: re.Match[str]) -> str:
+    """A word, but for the credentials of the addresses in it."""
     word = found[0]
+    return _without_query(_without_logins(word)) if "://" in word else word
+
+
+def _without_logins(word: str) -> str:
+    """A word without users and passwords that begin addresses in it; what should be escaped in them may not be."""
+    parts, done = [], 0
+    while found := _LOGIN.search(word, done):
+        next_one = word.find("://", found.end())
+        at = word.rfind("@", found.end(), next_one if next_one >= 0 else len(word))
+        if at < 0:
+            at = word.rfind("@", found.end())
+        if at < 0:
+            break
+        parts += [word[done : found.end()], GONE]
+        done = at
+    return "".join([*parts, word[done:]])
+
+
+def _without_headers(text: str) -> str:
+    """Without the values of headers, as themselves and in what Python or JSON prints of them."""
+    parts, done, place = [], 0, 0
+    while found := _HEADER.search(text, place):
+        place = found.end()
+        span = quoted_at(text, place)
+        if span is None and (value := (_COOKIES if found[1] else _HEADER_VALUE).match(text, place)):
+            span = value.span()
+        if span is not None and span[0] < span[1]:
+            parts += [text[done : span[0]], GONE]
+            done = place = span[1]
+    return "".join([*parts, text[done:]])
+
+
+def _without_query(word: str) -> str:
+    """A word, but for the query of the address that it is: what signs an address, or opens it, has any name."""
     scheme, _, rest = word.partition("://")
     address, _, query = rest.partition("?")
     if query in ("", _LEFT_OUT) or not scheme.lower().endswith(_QUERIED):

@@ -36,7 +36,7 @@ def check_first_rows(head: CsvHead, columns: Sequence[str], options: CsvOptions,
             is_whole = False
             break
         if len(cells) != len(columns):
-            raise head.wrong_width(line, len(cells), len(columns), has_header=True)
+            raise head.wrong_width(line, cells, len(columns), has_header=True)
         for place, name, offset in places:
             cell = cells[place]
             if not is_utf8(cell):

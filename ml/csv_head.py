@@ -7,17 +7,23 @@ reads all else behind the same head.
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
+from ml.csv_cells import as_number
 from ml.errors import BadInput
 from ml.options.csv import LINE_LIMIT_BYTES, CsvOptions
 from ml.options.loading import shown
+from ml.other_formats import IN_MEMORY, other_than_csv, refuse_others, taken_for_line
 
 SEPARATORS = (",", ";", "\t", "|", ":", " ")
 
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_COMPARED = 1000
 _HEAD_BYTES = 2**16
 _STEP_BYTES = 2**20
 
@@ -74,6 +80,7 @@ class CsvHead:
     def _first_text(self) -> int:
         """Where the first line begins that is not blank."""
         head = self._bytes.read(0, _HEAD_BYTES)
+        refuse_others(self.name, head)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise BadInput(f"{self.name} is UTF-16 text; save it as UTF-8")
         begin = position = 3 if head[:3] == b"\xef\xbb\xbf" else 0
@@ -143,17 +150,21 @@ class CsvHead:
         return list(self.first)
 
     def separator_hint(self) -> str:
-        """What to say when a single column was found: which separator would give more."""
-        if len(self.first) > 1:
-            return ""
+        """What to say when columns are not as they should be: another separator, or what the text is instead."""
+        if (other := other_than_csv(self.first)) or len(self.first) > 1:
+            return other
         line = self.first[0] if self.first else ""
         best = max((s for s in SEPARATORS if s != self.separator), key=line.count)
         if line.count(best) == 0:
-            return ""
+            return taken_for_line(line) if self.name == IN_MEMORY and as_number(line) is None else ""
         return (
             f"; only one column was found with separator {self.separator!r} in {shown(line)}: "
             f"set parameters.input.separator to {best!r}?"
         )
+
+    def missing_hint(self) -> str:
+        """What to say when a column was not found: why there may be others than were meant."""
+        return self.separator_hint() or no_header(self.first)
 
     def long_line(self, position: int) -> BadInput:
         """What is wrong with a line that begins at an offset and has no end."""
@@ -169,12 +180,13 @@ class CsvHead:
             for at in range(0, position, _STEP_BYTES)
         )
 
-    def wrong_width(self, line: int, cells: int, wanted: int, *, has_header: bool) -> BadInput:
+    def wrong_width(self, line: int, cells: Sequence[str], wanted: int, *, has_header: bool) -> BadInput:
         """What is wrong with a line of another number of cells than the first one."""
-        return BadInput(
-            f"line {line} of {self.name} has {cells} cells; the {'header' if has_header else 'first'} line has {wanted}"
-            + self.separator_hint()
-        )
+        hint = self.separator_hint()
+        if any("\n" in cell for cell in cells):
+            hint = f"; a cell of it holds line ends: is a quote {self.quote} before it not closed?"
+        first = "header" if has_header else "first"
+        return BadInput(f"line {line} of {self.name} has {len(cells)} cells; the {first} line has {wanted}{hint}")
 
     def no_utf8(self, line: int) -> BadInput:
         """What is wrong with a line of which a cell is wanted that is no text."""
@@ -185,6 +197,7 @@ class CsvHead:
         return BadInput(
             f"column {column} is not a number, use categoricals or ignore parameters instead: "
             f"line {line} of {self.name} has {shown(cell)}"
+            + ("; numbers are written with a point, as in 1.5" if _DECIMAL_COMMA.fullmatch(cell) else "")
         )
 
     def no_nul(self, data: bytes) -> None:
@@ -229,7 +242,8 @@ def feature_columns(columns: Sequence[str], source: str, hint: str, options: Csv
 
     def find(name: str, what: str) -> None:
         if name not in present:
-            raise BadInput(f"cannot find {what} in {source}" + (hint or "; its columns are " + listed(columns)))
+            told = f"; its columns are {listed(columns)}{no_header(columns) or near(name, columns)}"
+            raise BadInput(f"cannot find {what} in {source}{hint or told}")
 
     for name in options.label:
         find(name, f"label column {name}")
@@ -244,6 +258,20 @@ def feature_columns(columns: Sequence[str], source: str, hint: str, options: Csv
     if not features:
         raise BadInput(f"{source} has no feature column{hint or '; all are label, id or ignored'}")
     return features
+
+
+def no_header(columns: Sequence[str]) -> str:
+    """What to say when a column was not found among others that all are numbers."""
+    if not columns or any(as_number(name) is None for name in columns):
+        return ""
+    return "; is the header line missing, which names the columns?"
+
+
+def near(name: str, columns: Sequence[str]) -> str:
+    """What to say when a column was not found: which one may be meant."""
+    known = {each.lower(): each for each in columns[:_COMPARED] if each}
+    found = difflib.get_close_matches(name.lower()[:100], known, n=1)
+    return f"; did you mean {known[found[0]]!r}?" if found else ""
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

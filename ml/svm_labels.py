@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from ml.class_labels import class_of, of_no_class
 from ml.csv_head import Bytes
 from ml.errors import BadInput
 from ml.options.loading import shown
 from ml.options.target import Target
+from ml.other_formats import IN_MEMORY, refuse_others, taken_for_line
 
 # Each digit has one place in it: a word of half a million digits must not be tried in as many ways.
 NUMBER = re.compile(rb"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
@@ -31,8 +32,12 @@ def label_of(word: bytes) -> float | None:
     if b":" in word:
         return None
     if NUMBER.fullmatch(word) is None:
-        several = all(map(NUMBER.fullmatch, word.split(b",")))
-        hint = ": a row has one label; use the connector csv for several" if several else "; a label is a number"
+        cells = word.split(b",")
+        hint = "; a label is a number"
+        if all(map(NUMBER.fullmatch, cells)):
+            hint = ": a row has one label; use the connector csv for several"
+        elif len(cells) > 1:
+            hint = "; it looks like CSV, which services with the connector csv read"
         raise WrongWord(f"has the label {told(word)}{hint}")
     return float(word)
 
@@ -42,9 +47,11 @@ def no_label(word: bytes) -> WrongWord:
     return WrongWord(f"has no label: it begins with {told(word)}")
 
 
-def wrong_line(line: int, source: str, wrong: WrongWord) -> BadInput:
-    """The fault of a line as clients are told it."""
-    return BadInput(f"line {line} of {source} {wrong}")
+def wrong_line(line: int, source: str, wrong: WrongWord, words: Sequence[bytes] = ()) -> BadInput:
+    """The fault of a line as clients are told it. words : of the line, as far as they may tell what was meant."""
+    is_name = source == IN_MEMORY and line == len(words) == 1 and not set(b",:") & set(words[0])
+    hint = taken_for_line(words[0][:200].decode("utf-8", errors="replace")) if is_name else ""
+    return BadInput(f"line {line} of {source} {wrong}{hint}")
 
 
 def no_finite(label: float, line: int, source: str) -> BadInput:
@@ -75,6 +82,7 @@ def check_first_lines(content: Bytes, name: str, offset: int, target: Target) ->
     if target.kind == "autoencoder":
         return
     data = content.read(0, _BYTES)
+    refuse_others(name, data)
     if b"\0" in data:
         return  # no text, or UTF-16: the training says which
     is_whole = len(data) >= content.size

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
-from storage.errors import FetchAbandoned, FetchFailed
+from storage.errors import FetchAbandoned, FetchFailed, NoSuchFile
 from storage.fetch import Fetched, Known
 from storage.landing import CHUNK, landing, local_errors
 from storage.objects.s3 import S3Options, client_of
@@ -58,25 +58,25 @@ class Buckets:
         try:
             with _told():
                 self._client.head_object(Bucket=place.bucket, Key=place.key)
-        except FetchFailed as error:
-            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) in _MISSING:
-                return False
-            raise
+        except NoSuchFile:
+            return False
         return True
 
     def look(self, place: Place) -> int | None:
         """Bytes of an object, of which none is read; None where this server is not told.
 
-        Raises FetchFailed when there is no such object or bucket.
+        Raises NoSuchFile, and FetchFailed when there is no such bucket.
         """
         try:
             with _told():
                 answer = self._client.get_object(Bucket=place.bucket, Key=place.key)
                 answer["Body"].close()
                 return int(answer["ContentLength"])
+        except NoSuchFile:
+            raise
         except FetchFailed as error:
             # Not when it may not be read: who fetches it may have other credentials.
-            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) in {*_MISSING, "NoSuchBucket"}:
+            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) == "NoSuchBucket":
                 raise
             return None
 
@@ -169,7 +169,7 @@ def _told() -> Iterator[None]:
 def _fail(error: ClientError) -> NoReturn:
     code, status = _code(error), _status(error)
     if code in _MISSING:
-        raise FetchFailed("there is no such object") from error
+        raise NoSuchFile("there is no such object") from error
     if code == "NoSuchBucket":
         raise FetchFailed("there is no such bucket") from error
     if status in (401, 403):

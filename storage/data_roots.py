@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,6 +13,12 @@ from storage.errors import OutsideDataRoots, RepositoryUnusable
 
 _PATH_LIMIT_BYTES = 4095  # what the kernel takes
 _NAME_LIMIT_BYTES = 255
+# One word that ends as files of data do, and is no address.
+_FILE_NAME = re.compile(
+    r" *(?![a-z][a-z0-9+.-]*://)[^\s,;|\"']+\.(?:csv|tsv|txt|svm|libsvm|data|dat|json|jsonl|parquet|xlsx?|npy"
+    r"|(?:tar|tgz|zip|gz|bz2|xz|zst))/? *",
+    re.IGNORECASE,
+)
 _UNREACHABLE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 
 
@@ -77,11 +84,12 @@ class DataRoots:
         """Whether an entry of `data` is meant as a path rather than as a line of data.
 
         A path has no line break, and begins with `/`, `./`, `../` or `file://`, or names an existing file or
-        folder in a root.
+        folder in a root, or is a single word that ends like the name of a file of data: what names a file that is not
+        there is no row of one cell.
         """
         if not entry or any(mark in entry for mark in "\n\r\0") or len(entry) > _PATH_LIMIT_BYTES:
             return False
-        if entry.startswith(("/", "./", "../", "file://")):
+        if entry.startswith(("/", "./", "../", "file://")) or _FILE_NAME.fullmatch(entry):
             return True
         # Most entries are lines of data, and no root has anything of such a name: then nothing need be followed.
         first = entry.partition("/")[0]
@@ -91,6 +99,19 @@ class DataRoots:
             return self.resolve(entry).exists()
         except (OutsideDataRoots, OSError):
             return False
+
+    def missing(self, path: str, place: Path) -> str:
+        """What to say when there is nothing at the `place` that a path was resolved to; empty when there may be."""
+        try:
+            place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            wanted = f"data file {path} does not exist"
+            if os.path.isabs(path) or path.startswith("file://"):
+                return wanted
+            return f"{wanted} in the data roots ({', '.join(map(str, self.roots))})"
+        except OSError:  # who reads it will say
+            return ""
+        return ""
 
     def _local(self, path: str) -> str:
         if path.startswith("file://"):

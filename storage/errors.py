@@ -259,6 +259,10 @@ class FetchFailed(StorageError):
         self.is_transient = is_transient
 
 
+class NoSuchFile(FetchFailed):
+    """Another host said that it has no such file, or the address cannot be one of a file."""
+
+
 class FetchAbandoned(FetchFailed):
     """Whoever wanted the file does not want it any more."""
 

@@ -30,7 +30,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.response import HTTPResponse
 from urllib3.util import Url, connection, make_headers, parse_url
 
-from storage.errors import FetchAbandoned, FetchFailed, FetchForbidden
+from storage.errors import FetchAbandoned, FetchFailed, FetchForbidden, NoSuchFile
 from storage.landing import landing, local_errors
 
 REDIRECTS_MAX = 5
@@ -43,6 +43,7 @@ _ALLOW = "MODELYARD_FETCH_ALLOW"
 _CONNECT_S = 20.0
 _LOOK_S = 0.25
 _AGAIN_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MISSING = frozenset({404, 410})
 # What a host may call a content, RFC 9110; anything else would be sent back to it with every later request.
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,512}"')
 
@@ -193,30 +194,36 @@ def fetch_changed(
 def look(url: str, *, allow: Sequence[str] = (), timeout_s: float, redirects: int = REDIRECTS_MAX) -> int | None:
     """Ask for the file at `url` without taking it; returns the bytes that its host announces, None when it does not.
 
-    What may be otherwise when it is fetched later is None as well: silence, and trouble of the host or of the network.
+    What may be otherwise for who fetches it later is None as well: silence, trouble of the host or of the network, a
+    status that says no for now, or to this machine.
     allow, redirects : as `fetch_file`. timeout_s : for all of it; only the time in which the system's resolver gives up
         is its own.
-    Raises FetchForbidden, and FetchFailed where `fetch_file` would hardly fare better: there is no such host, or it
-    refuses the connection, or does not have the file, or does not give it.
+    Raises NoSuchFile when the host says so, FetchForbidden, and FetchFailed when no host has that name.
     """
     clock = _Clock(timeout_s)
     try:
-        with _file_of(url, allow, clock, redirects) as (exchange, _):
-            if exchange.response.status >= 500:
-                return None
-            _check_whole(exchange)
-            length = exchange.response.headers.get("Content-Length", "")
-            return int(length[:20]) if length.isdecimal() else None
-    except FetchForbidden:
+        # The file itself is not asked for as long as the host says that it has one: some addresses work once only.
+        with contextlib.suppress(NoSuchFile):
+            size = _announced("HEAD", url, allow, clock, redirects)
+            if size != 0:
+                return size
+        # There are hosts that know no HEAD, and say to it that there is nothing, or that it is empty.
+        return _announced("GET", url, allow, clock, redirects)
+    except (FetchForbidden, NoSuchFile):
         raise
     except FetchFailed as error:
-        cause = error.__cause__
-        is_told = isinstance(cause, ConnectionRefusedError) or (
-            not error.is_transient and (cause is None or isinstance(cause, socket.gaierror))
-        )
-        if clock.is_over or not is_told:
-            return None
-        raise
+        if isinstance(error.__cause__, socket.gaierror) and not error.is_transient and not clock.is_over:
+            raise
+        return None
+
+
+def _announced(method: str, url: str, allow: Sequence[str], clock: _Clock, redirects: int) -> int | None:
+    """The bytes that an answer to HEAD or GET tells of. Raises NoSuchFile, FetchFailed."""
+    with _file_of(url, allow, clock, redirects, method=method) as (exchange, _):
+        if exchange.response.status in _MISSING:
+            _check_whole(exchange)
+        length = exchange.response.headers.get("Content-Length", "")
+        return int(length[:20]) if exchange.response.status == 200 and length.isdecimal() else None
 
 
 def send(
@@ -283,12 +290,17 @@ def _is_plain(exchange: _Exchange) -> bool:
 
 @contextlib.contextmanager
 def _file_of(
-    url: str, allow: Sequence[str], clock: _Clock, redirects: int, known: Known | None = None
+    url: str,
+    allow: Sequence[str],
+    clock: _Clock,
+    redirects: int,
+    known: Known | None = None,
+    method: str = "GET",
 ) -> Iterator[tuple[_Exchange, str]]:
     """The answer behind all redirects, with its place."""
     for _ in range(redirects + 1):
         place = _place(url)
-        with _exchange("GET", url, None, _conditions(place, known), allow, clock) as exchange:
+        with _exchange(method, url, None, _conditions(place, known), allow, clock) as exchange:
             where = exchange.response.headers.get("Location")
             if exchange.response.status in _REDIRECTS and where is not None:
                 url = _joined(url, where)
@@ -302,6 +314,8 @@ def _check_whole(exchange: _Exchange) -> None:
     status = exchange.response.status
     if status != 200:
         text = f"{exchange.host} answered with status {status}, not with the file"
+        if status in _MISSING:
+            raise NoSuchFile(text)
         raise FetchFailed(text, is_transient=status in _AGAIN_LATER)
 
 

@@ -79,6 +79,11 @@ def prepare(folder: Path, create: bool) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
         raise RepositoryUnusable(f"file exists with same name as repository {folder}")
     with _errors(f"destination model directory {folder} is not writable or does not exist."):
+        if not create and not _is_there(folder):
+            raise RepositoryUnusable(
+                f"destination model directory {folder} is not writable or does not exist. "
+                "(There is no such folder; with model.create_repository true it is made.)"
+            )
         if create:
             _make(folder)
         probe = folder / partial_name()
@@ -88,6 +93,14 @@ def prepare(folder: Path, create: bool) -> None:
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink()
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write_file(folder: Path, name: str, content: bytes | Path, *, durable: bool = True) -> None:

@@ -67,7 +67,10 @@ def sources(
     for entry in data:
         if not lies_elsewhere(entry) and not roots.looks_like_path(entry):
             _check_no_address(entry)
-            raise BadInput(f"data holds both paths and lines, e.g. {entry[:80]!r}; send one or the other")
+            raise BadInput(
+                f"data holds both paths and lines: {data[0][:80]!r} is meant as a file, and no data root has a file "
+                f"{entry[:80]!r}; send one or the other"
+            )
     # Paths first: whoever names one that may not be read need not have anything fetched.
     found = {entry: _local(entry, roots, with_folders) for entry in data if not lies_elsewhere(entry)}
     found |= {entry: fetched[entry] for entry in data if entry in fetched}
@@ -79,7 +82,10 @@ def sources(
 
 
 def _local(entry: str, roots: DataRoots, with_folders: bool) -> list[Json]:
-    found = {"path": str(roots.resolve(entry)), "name": entry, "resolved": True}
+    place = roots.resolve(entry)
+    if missing := roots.missing(entry, place):
+        raise BadInput(missing)
+    found = {"path": str(place), "name": entry, "resolved": True}
     return _files(found) if with_folders else [found]
 
 

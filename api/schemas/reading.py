@@ -9,8 +9,11 @@ from api.refusals import BadBody, ServiceMissing
 from ml.errors import BadParameter
 from ml.options import Loaded, Warning
 from ml.options.loading import load, shown
+from ml.options.requests import SECTIONS
 
 T = TypeVar("T")
+
+_ELSEWHERE = dict.fromkeys(SECTIONS, "it belongs into parameters")
 
 
 def fold(name: str) -> str:
@@ -31,7 +34,7 @@ def service_of(given: dict[str, Any]) -> str:
 def read(into: type[T], body: Json, owner: str) -> Loaded[T]:
     """The top level of a request as `into`, with warnings for unknown members. Raises BadParameter."""
     try:
-        loaded = load(into, body, path="body", section="service", owner=owner)
+        loaded = load(into, body, path="body", section="service", owner=owner, elsewhere=_ELSEWHERE)
     except BadParameter as error:
         name, message = error.name.removeprefix("body."), str(error).replace("body.", "")
         raise BadParameter(name=name, section="service", message=message) from None
@@ -46,5 +49,5 @@ def read_strictly(into: type[T], body: Json, owner: str) -> T:
     except BadParameter as error:
         raise BadBody(str(error)) from None
     for each in loaded.warnings:
-        raise BadBody(each.message)
+        raise BadBody(each.message.replace(" and was ignored", ""))
     return loaded.value

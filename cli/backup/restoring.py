@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cli.backup.copying import ABOUT, DATA, OBJECTS, RECORDS, NoBackup
 from settings import Settings
-from storage.landing import landing, local_errors, sync_folder
+from storage.landing import is_partial_name, landing, local_errors, sync_folder
 from storage.live import Live
 from storage.objects import Objects, connect
-from storage.objects.folder import FolderObjects
 from storage.records import Records
 from storage.records.schema import REVISION
 
@@ -36,8 +37,8 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
     if settings.redis_url is not None:
         _check_stopped(settings)
     count = 0
-    for listed in FolderObjects(source / OBJECTS).list():
-        objects.put_file(listed.key, source / OBJECTS / listed.key)
+    for key in _keys_in(source / OBJECTS):
+        objects.put_file(key, source / OBJECTS / key)
         count += 1
     say(f"{count} objects")
     # The records get their name last: they make it an installation.
@@ -68,6 +69,22 @@ def _check_backup(source: Path) -> None:
         raise NoBackup(f"{source} holds no complete backup: {ABOUT} is written last, when everything else is there")
     if form > REVISION:
         raise NoBackup(f"{source} was made by a newer version, whose records have form {form}; install that one")
+
+
+def _keys_in(folder: Path) -> Iterator[str]:
+    """The objects of a backup. Not as those of a store, which writes into its folder: this one may be read-only."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not folder.exists():
+        return  # there were none
+    with local_errors(f"{folder} cannot be read"):
+        for place, inner, names in os.walk(folder, onerror=fail):
+            if place == str(folder):
+                inner[:] = [name for name in inner if not name.startswith(".")]  # no key begins with a dot
+            paths = [Path(place, name) for name in names if not is_partial_name(name)]
+            yield from (path.relative_to(folder).as_posix() for path in paths if stat.S_ISREG(path.lstat().st_mode))
 
 
 def _check_places(settings: Settings, source: Path, objects: Objects) -> Path:

@@ -42,7 +42,7 @@ from ml.connectors.csv_text import CsvText, WrongRow
 from ml.connectors.source import LinesSource, Source
 from ml.connectors.splitting import chosen_rows, class_counts, train_rows
 from ml.csv_cells import MISSING, as_number
-from ml.csv_head import listed
+from ml.csv_head import listed, near
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions
 from ml.options.loading import Warning, shown
@@ -125,7 +125,7 @@ def read_prediction(
         with CsvText(source, fitted.separator, fitted.quote) as text:
             names, has_header = _prediction_columns(text, fitted, labelled)
             known = with_names(fitted, names, text.name) if fitted.unnamed else fitted
-            _check_columns(names, known, text.name, labelled, warnings if has_header and not fitted.unnamed else None)
+            _check_columns(text, names, known, labelled, warnings if has_header and not fitted.unnamed else None)
             reading = _Known(known, target, text, labelled=labelled, with_ids=bool(known.id) and known.id in names)
             store = _InMemory(known.width, np.dtype(np.float32))
             uris: list[str] = []
@@ -722,8 +722,8 @@ def _read_test(
         has_labels = target.kind != "autoencoder"
         for name in fitted.label if has_labels else ():
             if name not in names:
-                raise BadInput(f"cannot find label column {name} in {text.name}" + text.separator_hint())
-        _check_columns(names, fitted, text.name, False, warnings)
+                raise BadInput(f"cannot find label column {name} in {text.name}{text.missing_hint()}")
+        _check_columns(text, names, fitted, False, warnings)
         reading = _Known(fitted, target, text, labelled=has_labels, with_ids=False)
         if folder is None:
             memory = _InMemory(fitted.width, np.dtype(np.float32))
@@ -755,16 +755,19 @@ def _plain_rows(fitted: Fitted) -> PlainRows:
 
 
 def _check_columns(
-    names: Sequence[str], fitted: Fitted, source: str, labelled: bool, warnings: list[Warning] | None
+    text: CsvText, names: Sequence[str], fitted: Fitted, labelled: bool, warnings: list[Warning] | None
 ) -> None:
-    there = set(names)
+    there, source = set(names), text.name
     for name in fitted.features:
         if name not in there:
-            raise BadInput(f"cannot find column {name} in {source}; the model was trained with it")
+            known = {*fitted.columns, *fitted.features}
+            hint = text.missing_hint() or near(name, [each for each in names if each not in known])
+            raise BadInput(f"cannot find column {name} in {source}; the model was trained with it{hint}")
     if labelled:
         for name in fitted.label:
             if name not in there:
-                raise BadInput(f"cannot find label column {name} in {source}; measures need the true labels")
+                hint = text.missing_hint() or near(name, names)
+                raise BadInput(f"cannot find label column {name} in {source}; measures need the true labels{hint}")
     known = {*fitted.columns, *fitted.label, *fitted.ignore, fitted.id}
     extra = [name for name in names if name and name not in known]
     if extra and warnings is not None:
@@ -779,16 +782,19 @@ def _prediction_columns(text: CsvText, fitted: Fitted, labelled: bool) -> tuple[
     places = _placed(fitted)
     if text.is_file or _is_header(first, fitted, places):
         if fitted.id and fitted.id not in first:
-            raise BadInput(f"cannot find id column {fitted.id} in {text.name}" + text.separator_hint())
+            raise BadInput(f"cannot find id column {fitted.id} in {text.name}{text.missing_hint()}")
         return text.header(), True
     for names in places:
         if len(names) == len(first) and (not labelled or all(name in names for name in fitted.label)):
             return list(names), False
     if labelled and any(len(names) == len(first) for names in places):
         raise BadInput(f"the rows of {text.name} have no label; measures need the true labels")
+    hint = text.separator_hint()
+    if len(first) == 1 and not hint:
+        hint = f"; each text of data is a whole row, with {fitted.separator!r} between its cells"
     raise BadInput(
         f"the first line of {text.name} has {len(first)} cells; the model was trained with "
-        f"{len(fitted.features)} features: {listed(fitted.features)}" + text.separator_hint()
+        f"{len(fitted.features)} features: {listed(fitted.features)}{hint}"
     )
 
 

@@ -247,7 +247,7 @@ class _Reading(Generic[T]):
                 if is_blank(cells, len(self._names)):
                     continue
                 if len(cells) != len(self._names):
-                    raise text.wrong_width(line(), len(cells), len(self._names), has_header=self._has_header)
+                    raise text.wrong_width(line(), cells, len(self._names), has_header=self._has_header)
                 for i, name, is_number in wanted:
                     if not is_utf8(cells[i]):
                         raise text.no_utf8(line())

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from ml.errors import BadInput
+from ml.other_formats import IN_MEMORY
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class LinesSource:
     @property
     def name(self) -> str:
         """How messages call this source."""
-        return "in-memory data"
+        return IN_MEMORY
 
 
 Source = FileSource | LinesSource

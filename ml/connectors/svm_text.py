@@ -25,6 +25,7 @@ import pyarrow.csv as pacsv
 from ml.connectors.pieces import Ordered, SourceBytes
 from ml.connectors.source import Source
 from ml.errors import BadInput
+from ml.other_formats import refuse_others
 from ml.svm_labels import NUMBER, WrongWord, label_of, no_label, told, wrong_line
 
 #: Bytes of a piece, and of the longest line.
@@ -83,6 +84,7 @@ class SvmText:
         self._bytes = SourceBytes(source, "an svm file")
         try:
             head = self._bytes.read(0, _HEAD_BYTES)
+            refuse_others(self.name, head)
             if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise BadInput(f"{self.name} is UTF-16 text; save it as UTF-8")
             self._start = 3 if head[:3] == b"\xef\xbb\xbf" else 0
@@ -199,7 +201,7 @@ class SvmText:
                 if label is None and labelled:
                     raise no_label(words[0])
             except WrongWord as wrong:
-                raise wrong_line(1 + self._line_ends(start) + number, self.name, wrong) from None
+                raise wrong_line(1 + self._line_ends(start) + number, self.name, wrong, words) from None
             labels.append(0.0 if label is None else label)
             ids += [each for each, _ in features]
             values += [value for _, value in features]

@@ -15,12 +15,15 @@ from typing import Any, Generic, TypeVar
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Validator
 
-from ml.errors import BadParameter
+from ml.errors import BadParameter, MlError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=MlError)
 
 UNKNOWN_MOST = 100
 """Unknown members of one object that are told by name: to look for what was meant takes time for each."""
+
+_TOLD_MOST = 3
 
 _NAME_CHARACTERS = 80
 
@@ -378,6 +381,14 @@ def _unknown(
     near = places or get_close_matches(key.lower(), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return [Warning(name, f"{name} is unknown to {owner} and was ignored{hint}")]
+
+
+def with_ignored(error: F, warnings: Sequence[Warning]) -> F:
+    """The error with what was ignored of the request: what is missing may stand there, misspelt or misplaced."""
+    ignored = [each.message for each in warnings if " was ignored" in each.message][:_TOLD_MOST]
+    if ignored:
+        error.args = ("; ".join([str(error), *ignored]),)
+    return error
 
 
 def as_json(options: Any) -> dict[str, Any]:

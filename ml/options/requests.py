@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ml.errors import BadParameter, MlError, UnknownConnector, UnknownLibrary, UnknownType
+from ml.errors import BadInput, BadParameter, MlError, UnknownConnector, UnknownLibrary, UnknownType
 from ml.options import output, service
 from ml.options.catalog import ConnectorOptions, LibraryOptions, connectors, libraries
-from ml.options.loading import Loaded, Warning, load, shown
+from ml.options.loading import Loaded, Warning, load, shown, with_ignored
 from ml.options.output import OutputOptions
 from ml.options.service import ModelOptions, ServiceHead
 
@@ -171,7 +171,10 @@ def load_service(body: Mapping[str, Any]) -> Loaded[ServiceOptions]:
     wanted = read.value
     library = _library(wanted.library)
     loaded = _load_sections(library, _connector(library, wanted.connector), wanted.parameters)
-    remarks = library.check(loaded.value["mllib"])
+    try:
+        remarks = library.check(loaded.value["mllib"])
+    except BadParameter as error:
+        raise with_ignored(error, loaded.warnings) from None
     value = ServiceOptions(
         library=wanted.library,
         connector=wanted.connector,
@@ -194,6 +197,14 @@ def load_training(mllib: str, connector: str, parameters: Mapping[str, Any]) -> 
     taken = _connector(library, connector)
     loaded = _load_sections(library, taken, _sections(parameters))
     options = TrainingOptions(library.name, taken.name, **loaded.value)
+    try:
+        remarks = _check_training(library, taken, options)
+    except (BadParameter, BadInput) as error:
+        raise with_ignored(error, loaded.warnings) from None
+    return Loaded(options, loaded.warnings + remarks)
+
+
+def _check_training(library: LibraryOptions, taken: ConnectorOptions, options: TrainingOptions) -> list[Warning]:
     remarks = library.check(options.mllib)
     taken.check_target(options.input, options.mllib.target)
     library.check_input(options.mllib, options.input)
@@ -203,7 +214,7 @@ def load_training(mllib: str, connector: str, parameters: Mapping[str, Any]) -> 
             section="mllib",
             message="parameters.mllib.iterations is missing; give the number of rounds to train",
         )
-    return Loaded(options, loaded.warnings + remarks)
+    return remarks
 
 
 def wants_previous(mllib: str, connector: str, parameters: Mapping[str, Any]) -> bool:

@@ -349,9 +349,9 @@ def _faults(options: TorchOptions) -> Iterator[tuple[str, str]]:
     if options.autoencoder and options.multi_label:
         yield "autoencoder", "parameters.mllib.autoencoder and multi_label are both true; an autoencoder has no labels"
     if target.kind == "regression" and options.ntargets == 0:
-        yield "ntargets", "number of regression targets is unknown (ntargets == 0)"
+        yield "ntargets", "number of regression targets is unknown (ntargets == 0); set parameters.mllib.ntargets"
     if target.kind in ("classification", "multi_label", "soft_labels") and target.classes == 0:
-        yield "nclasses", "number of classes is unknown (nclasses == 0)"
+        yield "nclasses", "number of classes is unknown (nclasses == 0); set parameters.mllib.nclasses"
     if target.kind == "classification" and target.classes == 1:
         yield "nclasses", "parameters.mllib.nclasses is 1; it must be at least 2 to tell classes apart"
     if options.template and options.template not in TEMPLATES:

@@ -460,7 +460,9 @@ def _check_target(options: XGBoostOptions) -> None:
         _refuse("objective", "use multi:softprob objective instead of multi:softmax")
     if options.is_regression and not options.multi_label:
         if options.ntargets == 0:
-            _refuse("ntargets", "number of regression targets is unknown (ntargets == 0)")
+            _refuse(
+                "ntargets", "number of regression targets is unknown (ntargets == 0); set parameters.mllib.ntargets"
+            )
         if objective in CLASSIFICATION:
             _refuse("objective", f"parameters.mllib.objective is {objective!r}, which is no regression")
         if objective == "reg:quantileerror" and options.ntargets > 1:
@@ -469,7 +471,7 @@ def _check_target(options: XGBoostOptions) -> None:
             )
     else:
         if classes == 0:
-            _refuse("nclasses", "number of classes is unknown (nclasses == 0)")
+            _refuse("nclasses", "number of classes is unknown (nclasses == 0); set parameters.mllib.nclasses")
         if classes == 1:
             _refuse("nclasses", "parameters.mllib.nclasses is 1; it must be at least 2 to tell classes apart")
     kind = options.target.kind

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Host:
-    """files : by path. asked : path and status of each request, in the order of the answers.
+    """files : by path. asked : path and status of each GET, in the order of the answers; looked : of each HEAD.
 
     gate : answers wait while it is closed. failures : how many requests to come are answered with 503.
     """
@@ -21,6 +21,7 @@ class Host:
     port: int
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
+    looked: list[tuple[str, int]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     failures: int = 0
     has_etags: bool = True
@@ -54,15 +55,18 @@ def hosting(**files: bytes) -> Iterator[Host]:
             else:
                 self.answer(200, content, {"ETag": etag} if host.has_etags else {})
 
+        do_HEAD = do_GET
+
         def answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
-            host.asked.append((self.path, status))
+            is_look = self.command == "HEAD"
+            (host.looked if is_look else host.asked).append((self.path, status))
             self.send_response(status)
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             with contextlib.suppress(OSError):  # who asked may be gone
-                self.wfile.write(content)
+                self.wfile.write(b"" if is_look else content)
 
         def log_message(self, *_: object) -> None:
             """Nothing: the list says it all."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -35,8 +37,8 @@ def told(settings: Settings, *entries: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("status", ["401 No", "403 No", "404 No", "410 Gone", "204 Nothing"])
-def test_host_that_does_not_give_the_file_is_told_without_credentials(settings: Settings, status: str):
+@pytest.mark.parametrize("status", ["404 No", "410 Gone"])
+def test_host_that_has_no_such_file_is_told_without_credentials(settings: Settings, status: str):
     with receiving(answer(status)) as host:
         said = told(settings, f"http://me:secret@127.0.0.1:{host.port}/a.csv?token=hidden")
     assert f"'http://127.0.0.1:{host.port}/a.csv?…'" in said
@@ -45,10 +47,14 @@ def test_host_that_does_not_give_the_file_is_told_without_credentials(settings: 
     assert "hidden" not in said
 
 
-@pytest.mark.parametrize("status", ["408 Slow", "425 Early", "429 Busy", "500 No", "501 No", "503 Later", "520 Odd"])
-def test_trouble_that_may_pass_is_left_to_the_worker(settings: Settings, status: str):
+@pytest.mark.parametrize(
+    "status",
+    ["204 Nothing", "401 No", "403 No", "405 No", "408 Slow", "425 Early", "429 Busy", "500 No", "501 No", "520 Odd"],
+)
+def test_what_may_pass_or_be_said_to_this_machine_alone_is_left_to_the_worker(settings: Settings, status: str):
     with receiving(answer(status)) as host:
         assert told(settings, host.url) == ""
+        assert [head.partition(" ")[0] for head in host.heads] == ["HEAD"]
 
 
 def test_file_without_bytes_is_told_and_one_of_unknown_length_is_not(settings: Settings):
@@ -58,17 +64,55 @@ def test_file_without_bytes_is_told_and_one_of_unknown_length_is_not(settings: S
         assert told(settings, host.url) == ""
 
 
-def test_host_that_refuses_or_that_nobody_knows_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_address_that_works_once_is_there_for_the_worker(settings: Settings, tmp_path: Path):
+    def once(connection: socket.socket) -> None:
+        is_used = any(head.startswith("GET") for head in host.heads[:-1])
+        answer("404 Used" if is_used else "200 OK", b"a")(connection)
+
+    with receiving(once) as host:
+        assert told(settings, host.url) == told(settings, host.url) == ""
+        assert [head.partition(" ")[0] for head in host.heads] == ["HEAD", "HEAD"]
+        assert fetch.fetch_file(host.url, tmp_path / "a.csv", allow=settings.fetch_allow, limit_bytes=9, timeout_s=5)
+        assert "status 404" in told(settings, host.url)
+
+
+@pytest.mark.parametrize("to_head", ["404 No", "410 No", "200 OK"])
+def test_host_that_knows_no_head_is_asked_as_the_worker_will(settings: Settings, to_head: str):
+    def odd(connection: socket.socket) -> None:
+        is_head = host.heads[-1].startswith("HEAD")
+        answer(to_head if is_head else "200 OK", b"" if is_head else b"a")(connection)
+
+    with receiving(odd) as host:
+        assert told(settings, host.url) == ""
+        assert [head.partition(" ")[0] for head in host.heads] == ["HEAD", "GET"]
+
+
+def test_host_that_refuses_may_take_the_connection_of_the_worker(settings: Settings):
     with receiving(answer("200 OK")) as host:
         pass
-    assert f"127.0.0.1:{host.port} refuses the connection" in told(settings, host.url)
+    assert told(settings, host.url) == ""
 
+
+def test_name_or_network_that_only_the_workers_may_use_is_left_to_them(settings: Settings):
+    alone = dataclasses.replace(settings, fetch_allow=())
+    fleet = dataclasses.replace(alone, redis_url="redis://redis.internal")
+    with receiving(answer("404 No")) as host:
+        assert "MODELYARD_FETCH_ALLOW" in told(alone, host.url)
+        assert told(fleet, host.url) == ""
+        assert host.heads == []
+        assert "status 404" in told(dataclasses.replace(fleet, fetch_allow=settings.fetch_allow), host.url)
+
+
+def test_host_that_nobody_knows_is_told_where_the_workers_ask_the_same_names(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
     def unknown(*_: Any, **__: Any) -> Any:
         raise fetch.socket.gaierror(error, "no")
 
     monkeypatch.setattr(fetch.socket, "getaddrinfo", unknown)
     error = fetch.socket.EAI_NONAME
     assert "cannot be resolved" in told(settings, "http://none.test/")
+    assert told(dataclasses.replace(settings, redis_url="redis://redis.internal"), "http://none.test/") == ""
     error = fetch.socket.EAI_AGAIN
     assert told(settings, "http://none.test/") == ""
 
@@ -143,6 +187,10 @@ def test_bucket_that_lacks_the_object_is_told(bucket: Settings):
     assert told(bucket, "s3://looked-at/none.csv") == "missing data: s3://looked-at/none.csv is empty"
     assert "it is a folder" in told(bucket, "s3://looked-at/a/")
     assert "'other' may not be read" in told(bucket, "s3://other/a.csv")
+    fleet = dataclasses.replace(bucket, redis_url="redis://redis.internal")
+    assert "there is no such object" in told(fleet, "s3://looked-at/b.csv")
+    assert "it is a folder" in told(fleet, "s3://looked-at/a/")
+    assert told(fleet, "s3://never-made/a.csv") == "", "it may be there where the workers ask"
 
 
 @pytest.mark.servers
@@ -168,13 +216,13 @@ def test_training_without_data_fails_before_it_waits(settings: Settings, redis_u
         failure = yard.call("GET", f"/tasks/{task_id}")["failure"]
         assert (failure["phase"], failure["kind"]) == ("accepting", "bad_input")
         assert failure["message"] in refused["dd_msg"]
-        assert host.asked == [("/none.csv", 404)] * 2
+        assert host.asked == host.looked == [("/none.csv", 404)] * 2
         # The first entry may be a file here, and a wrong one is told before anybody is asked.
         assert "dd_msg" in ask(yard, "iris.csv", address, is_async=False, code=400)["status"]
         (yard.data / "wide.csv").write_text("a,species\n1,x\n1,y,z\n")
         wide = ask(yard, "wide.csv", address, is_async=False, code=400)["status"]["dd_msg"]
         assert "line 3 of wide.csv has 3 cells" in wide
-        assert len(host.asked) == 3
+        assert len(host.looked) == 3
 
 
 def ask(yard: Yard, *data: str, is_async: bool, code: int) -> Any:

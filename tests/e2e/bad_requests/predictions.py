@@ -152,6 +152,11 @@ def predict_file_missing(client: Client) -> Answer:
 
 
 @request
+def predict_file_missing_by_name(client: Client) -> Answer:
+    return ask(client, data=["no-such-file.csv"])
+
+
+@request
 def predict_path_outside(client: Client) -> Answer:
     return ask(client, data=["/etc/passwd"])
 

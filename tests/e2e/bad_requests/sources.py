@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 
 from tests.e2e.bad_requests.cases import Json, request, train
-from tests.e2e.bad_requests.stage import file, training_body
+from tests.e2e.bad_requests.stage import GOOD, file, svm_body, training_body
 from tests.e2e.conftest import ALLOWED, Answer, Client
 from tests.receiver import answer, receiving
 
@@ -100,6 +101,26 @@ def path_in_a_loop(client: Client) -> Json:
 @train
 def file_missing(client: Client) -> Json:
     return training_body(client, client.data / "no-such-file.csv")
+
+
+@train
+def file_missing_by_name(client: Client) -> Json:
+    return training_body(client, "no-such-file.csv")
+
+
+@train
+def file_packed(client: Client) -> Json:
+    return training_body(client, file(client, "packed", gzip.compress(GOOD.encode())))
+
+
+@train
+def data_of_one_word(client: Client) -> Json:
+    return training_body(client, "no-such-file")
+
+
+@train
+def svm_data_of_one_word(client: Client) -> Json:
+    return svm_body(client, "no-such-file")
 
 
 @train

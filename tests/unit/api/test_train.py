@@ -6,6 +6,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -515,3 +516,40 @@ def test_call_that_would_wait_is_refused_when_too_many_wait(yard: Yard, client: 
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "1"
     assert client.get("/train?service=iris&job=1&timeout=0").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"parametres": {}}, "parametres is unknown to /train and was ignored; did you mean 'parameters'?"),
+        ({"mllib": {"iterations": 5}}, "mllib was ignored: it belongs into parameters"),
+        ({"parameters": {"input": {"label": "target"}, "mllib": {"iteration": 5}}}, "did you mean 'iterations'?"),
+    ],
+)
+def test_what_is_missing_may_stand_there_under_another_name(
+    yard: Yard, client: FlaskClient, changes: dict[str, Any], told: str
+):
+    body = {**yard.train_body(parameters={"input": {"label": "target"}}), **changes, "async": False}
+    refused = client.post("/train", json=body).json["status"]["dd_msg"]
+    assert "parameters.mllib.iterations is missing; give the number of rounds to train; " in refused
+    assert told in refused
+
+
+def test_data_that_is_no_array_of_texts_is_told_how_to_be_written(yard: Yard, client: FlaskClient):
+    for data, told in (
+        ("train.csv", 'must be an array of texts, with at least one, as in ["train.csv"]'),
+        ([[1.5, 2]], 'each a whole row as in "5.1,3.5"; [1.5, 2] is none'),
+    ):
+        refused = client.post("/train", json=yard.train_body(data=data, **{"async": False}))
+        assert (refused.status_code, refused.json["status"]["dd_code"]) == (400, 1005)
+        assert told in refused.json["status"]["dd_msg"]
+
+
+def test_name_of_a_missing_file_is_told_as_its_path_is(yard: Yard, client: FlaskClient):
+    for name in ("none.csv", "./none.csv", "folder/none.csv"):
+        refused = client.post("/train", json=yard.train_body(data=[name], **{"async": False}))
+        assert (refused.status_code, refused.json["status"]["dd_code"]) == (400, 1005)
+        assert f"data file {name} does not exist in the data roots ({yard.data})" in refused.json["status"]["dd_msg"]
+    client.put("/datasets/bare")
+    refused = client.post("/train", json=yard.train_body(data=["dataset://bare"], **{"async": False}))
+    assert "'dataset://bare' holds no file; upload one" in refused.json["status"]["dd_msg"]

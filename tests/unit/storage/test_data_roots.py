@@ -195,7 +195,16 @@ def test_without_roots_nothing_is_inside() -> None:
         ("iris.csv", True),
         ("sub", True),
         ("sub/a.csv", True),
-        ("missing.csv", False),
+        ("missing.csv", True),
+        ("sub/missing.CSV", True),
+        ("~/missing.svm.gz", True),
+        ("C:\\data\\missing.txt", True),
+        (" missing.csv", True),
+        ("missing", False),
+        ("1,missing.csv", False),
+        ("1:1 2:3 # of missing.csv", False),
+        ("ftp://host/missing.csv", False),
+        ("0.csv,1.csv", False),
         ("5.1,3.5,1.4,0.2", False),
         ("/path\nwith,a,break", False),
         ("iris.csv\n", False),
@@ -207,6 +216,17 @@ def test_without_roots_nothing_is_inside() -> None:
 )
 def test_paths_are_told_from_lines_of_data(roots: DataRoots, entry: str, expected: bool) -> None:
     assert roots.looks_like_path(entry) is expected
+
+
+def test_what_is_missing_is_told_with_the_places_where_it_was_looked_for(roots: DataRoots, base: Path) -> None:
+    def missing(path: str) -> str:
+        return roots.missing(path, roots.resolve(path))
+
+    where = f" in the data roots ({base}/first, {base}/second)"
+    assert missing("missing.csv") == f"data file missing.csv does not exist{where}"
+    assert missing("sub/a.csv/b.csv") == f"data file sub/a.csv/b.csv does not exist{where}"
+    assert missing(f"{base}/first/missing.csv") == f"data file {base}/first/missing.csv does not exist"
+    assert missing("wine.csv") == missing("sub") == ""
 
 
 def test_a_name_that_leads_out_is_no_reason_to_say_that_it_exists(roots: DataRoots, base: Path) -> None:

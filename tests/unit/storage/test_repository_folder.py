@@ -81,7 +81,8 @@ def test_a_missing_folder_is_refused_in_the_words_of_the_compatible_api(tmp_path
     missing = tmp_path / "missing"
     with pytest.raises(RepositoryUnusable) as caught:
         prepare(missing, create=False)
-    assert str(caught.value) == f"destination model directory {missing} is not writable or does not exist."
+    words = f"destination model directory {missing} is not writable or does not exist."
+    assert str(caught.value) == f"{words} (There is no such folder; with model.create_repository true it is made.)"
     assert not missing.exists()
 
 

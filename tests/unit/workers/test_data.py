@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml.connectors.source import from_json
+from ml.connectors.source import LinesSource, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.errors import OutsideDataRoots
@@ -43,6 +44,21 @@ def test_row_that_looks_like_a_path_is_a_row_among_rows(roots: DataRoots) -> Non
 def test_paths_mixed_with_lines_are_refused(roots: DataRoots, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="both paths and lines"):
         sources([str(tmp_path / "a.csv"), "1,2"], roots)
+
+
+@pytest.mark.parametrize("name", ["none.csv", "folder/none.svm", "a.csv/none.csv"])
+def test_name_of_a_file_that_is_not_there_is_no_line(roots: DataRoots, tmp_path: Path, name: str) -> None:
+    where = re.escape(f"data file {name} does not exist in the data roots ({tmp_path})")
+    for data in ([name], [name, "a.csv"], ["a.csv", name]):
+        with pytest.raises(BadInput, match=where):
+            sources(data, roots)
+        with pytest.raises(BadInput, match=where):
+            inline(orjson.dumps(data), roots)
+    with pytest.raises(BadInput, match="no data root has a file 'none'"):
+        sources(["a.csv", "none"], roots)
+    rows = ["name,size", f"{name},3"]
+    assert sources(rows, roots) == [{"lines": rows}]
+    assert inline(orjson.dumps(rows), roots) == [LinesSource(rows)]
 
 
 @pytest.mark.parametrize("entry", ["ftp://host/a.csv", "dataset://a", "gopher://host:25/_HELO", "file+ssh://host/a"])
