@@ -124,11 +124,19 @@ def shown(url: str) -> str:
         parsed = parse_url(url)
     except LocationParseError:
         parsed = Url()
-    if not parsed.host or not parsed.scheme:
+    if not parsed.host or not parsed.scheme or _hides_credentials(url):
         return f"{url.partition(':')[0][:20]}://…"
     port = "" if parsed.port is None else f":{parsed.port}"
     query = "" if parsed.query is None else "?…"
     return f"{parsed.scheme}://{parsed.host}{port}{parsed.path or ''}"[:200] + query
+
+
+def _hides_credentials(url: str) -> bool:
+    """Whether what is read as host and path may hold a password: a slash or backslash in it was not escaped."""
+    before_query = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0]
+    authority = re.split(r"[/\\]", before_query, maxsplit=1)[0]
+    told = authority.rpartition("@")[2] + before_query[len(authority) :]
+    return "@" in told.partition(":")[2]
 
 
 def fetch_file(

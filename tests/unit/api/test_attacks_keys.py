@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from typing import Any
 
 import pytest
@@ -32,7 +32,11 @@ def shared(records: Records, client: FlaskClient, guess: str) -> int:
     finally:
         event.remove(records.database.engine, "before_cursor_execute", note)
     assert asked
-    return max(len(os.path.commonprefix([kept, each])) for each in asked)
+    return max(len(_common(kept, each)) for each in asked)
+
+
+def _common(one: str, other: str) -> list[tuple[str, str]]:
+    return list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @pytest.mark.parametrize("is_locked", [True, False], ids=["locked", "unlocked"])

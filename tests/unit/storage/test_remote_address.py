@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from storage.errors import FetchForbidden
@@ -46,6 +46,9 @@ def test_key_that_s3_would_not_take_is_refused(key: str) -> None:
         ("https://me:secret@host:81/a.csv?X-Signature=secret#secret", "https://host:81/a.csv?…"),
         ("http://me:sec/ret@host/", "http://…"),
         ("http://me:secret@[odd/", "http://…"),
+        ("http://me:12/secret@host/", "http://…"),
+        ("http://me\\:secret@host/", "http://…"),
+        ("https://host/of@june.csv", "https://host/of@june.csv"),
         ("s3://data/a.csv", "s3://data/a.csv"),
     ],
 )
@@ -54,6 +57,9 @@ def test_addresses_are_told_without_credentials(address: str, told: str) -> None
 
 
 @given(st.text(), st.text(st.characters(categories=["L", "Nd"]), min_size=6))
+@example(user="0\\", password="000000")
+@example(user="0/", password="000000")
+@example(user="me@host/", password="000000")
 def test_no_form_of_an_address_tells_a_password(user: str, password: str) -> None:
     secret = f"geheim{password}"
     for address in (f"http://{user}:{secret}@host/", f"https://host/?{user}={secret}", f"http://{secret}@host"):
