@@ -722,7 +722,7 @@ def test_services_of_the_first_form_get_an_empty_model_and_its_keys_may_train(ur
         connection.exec_driver_sql("ALTER TABLE keys DROP COLUMN role")
         for index in (
             *("services_account_id_id", "tasks_results", "tasks_open_account", "tasks_account_id_kind_id"),
-            *("tasks_account_id_service_id_id", "tasks_account_id_created_at_id"),
+            *("tasks_account_id_service_id_id", "tasks_account_id_created_at_id", "repositories_account_id"),
         ):
             connection.exec_driver_sql(f"DROP INDEX ix_{index}")
         connection.exec_driver_sql("ALTER TABLE tasks DROP COLUMN result_bytes")
