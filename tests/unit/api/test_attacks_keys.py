@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ def shared(records: Records, client: FlaskClient, guess: str) -> int:
     finally:
         event.remove(records.database.engine, "before_cursor_execute", note)
     assert asked
-    return max(len(os.path.commonprefix([kept, each])) for each in asked)
+    return max(len(list(takewhile(lambda pair: pair[0] == pair[1], zip(kept, each, strict=False)))) for each in asked)
 
 
 @pytest.mark.parametrize("is_locked", [True, False], ids=["locked", "unlocked"])
