@@ -31,7 +31,6 @@ LINES_CONNECTIONS, ROUNDS, SECONDS = 4, 5, 6.0
 CALL_MS, CLIENTS, BATCHING_ROUNDS = 10.0, 8, 3
 WIDTH, SEEN_DEPTH, TRIES = 64, 200, 3
 COLD = 9
-_JSON = {"Content-Type": "application/json"}
 _START_S = 60.0
 Json = dict[str, Any]
 
@@ -205,7 +204,7 @@ def _throughput(settings: Settings, client: Client, model: Path) -> None:
             if side == "bare":
                 bare = json.loads(_python(_BARE, str(bare_file(model)), str(request), str(told), str(SECONDS / 2)))
             else:
-                load = wrk.post(url, body, _JSON, connections=LINES_CONNECTIONS, seconds=SECONDS)
+                load = wrk.post(url, body, client.headers, connections=LINES_CONNECTIONS, seconds=SECONDS)
         assert load is not None
         if load.errors:
             raise SystemExit(f"{load.errors} of the requests of {ROWS:,} rows were refused")
@@ -257,8 +256,8 @@ def _batching(settings: Settings, client: Client) -> None:
     )
     gains = []
     for number in range(BATCHING_ROUNDS):
-        one = wrk.post(url, body, _JSON, connections=1, seconds=SECONDS)
-        many = wrk.post(url, body, _JSON, connections=CLIENTS, seconds=SECONDS)
+        one = wrk.post(url, body, client.headers, connections=1, seconds=SECONDS)
+        many = wrk.post(url, body, client.headers, connections=CLIENTS, seconds=SECONDS)
         if one.errors or many.errors:
             raise SystemExit(f"{one.errors + many.errors} predictions of the network were refused")
         gains.append(many.rate / one.rate)

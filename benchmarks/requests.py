@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -16,12 +16,12 @@ SECONDS, CLIENTS = 5.0, 8
 _DATA = Path(__file__).resolve().parent.parent / "examples" / "data" / "iris.csv"
 
 
-def _rate(port: int, clients: int, call: Callable[[Client], object]) -> float:
+def _rate(port: int, headers: Mapping[str, str], clients: int, call: Callable[[Client], object]) -> float:
     counts = [0] * clients
     until = time.perf_counter() + SECONDS
 
     def repeat(position: int) -> None:
-        client = Client(port)
+        client = Client(port, headers)
         while time.perf_counter() < until:
             call(client)
             counts[position] += 1
@@ -52,15 +52,15 @@ def main() -> None:
         data.write_bytes(_DATA.read_bytes())
         client.create("requests", "species", {"nclasses": 3})
         print(f"API process at rest: {_api_memory_mb(stack)[0]:.0f} MB resident")
-        ids: list[int] = []
+        asked, ids = (settings.port, client.headers), list[int]()
         for clients in (1, CLIENTS):
-            rate = _rate(settings.port, clients, lambda one: ids.append(one.train("requests", data, {"iterations": 5})))
+            rate = _rate(*asked, clients, lambda one: ids.append(one.train("requests", data, {"iterations": 5})))
             print(f"accepted submits, {clients} clients: {rate:.0f} per second")
         for clients in (1, CLIENTS):
-            rate = _rate(settings.port, clients, lambda one: one.call("GET", f"/tasks/{ids[-1]}"))
+            rate = _rate(*asked, clients, lambda one: one.call("GET", f"/tasks/{ids[-1]}"))
             print(f"polls of one task, {clients} clients: {rate:.0f} per second")
         many = ",".join(map(str, ids[:1000]))
-        rate = _rate(settings.port, 1, lambda one: one.call("GET", f"/tasks?ids={many}"))
+        rate = _rate(*asked, 1, lambda one: one.call("GET", f"/tasks?ids={many}"))
         print(f"polls of {len(ids[:1000])} tasks at once: {rate:.1f} per second, {1000 / rate:.0f} ms each")
         resident, anonymous = _api_memory_mb(stack)
         print(f"API process after that: {resident:.0f} MB resident, {anonymous:.0f} MB anonymous (goal 120 MB)")

@@ -42,7 +42,6 @@ _UNITS = {"memory": " MiB", "handles": "", "threads": "", "keys": ""}
 # Reached by a few models, so that some are given up from then on.
 _MODELS_BYTES = 8 * 2**20
 _TRAINING, _PROGRESS = "ml.training.run", b"progress:"
-_JSON = {"Content-Type": "application/json"}
 Json = dict[str, Any]
 
 
@@ -116,7 +115,13 @@ class _Soak:
         # The API takes a thread, with connections of its own, when more come at once than ever before; on a machine
         # that others use as well, that may be at any time.
         nobody = json.dumps({"service": "nobody", **self._asked}).encode()
-        wrk.post(f"http://127.0.0.1:{self._settings.port}/predict", nobody, _JSON, connections=CLIENTS, seconds=2.0)
+        wrk.post(
+            f"http://127.0.0.1:{self._settings.port}/predict",
+            nobody,
+            self._client.headers,
+            connections=CLIENTS,
+            seconds=2.0,
+        )
 
     def run(self, seconds: float) -> None:
         """Let it run, and sample it."""
@@ -169,7 +174,7 @@ class _Soak:
         until = time.monotonic() + seconds
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0.5:
             seconds_ = max(1.0, min(CHUNK_S, left // 1))
-            self._loads.append(wrk.post(url, body, _JSON, connections=CONNECTIONS, seconds=seconds_))
+            self._loads.append(wrk.post(url, body, self._client.headers, connections=CONNECTIONS, seconds=seconds_))
 
     def _train(self, name: str) -> int:
         return self._client.train(name, self._data, {"nclasses": 2, "iterations": ITERATIONS})

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,29 @@ import psutil
 
 from cli.stack import Stack
 from settings import Settings
+from storage.records import Records
 
 Json = dict[str, Any]
 
 
 class Client:
-    """Speaks to the API over one connection."""
+    """Speaks to the API over one connection.
 
-    def __init__(self, port: int, headers: Mapping[str, str] | None = None) -> None:
+    headers : of each request, the key with them.
+    """
+
+    def __init__(self, port: int, headers: Mapping[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-        self._headers = dict(headers or {})
+        self.headers = dict(headers)
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """The answer; anything but success ends the benchmark."""
         content_sent = None if body is None else json.dumps(body)
         try:
-            self._connection.request(method, path, content_sent, self._headers)
+            self._connection.request(method, path, content_sent, self.headers)
         except (BrokenPipeError, http.client.RemoteDisconnected):  # closed by the server while it idled
             self._connection.close()
-            self._connection.request(method, path, content_sent, self._headers)
+            self._connection.request(method, path, content_sent, self.headers)
         answer = self._connection.getresponse()
         content: Json = json.loads(answer.read())
         if answer.status >= 300:
@@ -83,7 +87,7 @@ class Client:
 
 @contextmanager
 def running_stack(**changes: Any) -> Iterator[tuple[Stack, Settings, Client]]:
-    """The whole stack in a temporary home; `changes` are settings."""
+    """The whole stack in a temporary home, asked with a key as in production; `changes` are settings."""
     home = Path(tempfile.mkdtemp(prefix="bench-"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -99,7 +103,9 @@ def running_stack(**changes: Any) -> Iterator[tuple[Stack, Settings, Client]]:
     try:
         with Stack(settings) as stack:
             stack.wait_ready(60)
-            yield stack, settings, Client(port)
+            with closing(Records.connect(settings.database_url)) as records:
+                _, secret = records.keys.create("local", "benchmark")
+            yield stack, settings, Client(port, {"Content-Type": "application/json", "X-API-KEY": secret})
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

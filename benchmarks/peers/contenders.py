@@ -21,9 +21,8 @@ import numpy as np
 
 from benchmarks.peers.installing import NotThere, python_of
 from benchmarks.peers.model import DATA, DEPTH, TREES, Model
-from benchmarks.yard import Client, running_stack
+from benchmarks.yard import running_stack
 from cli import guard
-from storage.records import Records
 
 HOST = "127.0.0.1"
 START_S = 120.0
@@ -93,24 +92,18 @@ def numbers(row: np.ndarray) -> list[float]:
 @contextmanager
 def modelyard(model: Model, scratch: Path) -> Iterator[Running]:
     """The whole stack with one API process: a key in the header, checks and metrics as always."""
-    with running_stack(api_workers=1, threads=1) as (_, settings, _client):
+    with running_stack(api_workers=1, threads=1) as (_, settings, client):
         data = settings.data_roots[0] / "data.csv"
         shutil.copyfile(DATA, data)
         label = data.read_text(encoding="utf-8").splitlines()[0].split(",")[-1]
-        records = Records.connect(settings.database_url)
-        try:
-            _, secret = records.keys.create("benchmark", "")
-        finally:
-            records.close()
-        keyed = Client(settings.port, {"X-API-KEY": secret})
         mllib = {
             "nclasses": 2,
             "iterations": TREES,
             "objective": "binary:logistic",
             "booster_params": {"max_depth": DEPTH, "tree_method": "hist", "seed": 1},
         }
-        keyed.create("peers", label, mllib)
-        keyed.wait(keyed.train("peers", data, {}))
+        client.create("peers", label, mllib)
+        client.wait(client.train("peers", data, {}))
 
         def read(answer: Any) -> float:
             classes = answer["body"]["predictions"][0]["classes"]
@@ -125,7 +118,7 @@ def modelyard(model: Model, scratch: Path) -> Iterator[Running]:
                 "data": [",".join(map(str, numbers(row)))],
             },
             read,
-            {"X-API-KEY": secret},
+            {"X-API-KEY": client.headers["X-API-KEY"]},
         )
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,10 @@ _MEMORY_FEW, _MEMORY_NONE = _GIB, _GIB // 4
 # The API holds 4096 predictions at once, each on a connection of its own.
 _FILES_FEW, _FILES_NONE = 4096, 1024
 _OLDEST_PYTHON = (3, 11)
+# As processes that look into files of others do: a network of their own, in which there is nothing.
+_LEAVE_THE_NETWORK = (
+    "import ctypes; leave = ctypes.CDLL(None).unshare; raise SystemExit(leave(0x50000000) and leave(0x40000000))"
+)
 
 
 def python() -> Found:
@@ -126,6 +131,16 @@ def open_files() -> Found:
     cure = f"raise it before starting: ulimit -n {_FILES_FEW} (LimitNOFILE under systemd, nofile in limits.conf)"
     is_many = soft == resource.RLIM_INFINITY or soft >= _FILES_FEW
     yield ok(text) if is_many else fail(text, cure) if soft < _FILES_NONE else warn(text, cure)
+
+
+def isolation() -> Found:
+    """Whether the kernel lets processes that look into models, archives and tables of others leave the network."""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _LEAVE_THE_NETWORK], capture_output=True, check=False)
+    if done.returncode == 0:
+        yield ok("what looks into files from elsewhere does so without a network")
+    else:
+        cure = "allow user namespaces (sysctl, AppArmor or seccomp of the container), or take files of people you trust"
+        yield warn("what looks into files from elsewhere cannot leave the network", cure)
 
 
 def gpu_devices() -> list[str]:

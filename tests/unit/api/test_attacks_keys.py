@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -32,11 +32,7 @@ def shared(records: Records, client: FlaskClient, guess: str) -> int:
     finally:
         event.remove(records.database.engine, "before_cursor_execute", note)
     assert asked
-    return max(len(_common(kept, each)) for each in asked)
-
-
-def _common(one: str, other: str) -> list[tuple[str, str]]:
-    return list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return max(len(list(takewhile(lambda pair: pair[0] == pair[1], zip(kept, each, strict=False)))) for each in asked)
 
 
 @pytest.mark.parametrize("is_locked", [True, False], ids=["locked", "unlocked"])

@@ -79,6 +79,12 @@ def test_home_that_anybody_gets_into_is_told_and_so_is_one_too_deep_for_a_socket
     assert any(status is Status.FAIL and "socket" in text for status, text, _ in machine.home(Settings(home=deep)))
 
 
+@pytest.mark.parametrize(("code", "status"), [("0", Status.OK), ("-1", Status.WARN)])
+def test_kernel_that_keeps_processes_in_the_network_is_told(monkeypatch: pytest.MonkeyPatch, code: str, status: Status):
+    monkeypatch.setattr(machine, "_LEAVE_THE_NETWORK", f"raise SystemExit({code})")
+    assert [found for found, _, _ in machine.isolation()] == [status]
+
+
 @pytest.mark.parametrize(("free", "status"), [(2**28, Status.FAIL), (2**31, Status.WARN), (2**36, Status.OK)])
 def test_space_on_the_disk_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, status: Status):
     usage = collections.namedtuple("usage", "total used free")
