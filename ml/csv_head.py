@@ -162,9 +162,9 @@ class CsvHead:
             f"set parameters.input.separator to {best!r}?"
         )
 
-    def missing_hint(self) -> str:
-        """What to say when a column was not found: why there may be others than were meant."""
-        return self.separator_hint() or no_header(self.first)
+    def missing_hint(self, name: str, columns: Sequence[str]) -> str:
+        """What to say when a column was not found. columns : those that may be meant."""
+        return self.separator_hint() or near(name, columns) or no_header(name, self.first)
 
     def long_line(self, position: int) -> BadInput:
         """What is wrong with a line that begins at an offset and has no end."""
@@ -242,7 +242,7 @@ def feature_columns(columns: Sequence[str], source: str, hint: str, options: Csv
 
     def find(name: str, what: str) -> None:
         if name not in present:
-            told = f"; its columns are {listed(columns)}{no_header(columns) or near(name, columns)}"
+            told = f"; its columns are {listed(columns)}{near(name, columns) or no_header(name, columns)}"
             raise BadInput(f"cannot find {what} in {source}{hint or told}")
 
     for name in options.label:
@@ -260,9 +260,10 @@ def feature_columns(columns: Sequence[str], source: str, hint: str, options: Csv
     return features
 
 
-def no_header(columns: Sequence[str]) -> str:
-    """What to say when a column was not found among others that all are numbers."""
-    if not columns or any(as_number(name) is None for name in columns):
+def no_header(name: str, columns: Sequence[str]) -> str:
+    """What to say when a column was not found, and what should be names of columns looks like a row."""
+    numbers = sum(as_number(each) is not None for each in columns)
+    if as_number(name) is not None or 2 * numbers <= len(columns):
         return ""
     return "; is the header line missing, which names the columns?"
 

@@ -15,8 +15,8 @@ _PATH_LIMIT_BYTES = 4095  # what the kernel takes
 _NAME_LIMIT_BYTES = 255
 # One word that ends as files of data do, and is no address.
 _FILE_NAME = re.compile(
-    r" *(?![a-z][a-z0-9+.-]*://)[^\s,;|\"']+\.(?:csv|tsv|txt|svm|libsvm|data|dat|json|jsonl|parquet|xlsx?|npy"
-    r"|(?:tar|tgz|zip|gz|bz2|xz|zst))/? *",
+    r" *(?![a-z][a-z0-9+.-]*://)[^\s,;|\"']+"
+    r"\.(?:csv|tsv|txt|svm|libsvm|data|dat|jsonl?|parquet|xlsx?|npy|tar|tgz|zip|gz|bz2|xz|zst)/? *",
     re.IGNORECASE,
 )
 _UNREACHABLE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})

@@ -42,7 +42,7 @@ from ml.connectors.csv_text import CsvText, WrongRow
 from ml.connectors.source import LinesSource, Source
 from ml.connectors.splitting import chosen_rows, class_counts, train_rows
 from ml.csv_cells import MISSING, as_number
-from ml.csv_head import listed, near
+from ml.csv_head import listed
 from ml.errors import BadInput
 from ml.options.csv import CATEGORIES_MOST, CsvOptions
 from ml.options.loading import Warning, shown
@@ -722,7 +722,7 @@ def _read_test(
         has_labels = target.kind != "autoencoder"
         for name in fitted.label if has_labels else ():
             if name not in names:
-                raise BadInput(f"cannot find label column {name} in {text.name}{text.missing_hint()}")
+                raise BadInput(f"cannot find label column {name} in {text.name}{text.missing_hint(name, names)}")
         _check_columns(text, names, fitted, False, warnings)
         reading = _Known(fitted, target, text, labelled=has_labels, with_ids=False)
         if folder is None:
@@ -761,12 +761,12 @@ def _check_columns(
     for name in fitted.features:
         if name not in there:
             known = {*fitted.columns, *fitted.features}
-            hint = text.missing_hint() or near(name, [each for each in names if each not in known])
+            hint = text.missing_hint(name, [each for each in names if each not in known])
             raise BadInput(f"cannot find column {name} in {source}; the model was trained with it{hint}")
     if labelled:
         for name in fitted.label:
             if name not in there:
-                hint = text.missing_hint() or near(name, names)
+                hint = text.missing_hint(name, names)
                 raise BadInput(f"cannot find label column {name} in {source}; measures need the true labels{hint}")
     known = {*fitted.columns, *fitted.label, *fitted.ignore, fitted.id}
     extra = [name for name in names if name and name not in known]
@@ -782,7 +782,7 @@ def _prediction_columns(text: CsvText, fitted: Fitted, labelled: bool) -> tuple[
     places = _placed(fitted)
     if text.is_file or _is_header(first, fitted, places):
         if fitted.id and fitted.id not in first:
-            raise BadInput(f"cannot find id column {fitted.id} in {text.name}{text.missing_hint()}")
+            raise BadInput(f"cannot find id column {fitted.id} in {text.name}{text.missing_hint(fitted.id, first)}")
         return text.header(), True
     for names in places:
         if len(names) == len(first) and (not labelled or all(name in names for name in fitted.label)):

@@ -107,6 +107,8 @@ def test_columns_that_are_not_there_are_told_with_those_that_may_be_meant(tmp_pa
     assert said("a,B,Y", "1,2,0").endswith("its columns are a, B, Y; did you mean 'Y'?")
     assert said("a,species", "1,0", label=("specis",)).endswith("did you mean 'species'?")
     assert said("1,2,0", "3,4,1").endswith("; is the header line missing, which names the columns?")
+    assert said("1.5,2,setosa", "3,4,setosa").endswith("; is the header line missing, which names the columns?")
+    assert said("0,1,2", "3,4,1", label=("5",)).endswith("its columns are 0, 1, 2"), "columns may be called so"
     fitted = csv.read_training([LinesSource(ROWS.splitlines())], CsvOptions(label=("y",)), TWO).fitted
     for header, hint in (("a;b", "to ';'"), ("A,b", "did you mean 'A'"), ("1,2", "header line missing")):
         path = tmp_path / "rows.csv"
