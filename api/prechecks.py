@@ -57,7 +57,7 @@ def check(parts: Parts, options: Any, target: Target, entries: Sequence[str], pi
 
 
 def _is_file(parts: Parts, entry: str) -> bool:
-    return not entry.startswith(REMOTE) and (entry.startswith(SCHEME) or parts.data_roots.looks_like_path(entry))
+    return not entry.startswith(REMOTE) and (entry.startswith(SCHEME) or parts.data_roots.is_meant_as_file(entry))
 
 
 def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
@@ -65,7 +65,8 @@ def _opened(parts: Parts, entry: str, pins: Json, wanted: str) -> Bytes | None:
         path = parts.data_roots.resolve(entry)
         if not _may_read(path):
             return None
-        if missing := parts.data_roots.missing(entry, path):
+        missing = parts.data_roots.missing(entry, path)
+        if missing and any(root.is_dir() for root in parts.data_roots.roots):  # else the data are at the workers only
             raise BadInput(missing)
         return FileBytes(path, entry, wanted, is_resolved=True)
     name, path_inside = split_address(entry)

@@ -23,7 +23,8 @@ from ml.other_formats import IN_MEMORY, other_than_csv, refuse_others, taken_for
 SEPARATORS = (",", ";", "\t", "|", ":", " ")
 
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
-_COMPARED = 1000
+_COMPARED = 100
+_COMPARED_CHARACTERS = 40
 _HEAD_BYTES = 2**16
 _STEP_BYTES = 2**20
 
@@ -164,7 +165,8 @@ class CsvHead:
 
     def missing_hint(self, name: str, columns: Sequence[str]) -> str:
         """What to say when a column was not found. columns : those that may be meant."""
-        return self.separator_hint() or near(name, columns) or no_header(name, self.first)
+        same = spelt_otherwise(name, columns)
+        return same or self.separator_hint() or near(name, columns) or no_header(name, self.first)
 
     def long_line(self, position: int) -> BadInput:
         """What is wrong with a line that begins at an offset and has no end."""
@@ -270,9 +272,20 @@ def no_header(name: str, columns: Sequence[str]) -> str:
 
 def near(name: str, columns: Sequence[str]) -> str:
     """What to say when a column was not found: which one may be meant."""
-    known = {each.lower(): each for each in columns[:_COMPARED] if each}
-    found = difflib.get_close_matches(name.lower()[:100], known, n=1)
-    return f"; did you mean {known[found[0]]!r}?" if found else ""
+    if same := spelt_otherwise(name, columns):
+        return same
+    # Comparing takes time that grows with the square of a name's length. Labels stand first or last.
+    some = columns if len(columns) <= 2 * _COMPARED else [*columns[:_COMPARED], *columns[-_COMPARED:]]
+    known = {each.lower()[:_COMPARED_CHARACTERS]: each for each in some if each}
+    found = difflib.get_close_matches(name.lower()[:_COMPARED_CHARACTERS], known, n=1)
+    return f"; did you mean {shown(known[found[0]])}?" if found else ""
+
+
+def spelt_otherwise(name: str, columns: Sequence[str]) -> str:
+    """What to say when a column was not found, and one has its name but for upper case and blanks around it."""
+    wanted = name.strip().lower()
+    same = next((each for each in columns if each.strip().lower() == wanted), None)
+    return "" if same is None else f"; did you mean {shown(same)}?"
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

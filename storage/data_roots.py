@@ -89,7 +89,7 @@ class DataRoots:
         """
         if not entry or any(mark in entry for mark in "\n\r\0") or len(entry) > _PATH_LIMIT_BYTES:
             return False
-        if entry.startswith(("/", "./", "../", "file://")) or _FILE_NAME.fullmatch(entry):
+        if entry.startswith(("/", "./", "../", "file://")):
             return True
         # Most entries are lines of data, and no root has anything of such a name: then nothing need be followed.
         first = entry.partition("/")[0]
@@ -99,6 +99,14 @@ class DataRoots:
             return self.resolve(entry).exists()
         except (OutsideDataRoots, OSError):
             return False
+
+    def is_meant_as_file(self, entry: str) -> bool:
+        """Whether an entry of a data set is a path: as `looks_like_path`, or one word that ends as files of data do.
+
+        A data set is no single word, so nothing is lost. A row for a prediction may be one.
+        """
+        is_name = len(entry) <= _PATH_LIMIT_BYTES and _FILE_NAME.fullmatch(entry) is not None
+        return is_name or self.looks_like_path(entry)
 
     def missing(self, path: str, place: Path) -> str:
         """What to say when there is nothing at the `place` that a path was resolved to; empty when there may be."""

@@ -109,7 +109,7 @@ class Prediction(ChildWork):
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
         head = spec["head"]
-        data = self._data(attempt, lease, held, with_folders=True)
+        data = self._data(attempt, lease, held, for_training=False)
         version = parts.records.versions.get(head["version_id"])
         result = folder / "result"
         # Fetched patiently first, and held for as long as the process may read it.

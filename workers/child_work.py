@@ -46,7 +46,7 @@ class ChildWork:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _data(self, attempt: Attempt, lease: LeaseKeeper, held: ExitStack, *, with_folders: bool = False) -> list[Json]:
+    def _data(self, attempt: Attempt, lease: LeaseKeeper, held: ExitStack, *, for_training: bool) -> list[Json]:
         """Where the data of the task lies on this machine; what is not here can be fetched until `held` ends."""
         parts, spec = self._parts, attempt.spec
         given = self._patiently(lambda: entries(spec, parts.objects), lease)
@@ -55,7 +55,14 @@ class ChildWork:
         )
         pins = spec.get("datasets", {})
         files = self._patiently(lambda: held.enter_context(fetched(parts, pins, given)), lease)
-        return sources(given, parts.data_roots, fetch=fetch, fetched=files, with_folders=with_folders)
+        return sources(
+            given,
+            parts.data_roots,
+            fetch=fetch,
+            fetched=files,
+            with_folders=not for_training,
+            for_training=for_training,
+        )
 
     def _watched(
         self, child: Child, specification: Json, attempt: Attempt, lease: LeaseKeeper, telling: Telling

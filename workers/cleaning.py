@@ -50,8 +50,7 @@ def clean(
 
 
 def _forget_deliveries(parts: Parts, grace_s: float) -> bool:
-    parts.records.deliveries.forget(parts.settings.webhook_kept_s)
-    return False
+    return parts.records.deliveries.forget(parts.settings.webhook_kept_s) > 0
 
 
 def _sweep_audit(parts: Parts, grace_s: float) -> bool:

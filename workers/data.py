@@ -43,11 +43,13 @@ def sources(
     fetch: Fetch | None = None,
     fetched: Fetched = _NOTHING,
     with_folders: bool = False,
+    for_training: bool = False,
 ) -> list[Json]:
     """Each file entry as {"path", "name", "resolved"}, lines in memory together as one {"lines"}, as
     `ml.connectors.source` reads them. The first entry says which it is.
 
     fetch : what brings the files of other hosts here; None to refuse them.
+    for_training : whether one word that ends as files do is a path also where there is none.
     with_folders : whether a folder stands for the files in it, by name, but for those whose names begin with a dot.
     fetched : the local files of entries that name data sets.
     Raises BadInput for entries that mix both or that name a place which cannot be read, OutsideDataRoots for paths that
@@ -56,16 +58,18 @@ def sources(
     if not data:
         return []
 
+    is_path = roots.is_meant_as_file if for_training else roots.looks_like_path
+
     def lies_elsewhere(entry: str) -> bool:
         return entry in fetched or entry.startswith(REMOTE)
 
     # Only the first line is looked up in the data roots: there may be millions.
-    if not lies_elsewhere(data[0]) and not roots.looks_like_path(data[0]):
+    if not lies_elsewhere(data[0]) and not is_path(data[0]):
         _check_no_address(data[0])
         return [{"lines": data}]
     remote = list(dict.fromkeys(entry for entry in data if entry.startswith(REMOTE)))
     for entry in data:
-        if not lies_elsewhere(entry) and not roots.looks_like_path(entry):
+        if not lies_elsewhere(entry) and not roots.is_meant_as_file(entry):
             _check_no_address(entry)
             raise BadInput(
                 f"data holds both paths and lines: {data[0][:80]!r} is meant as a file, and no data root has a file "

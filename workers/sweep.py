@@ -10,7 +10,7 @@ from typing import Any
 from logs.context import bound
 from storage.errors import StorageError
 from storage.records import State
-from workers.cleaning import Step, clean
+from workers.cleaning import STEPS, Step, clean
 from workers.export import export_newest
 from workers.lifecycle import count_ending
 from workers.parts import Parts
@@ -65,7 +65,9 @@ class Sweep:
     def _clean(self) -> None:
         """Clean once a minute, and in the sweeps after that go on with what was too much for one."""
         if time.monotonic() - self._cleaned_at > _CLEAN_S:
-            self._unclean = clean(self._parts)
+            self._cleaned_at = time.monotonic()
+            # What there was no time for comes first, or the steps at the end would never come in a backlog.
+            self._unclean = clean(self._parts, left=dict.fromkeys([*self._unclean, *STEPS]))
             self._cleaned_at = time.monotonic()
         elif self._unclean:
             self._unclean = clean(self._parts, left=self._unclean)

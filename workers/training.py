@@ -56,7 +56,7 @@ class Training(ChildWork):
     def _train(self, attempt: Attempt, lease: LeaseKeeper, folder: Path, held: ExitStack) -> Work:
         began = time.monotonic()
         parts, settings, spec = self._parts, self._parts.settings, attempt.spec
-        data = self._data(attempt, lease, held)
+        data = self._data(attempt, lease, held, for_training=True)
         resume = self._patiently(lambda: self._fetch_checkpoint(attempt, folder), lease)
         previous = self._patiently(
             lambda: previous_of(parts, attempt, folder, lease, self._is_stopping),

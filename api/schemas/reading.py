@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from api.answers import Json
@@ -31,10 +32,13 @@ def service_of(given: dict[str, Any]) -> str:
     return fold(name)
 
 
-def read(into: type[T], body: Json, owner: str) -> Loaded[T]:
-    """The top level of a request as `into`, with warnings for unknown members. Raises BadParameter."""
+def read(into: type[T], body: Json, owner: str, elsewhere: Mapping[str, str] = _ELSEWHERE) -> Loaded[T]:
+    """The top level of a request as `into`, with warnings for unknown members. Raises BadParameter.
+
+    elsewhere : members that belong into another place, and what is said of them.
+    """
     try:
-        loaded = load(into, body, path="body", section="service", owner=owner, elsewhere=_ELSEWHERE)
+        loaded = load(into, body, path="body", section="service", owner=owner, elsewhere=elsewhere)
     except BadParameter as error:
         name, message = error.name.removeprefix("body."), str(error).replace("body.", "")
         raise BadParameter(name=name, section="service", message=message) from None
@@ -45,7 +49,7 @@ def read(into: type[T], body: Json, owner: str) -> Loaded[T]:
 def read_strictly(into: type[T], body: Json, owner: str) -> T:
     """The body of a route of our own as `into`: a member that it does not know is an error. Raises BadBody."""
     try:
-        loaded = read(into, body, owner)
+        loaded = read(into, body, owner, elsewhere={})
     except BadParameter as error:
         raise BadBody(str(error)) from None
     for each in loaded.warnings:

@@ -364,7 +364,7 @@ class Deliveries:
         return WaitingDeliveries(count, max(0.0, oldest_s or 0.0))
 
     def forget(self, older_than_s: float) -> int:
-        """Drop deliveries that ended long ago, and those that nobody will send any more; returns how many."""
+        """Drop deliveries that ended long ago, and those that nobody will send any more: some at a time; returns how many."""
         # A task may end in the very moment in which a webhook is switched off: what it left is never due.
         is_stray = and_(
             _IS_WAITING,
@@ -372,15 +372,11 @@ class Deliveries:
             deliveries.c.webhook_id.in_(select(webhooks.c.id).where(~webhooks.c.is_active)),
         )
         is_old = or_(deliveries.c.ended_at < ago(older_than_s), is_stray)
-        count = 0
-        while True:
-            with self._database.write() as connection:
-                some = list(connection.execute(select(deliveries.c.id).where(is_old).limit(_AT_ONCE)).scalars())
-                connection.execute(delete(attempts).where(attempts.c.delivery_id.in_(some)))
-                connection.execute(delete(deliveries).where(deliveries.c.id.in_(some)))
-            count += len(some)
-            if len(some) < _AT_ONCE:
-                return count
+        with self._database.write() as connection:
+            some = list(connection.execute(select(deliveries.c.id).where(is_old).limit(_AT_ONCE)).scalars())
+            connection.execute(delete(attempts).where(attempts.c.delivery_id.in_(some)))
+            connection.execute(delete(deliveries).where(deliveries.c.id.in_(some)))
+        return len(some)
 
 
 def _check_room(connection: Connection, webhook_id: int, account_id: int) -> None:

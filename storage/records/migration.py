@@ -19,7 +19,9 @@ from storage.records.schema import REVISION, metadata
 
 _LOCK_WAIT_MS = 500  # PostgreSQL ends calls that wait for each other, of programs too, after a second
 _LOCK_TRIES = 300
-_TOOK_TOO_LONG = "57014"
+_CLASHED = frozenset({"57014", "55P03", "40P01"})
+"""What PostgreSQL says of a lock that took too long, by its statement, by its own time, and of a deadlock."""
+
 _LOCK = 7_305_118  # any number of our own; PostgreSQL's advisory locks share one space per database
 
 
@@ -57,7 +59,7 @@ def _lock_tables(connection: Connection) -> None:
                 connection.execute(text(f"SET LOCAL statement_timeout = {_LOCK_WAIT_MS}"))
                 connection.execute(text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE"))
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _TOOK_TOO_LONG:
+            if getattr(error.orig, "sqlstate", None) not in _CLASHED:
                 raise
             time.sleep(random.uniform(0.1, 0.5))
         else:

@@ -201,7 +201,7 @@ def stored_bytes(connection: Connection, account_id: int) -> int:
 
 
 def _staged(account_id: int, but_upload: int | None = None) -> Select[int]:
-    wanted = [datasets.c.account_id == account_id, dataset_files.c.added.is_(None)]
+    wanted = [datasets.c.account_id == account_id, datasets.c.deleted_at.is_(None), dataset_files.c.added.is_(None)]
     if but_upload is not None:
         wanted.append(dataset_files.c.upload_id.is_distinct_from(but_upload))
     return (

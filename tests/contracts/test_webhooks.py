@@ -442,6 +442,7 @@ def test_old_deliveries_are_forgotten_and_waiting_ones_are_not(records: Records)
     time.sleep(0.02)
     assert records.deliveries.forget(3600.0) == 0
     assert records.deliveries.forget(0.0) == 3
+    assert records.deliveries.forget(0.0) == 0
     assert [each.state for each in to(records, webhook)] == [Delivering.WAITING]
     assert to(records, off) == []
     assert records.deliveries.attempts(sent.id) == []

@@ -7,11 +7,13 @@ import gzip
 import io
 import lzma
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ml import csv_head
 from ml.connectors import csv, svm
 from ml.connectors.source import FileSource, LinesSource, Source
 from ml.errors import BadInput
@@ -120,3 +122,22 @@ def test_columns_that_are_not_there_are_told_with_those_that_may_be_meant(tmp_pa
 def test_numbers_with_a_comma_and_quotes_that_stay_open_are_told():
     assert said("a;y", "1,5;0", separator=(";",)).endswith("has '1,5'; numbers are written with a point, as in 1.5")
     assert said("a,y", '"1,0', "2,1").endswith('a cell of it holds line ends: is a quote " before it not closed?')
+
+
+def test_near_names_are_looked_for_among_few_and_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[list[str]] = []
+
+    def none(word: str, known: Iterable[str], n: int) -> list[str]:
+        compared.append([word, *known])
+        return []
+
+    monkeypatch.setattr(csv_head.difflib, "get_close_matches", none)
+    columns = [f"{number:05}" + "ab" * 500 for number in range(5000)]
+    assert csv_head.near("ab" * 500, columns) == ""
+    assert len(compared[0]) == 201
+    assert max(map(len, compared[0])) == 40
+    assert csv_head.near(" LABEL ", [*columns, "label", *columns]) == "; did you mean 'label'?"
+
+
+def test_name_that_differs_by_case_is_told_before_all_else() -> None:
+    assert "did you mean 'Y'" in said("Y", "1", "2")

@@ -215,7 +215,9 @@ def test_without_roots_nothing_is_inside() -> None:
     ],
 )
 def test_paths_are_told_from_lines_of_data(roots: DataRoots, entry: str, expected: bool) -> None:
-    assert roots.looks_like_path(entry) is expected
+    assert roots.is_meant_as_file(entry) is expected
+    is_row = entry.strip().lower().endswith(("missing.csv", "missing.svm.gz", "missing.txt")) and expected
+    assert roots.looks_like_path(entry) is (expected and not is_row), "a row for a prediction may be one word"
 
 
 def test_what_is_missing_is_told_with_the_places_where_it_was_looked_for(roots: DataRoots, base: Path) -> None:

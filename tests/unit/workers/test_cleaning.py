@@ -15,7 +15,7 @@ from storage.errors import StoreUnavailable
 from storage.objects.folder import FolderObjects
 from storage.records import Kind, NewNote, Records, State
 from workers import cleaning, sweep
-from workers.cleaning import clean
+from workers.cleaning import STEPS, clean
 from workers.parts import Parts
 
 ACCOUNT = 1
@@ -108,17 +108,18 @@ def test_sweep_cleans_once_a_minute_and_goes_on_with_what_is_left(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    answers: list[list[Any]] = [["tasks", "files"], ["files"], [], ["tasks"]]
+    answers: list[list[Any]] = [["tasks", "files"], ["files"], [], ["tasks"], []]
 
     def some(parts: Parts, **given: Any) -> list[Any]:
-        asked.append(given.get("left", "all"))
+        asked.append(list(given["left"]))
         return answers[len(asked) - 1]
 
     monkeypatch.setattr(sweep, "clean", some)
     at = [1000.0]
     monkeypatch.setattr(sweep.time, "monotonic", lambda: at[0])
     made = sweep.Sweep(parts)
-    for passed_s in (1.0, 60.0, 2.0, 2.0, 2.0, 60.0):
+    for passed_s in (1.0, 60.0, 2.0, 2.0, 2.0, 60.0, 61.0):
         at[0] += passed_s
         made._clean()
-    assert asked == ["all", ["tasks", "files"], ["files"], "all"]
+    every = list(STEPS)
+    assert asked == [every, ["tasks", "files"], ["files"], every, ["tasks", *every]], "first what there was no time for"

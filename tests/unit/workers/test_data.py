@@ -41,6 +41,12 @@ def test_row_that_looks_like_a_path_is_a_row_among_rows(roots: DataRoots) -> Non
     assert sources(["name,value", "/etc/passwd,1"], roots) == [{"lines": ["name,value", "/etc/passwd,1"]}]
 
 
+def test_row_of_one_cell_may_be_the_name_of_a_file(roots: DataRoots) -> None:
+    rows = ["invoice.txt", "paypal.zip", "a.b"]
+    assert sources(rows, roots) == [{"lines": rows}]
+    assert inline(orjson.dumps(rows), roots) == [LinesSource(rows)]
+
+
 def test_paths_mixed_with_lines_are_refused(roots: DataRoots, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="both paths and lines"):
         sources([str(tmp_path / "a.csv"), "1,2"], roots)
@@ -51,13 +57,13 @@ def test_name_of_a_file_that_is_not_there_is_no_line(roots: DataRoots, tmp_path:
     where = re.escape(f"data file {name} does not exist in the data roots ({tmp_path})")
     for data in ([name], [name, "a.csv"], ["a.csv", name]):
         with pytest.raises(BadInput, match=where):
-            sources(data, roots)
-        with pytest.raises(BadInput, match=where):
-            inline(orjson.dumps(data), roots)
+            sources(data, roots, for_training=True)
+    with pytest.raises(BadInput, match=where):
+        inline(orjson.dumps(["a.csv", name]), roots)
     with pytest.raises(BadInput, match="no data root has a file 'none'"):
         sources(["a.csv", "none"], roots)
     rows = ["name,size", f"{name},3"]
-    assert sources(rows, roots) == [{"lines": rows}]
+    assert sources(rows, roots, for_training=True) == [{"lines": rows}]
     assert inline(orjson.dumps(rows), roots) == [LinesSource(rows)]
 
 
