@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
 from storage.errors import FetchAbandoned, FetchFailed, NoSuchFile
-from storage.fetch import Fetched, Known
+from storage.fetch import Fetched, Known, Seen
 from storage.landing import CHUNK, landing, local_errors
 from storage.objects.s3 import S3Options, client_of
 from storage.remote import Limits
 from storage.remote_address import Place
 
 FILES_MAX = 10_000
+_PIECE = 1 << 14
+_RANGE = re.compile(r"bytes 0-[0-9]{1,18}/([0-9]{1,18})")
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _TRANSIENT = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"})
 
@@ -62,23 +65,41 @@ class Buckets:
             return False
         return True
 
-    def look(self, place: Place) -> int | None:
-        """Bytes of an object, of which none is read; None where this server is not told.
+    def look(self, place: Place, count: int, timeout_s: float) -> Seen:
+        """Size and first bytes of an object; what this server is not told, or not within that time, is not seen.
 
         Raises NoSuchFile, and FetchFailed when there is no such bucket.
         """
+        left_s = Limits(count, timeout_s, lambda: True).clock()
+        seen = Seen()
         try:
             with _told():
-                answer = self._client.get_object(Bucket=place.bucket, Key=place.key)
-                answer["Body"].close()
-                return int(answer["ContentLength"])
+                answer = self._first(place, count)
+                with contextlib.closing(answer["Body"]) as body:
+                    seen = Seen(_size(answer))
+                    # Who packed it may have meant it to be unpacked: then these are not its bytes.
+                    if seen.size is None or answer.get("ContentEncoding"):
+                        return seen
+                    wanted, found = min(count, seen.size), bytearray()
+                    while len(found) < wanted and left_s() > 0 and (piece := body.read(min(_PIECE, wanted - len(found)))):
+                        found += piece
+            return Seen(seen.size, bytes(found)) if len(found) == wanted else seen
         except NoSuchFile:
             raise
         except FetchFailed as error:
             # Not when it may not be read: who fetches it may have other credentials.
             if isinstance(error.__cause__, ClientError) and _code(error.__cause__) == "NoSuchBucket":
                 raise
-            return None
+            return seen
+
+    def _first(self, place: Place, count: int) -> Any:
+        """The answer with the first bytes of an object, or with all of one that has none, or of a server of no parts."""
+        try:
+            return self._client.get_object(Bucket=place.bucket, Key=place.key, Range=f"bytes=0-{count - 1}")
+        except ClientError as error:
+            if _status(error) != 416:
+                raise
+            return self._client.get_object(Bucket=place.bucket, Key=place.key)
 
     def fetch(self, place: Place, path: Path, known: Known | None, limits: Limits) -> Fetched | None:
         """The object at `path`; None when it is still the one that `known` tells of. Raises FetchFailed."""
@@ -177,6 +198,14 @@ def _fail(error: ClientError) -> NoReturn:
     raise FetchFailed(
         f"the S3 server answered {code[:80] or status}", is_transient=status >= 500 or code in _TRANSIENT
     ) from error
+
+
+def _size(answer: Mapping[str, Any]) -> int | None:
+    """Bytes of the object of which an answer holds the first, or all; None where that is not told."""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
+        return int(answer["ContentLength"])
+    found = _RANGE.fullmatch(answer.get("ContentRange", ""))
+    return None if found is None else int(found[1])
 
 
 def _code(error: ClientError) -> str:
