@@ -57,7 +57,9 @@ def check(parts: Parts, options: Any, target: Target, entries: Sequence[str], pi
     def judge(entry: str, beginning: bytes, size: int) -> None:
         check_beginning(beginning, size, shown(entry), options, target if entry == entries[0] else None)
 
-    reach.check(parts.settings, [entry for entry in entries[:_LOOKED_AT] if entry.startswith(REMOTE)], BYTES_MOST, judge)
+    reach.check(
+        parts.settings, [entry for entry in entries[:_LOOKED_AT] if entry.startswith(REMOTE)], BYTES_MOST, judge
+    )
 
 
 def check_beginning(beginning: bytes, size: int, name: str, options: Any, target: Target | None) -> None:

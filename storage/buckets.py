@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,20 +71,18 @@ class Buckets:
 
         Raises NoSuchFile, and FetchFailed when there is no such bucket.
         """
-        left_s = Limits(count, timeout_s, lambda: True).clock()
-        seen = Seen()
+        until, seen = time.monotonic() + timeout_s, Seen()
         try:
             with _told():
                 answer = self._first(place, count)
-                with contextlib.closing(answer["Body"]) as body:
-                    seen = Seen(_size(answer))
-                    # Who packed it may have meant it to be unpacked: then these are not its bytes.
-                    if seen.size is None or answer.get("ContentEncoding"):
-                        return seen
-                    wanted, found = min(count, seen.size), bytearray()
-                    while len(found) < wanted and left_s() > 0 and (piece := body.read(min(_PIECE, wanted - len(found)))):
-                        found += piece
-            return Seen(seen.size, bytes(found)) if len(found) == wanted else seen
+            with contextlib.closing(answer["Body"]) as body:
+                seen = Seen(_size(answer))
+                # Who packed it may have meant it to be unpacked: then these are not the bytes of the file.
+                if seen.size is None or answer.get("ContentEncoding"):
+                    return seen
+                limits = Limits(count, until - time.monotonic(), lambda: True)
+                found = _first_of(body, min(count, seen.size), limits)
+            return seen if found is None else Seen(seen.size, found)
         except NoSuchFile:
             raise
         except FetchFailed as error:
@@ -93,7 +92,7 @@ class Buckets:
             return seen
 
     def _first(self, place: Place, count: int) -> Any:
-        """The answer with the first bytes of an object, or with all of one that has none, or of a server of no parts."""
+        """The answer with the first bytes of an object; with all where there are none, or a server gives no parts."""
         try:
             return self._client.get_object(Bucket=place.bucket, Key=place.key, Range=f"bytes=0-{count - 1}")
         except ClientError as error:
@@ -158,7 +157,7 @@ class BucketOrigin:
         return self.buckets.fetch(self.place, path, known, limits)
 
 
-def _chunks(body: Any, limits: Limits) -> Iterator[bytes]:
+def _chunks(body: Any, limits: Limits, size: int = CHUNK) -> Iterator[bytes]:
     clock = limits.clock()
     while True:
         if not limits.is_wanted():
@@ -166,10 +165,22 @@ def _chunks(body: Any, limits: Limits) -> Iterator[bytes]:
         if clock() <= 0:
             raise FetchFailed(f"it did not come in full within {limits.timeout_s:g} seconds")
         with _told():
-            chunk: bytes = body.read(CHUNK)
+            chunk: bytes = body.read(size)
         if not chunk:
             return
         yield chunk
+
+
+def _first_of(body: Any, count: int, limits: Limits) -> bytes | None:
+    """So many bytes; None when there are fewer. Raises FetchFailed."""
+    if count == 0:
+        return b""
+    found = bytearray()
+    for chunk in _chunks(body, limits, _PIECE):
+        found += chunk
+        if len(found) >= count:
+            return bytes(found[:count])
+    return None
 
 
 @contextlib.contextmanager

@@ -214,9 +214,7 @@ def fetch_changed(
         return Fetched(size, digest.hexdigest(), _known(exchange.response.headers, place))
 
 
-def look(
-    url: str, count: int, *, allow: Sequence[str] = (), timeout_s: float, redirects: int = REDIRECTS_MAX
-) -> Seen:
+def look(url: str, count: int, *, allow: Sequence[str] = (), timeout_s: float, redirects: int = REDIRECTS_MAX) -> Seen:
     """Ask for the file at `url` without taking it, and for its first `count` bytes where its host offers parts of it.
 
     Nothing is seen of what may be otherwise for who fetches it later: silence, trouble of the host or of the network, a
