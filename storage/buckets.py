@@ -173,8 +173,6 @@ def _chunks(body: Any, limits: Limits, size: int = CHUNK) -> Iterator[bytes]:
 
 def _first_of(body: Any, count: int, limits: Limits) -> bytes | None:
     """So many bytes; None when there are fewer. Raises FetchFailed."""
-    if count == 0:
-        return b""
     found = bytearray()
     for chunk in _chunks(body, limits, _PIECE):
         found += chunk

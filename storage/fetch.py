@@ -47,7 +47,7 @@ _MISSING = frozenset({404, 410})
 # What a host may call a content, RFC 9110; anything else would be sent back to it with every later request.
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,512}"')
 
-# Which bytes of how many a part holds, RFC 9110; numbers of files that nobody has are none.
+# Which bytes of how many a part holds, RFC 9110; no file has more than such numbers tell.
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -259,8 +259,9 @@ def _announced(
 
 
 def _beginning(url: str, size: int | None, count: int, allow: Sequence[str], clock: _Clock) -> Seen:
-    """The first bytes of a file of so many, if its host gives just these. `url` : behind the redirects, as what leads
-    there may work once only.
+    """The first bytes of a file, if its host gives just these.
+
+    url : behind the redirects, as what leads there may work once only. size : that was announced, if it was.
     """
     try:
         with _exchange("GET", url, None, {"Range": f"bytes=0-{count - 1}"}, allow, clock) as exchange:

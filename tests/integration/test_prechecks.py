@@ -296,6 +296,23 @@ def test_beginning_that_does_not_come_costs_the_time_for_all_and_is_no_refusal(s
         assert time.monotonic() - began < 8, "either of them would be silent for 10 seconds"
 
 
+def test_name_that_leads_elsewhere_after_the_first_question_is_not_followed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    addresses, resolve = ["127.0.0.2", "127.0.0.1"], socket.getaddrinfo
+
+    def moving(name: str, *rest: Any, **more: Any) -> Any:
+        return resolve(addresses.pop(0) if name == "moves.test" else name, *rest, **more)
+
+    alone = dataclasses.replace(settings, fetch_allow=("127.0.0.2/32",))
+    with receiving(answer("200 OK", NO_LABEL, PARTS), host="127.0.0.2") as host:
+        with monkeypatch.context() as patch:
+            patch.setattr(fetch.socket, "getaddrinfo", moving)
+            assert judged(alone, f"http://moves.test:{host.port}/a.csv") == ""
+        assert addresses == []
+        assert [head.partition(" ")[0] for head in host.heads] == ["HEAD"]
+
+
 def test_part_that_is_as_asked_for_is_judged(settings: Settings):
     to_head, to_get = part("bytes 0-7/8")
 
@@ -373,6 +390,21 @@ def test_beginning_of_a_good_object_passes_and_no_more_of_it_is_read(bucket: Set
     assert buckets.look(Place("looked-at", "large.csv"), 10, 0.0) == Seen(len(GOOD) + 2_000_000), "time is over"
     assert buckets.look(Place("looked-at", "good.csv"), len(GOOD), 20.0) == Seen(len(GOOD), GOOD)
     assert buckets.look(Place("looked-at", "packed.csv"), 10, 20.0).beginning is None
+
+
+def test_s3_server_that_gives_no_parts_or_does_not_say_which_is_understood(monkeypatch: pytest.MonkeyPatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for status, told, seen in (
+        ("200 OK", (), Seen(len(GOOD), GOOD[:4])),
+        ("206 Part", (f"Content-Range: bytes 0-15/{len(GOOD)}",), Seen(len(GOOD), GOOD[:4])),
+        ("206 Part", (), Seen()),
+        ("206 Part", ("Content-Range: bytes 1-4/99",), Seen()),
+    ):
+        with receiving(answer(status, GOOD, *told)) as host:
+            assert Buckets(host.url, None, hurry_s=20).look(Place("any", "a.csv"), 4, 20.0) == seen
+            assert "bytes=0-3" in host.heads[0]
 
 
 # The whole way
