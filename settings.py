@@ -209,8 +209,8 @@ class Settings:
     )
     precheck_timeout_s: float = _setting(
         "MODELYARD_PRECHECK_TIMEOUT_S",
-        "Seconds in which other hosts may tell, before a training is accepted, that they do not have its data; "
-        "0 asks them only when it starts.",
+        "Seconds in which other hosts may tell, before a training is accepted, that they do not have its data, or how "
+        "these begin; 0 asks them only when it starts.",
         _seconds(0.0),
         3.0,
     )

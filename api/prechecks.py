@@ -1,7 +1,7 @@
 """Looks at the data of a training before it is accepted, as far as that takes no time.
 
-Of files in data roots, and in data sets, the beginning is looked at; other hosts are asked whether they have theirs.
-What cannot be told here is left to the worker.
+Of files in data roots, and in data sets, the beginning is looked at; other hosts are asked whether they have theirs,
+and for its beginning if they offer parts of it. What cannot be told here is left to the worker.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ml.svm_labels import check_first_lines
 from storage.dataset_names import SCHEME, split_address
 from storage.errors import StorageError
 from storage.records import DatasetFile
-from storage.remote_address import REMOTE
+from storage.remote_address import REMOTE, shown
 
 _LOOKED_AT = 16
-_BYTES_MOST = 2**20
+BYTES_MOST = 2**20
 # A store that does not answer holds a thread for minutes: it may hold some of them only.
 _ASKING_STORE = BoundedSemaphore(4)
 
@@ -53,7 +53,22 @@ def check(parts: Parts, options: Any, target: Target, entries: Sequence[str], pi
                 continue
             with closing(content):
                 _check_content(_Beginning(content), entry, options, target if place == 0 else None)
-    reach.check(parts.settings, [entry for entry in entries[:_LOOKED_AT] if entry.startswith(REMOTE)])
+
+    def judge(entry: str, beginning: bytes, size: int) -> None:
+        check_beginning(beginning, size, shown(entry), options, target if entry == entries[0] else None)
+
+    reach.check(
+        parts.settings, [entry for entry in entries[:_LOOKED_AT] if entry.startswith(REMOTE)], BYTES_MOST, judge
+    )
+
+
+def check_beginning(beginning: bytes, size: int, name: str, options: Any, target: Target | None) -> None:
+    """Raises BadInput for the first BYTES_MOST bytes of a file, or all of a smaller one, if no training is made of it.
+
+    size : of the whole file. name : how messages call it. target : None for a test set.
+    """
+    with suppress(_TooFar):
+        _check_content(_Beginning(_Came(beginning, size)), name, options, target)
 
 
 def _is_file(parts: Parts, entry: str) -> bool:
@@ -116,12 +131,26 @@ class _Beginning:
         self.size = content.size
 
     def read(self, position: int, count: int) -> bytes:
-        if min(position + count, self.size) > _BYTES_MOST:
+        if min(position + count, self.size) > BYTES_MOST:
             raise _TooFar
         return self._content.read(position, count)
 
     def close(self) -> None:
         self._content.close()
+
+
+class _Came:
+    """The bytes of a file of which the beginning has come from another host."""
+
+    def __init__(self, beginning: bytes, size: int) -> None:
+        self._beginning = beginning
+        self.size = size
+
+    def read(self, position: int, count: int) -> bytes:
+        return self._beginning[position : position + count]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class _Stored:

@@ -1,4 +1,4 @@
-"""Asks other hosts whether they have the data of a training, before it waits for its turn.
+"""Asks other hosts whether they have the data of a training, and how it begins, before it waits for its turn.
 
 What is told is what the worker would be told as well. A host that is slow, refuses or is in trouble may be well again
 until the training starts; so nothing is said of it. In a fleet the workers may have other names, networks and settings
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ml.errors import BadInput
 from settings import Settings
 from storage import fetch
 from storage.errors import FetchFailed, NoSuchFile
+from storage.fetch import Seen
 from storage.remote_address import FOLDER, is_bucket, place_of, shown
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ _LOOKED_AT = 4
 _asking = threading.BoundedSemaphore(4)
 
 
-def check(settings: Settings, entries: Sequence[str]) -> None:
-    """Raises BadInput for an address, of http(s) or S3, where there is no data to read."""
+def check(settings: Settings, entries: Sequence[str], count: int, judge: Callable[[str, bytes, int], None]) -> None:
+    """Raises BadInput for an address, of http(s) or S3, where there is no data to read, and what `judge` raises.
+
+    judge : called with each address whose host gives the beginning of its file for nothing, with the first `count`
+    bytes, or all if it has fewer, and with the size of the whole.
+    """
     if not entries or not settings.precheck_timeout_s or not _asking.acquire(blocking=False):
         return
     try:
@@ -36,31 +41,32 @@ def check(settings: Settings, entries: Sequence[str]) -> None:
         for entry in list(dict.fromkeys(entries))[:_LOOKED_AT]:
             left_s = deadline - time.monotonic()
             if left_s > 0:
-                _check_one(settings, entry, left_s)
+                seen = _seen(settings, entry, count, left_s)
+                if seen.size == 0:
+                    raise BadInput(f"missing data: {shown(entry)} is empty")
+                if seen.size is not None and seen.beginning is not None:
+                    judge(entry, seen.beginning, seen.size)
     finally:
         _asking.release()
 
 
-def _check_one(settings: Settings, entry: str, left_s: float) -> None:
+def _seen(settings: Settings, entry: str, count: int, left_s: float) -> Seen:
     try:
         if is_bucket(entry):
-            size = _size_in_bucket(settings, entry)
-        else:
-            size = fetch.look(entry, allow=settings.fetch_allow, timeout_s=left_s)
+            return _in_bucket(settings, entry, count, left_s)
+        return fetch.look(entry, count, allow=settings.fetch_allow, timeout_s=left_s)
     except FetchFailed as error:
         if settings.redis_url is not None and not isinstance(error, NoSuchFile):
-            return
+            return Seen()
         raise BadInput(f"data cannot be read from {shown(entry)!r}: {error}") from None
-    if size == 0:
-        raise BadInput(f"missing data: {shown(entry)} is empty")
 
 
-def _size_in_bucket(settings: Settings, entry: str) -> int | None:
+def _in_bucket(settings: Settings, entry: str, count: int, left_s: float) -> Seen:
     place = place_of(entry, settings.data_s3_buckets)
     if place.is_folder:
         raise NoSuchFile(FOLDER)
     buckets = _buckets(settings.data_endpoint_url, settings.data_s3_profile, settings.precheck_timeout_s)
-    return None if buckets is None else buckets.look(place)
+    return Seen() if buckets is None else buckets.look(place, count, left_s)
 
 
 @cache

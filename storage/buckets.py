@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +16,15 @@ from typing import Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
 from storage.errors import FetchAbandoned, FetchFailed, NoSuchFile
-from storage.fetch import Fetched, Known
+from storage.fetch import Fetched, Known, Seen
 from storage.landing import CHUNK, landing, local_errors
 from storage.objects.s3 import S3Options, client_of
 from storage.remote import Limits
 from storage.remote_address import Place
 
 FILES_MAX = 10_000
+_PIECE = 1 << 14
+_RANGE = re.compile(r"bytes 0-[0-9]{1,18}/([0-9]{1,18})")
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _TRANSIENT = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"})
 
@@ -62,23 +66,39 @@ class Buckets:
             return False
         return True
 
-    def look(self, place: Place) -> int | None:
-        """Bytes of an object, of which none is read; None where this server is not told.
+    def look(self, place: Place, count: int, timeout_s: float) -> Seen:
+        """Size and first bytes of an object; what this server is not told, or not within that time, is not seen.
 
         Raises NoSuchFile, and FetchFailed when there is no such bucket.
         """
+        until, seen = time.monotonic() + timeout_s, Seen()
         try:
             with _told():
-                answer = self._client.get_object(Bucket=place.bucket, Key=place.key)
-                answer["Body"].close()
-                return int(answer["ContentLength"])
+                answer = self._first(place, count)
+            with contextlib.closing(answer["Body"]) as body:
+                seen = Seen(_size(answer))
+                # Who packed it may have meant it to be unpacked: then these are not the bytes of the file.
+                if seen.size is None or answer.get("ContentEncoding"):
+                    return seen
+                limits = Limits(count, until - time.monotonic(), lambda: True)
+                found = _first_of(body, min(count, seen.size), limits)
+            return seen if found is None else Seen(seen.size, found)
         except NoSuchFile:
             raise
         except FetchFailed as error:
             # Not when it may not be read: who fetches it may have other credentials.
             if isinstance(error.__cause__, ClientError) and _code(error.__cause__) == "NoSuchBucket":
                 raise
-            return None
+            return seen
+
+    def _first(self, place: Place, count: int) -> Any:
+        """The answer with the first bytes of an object; with all where there are none, or a server gives no parts."""
+        try:
+            return self._client.get_object(Bucket=place.bucket, Key=place.key, Range=f"bytes=0-{count - 1}")
+        except ClientError as error:
+            if _status(error) != 416:
+                raise
+            return self._client.get_object(Bucket=place.bucket, Key=place.key)
 
     def fetch(self, place: Place, path: Path, known: Known | None, limits: Limits) -> Fetched | None:
         """The object at `path`; None when it is still the one that `known` tells of. Raises FetchFailed."""
@@ -137,7 +157,7 @@ class BucketOrigin:
         return self.buckets.fetch(self.place, path, known, limits)
 
 
-def _chunks(body: Any, limits: Limits) -> Iterator[bytes]:
+def _chunks(body: Any, limits: Limits, size: int = CHUNK) -> Iterator[bytes]:
     clock = limits.clock()
     while True:
         if not limits.is_wanted():
@@ -145,10 +165,20 @@ def _chunks(body: Any, limits: Limits) -> Iterator[bytes]:
         if clock() <= 0:
             raise FetchFailed(f"it did not come in full within {limits.timeout_s:g} seconds")
         with _told():
-            chunk: bytes = body.read(CHUNK)
+            chunk: bytes = body.read(size)
         if not chunk:
             return
         yield chunk
+
+
+def _first_of(body: Any, count: int, limits: Limits) -> bytes | None:
+    """So many bytes; None when there are fewer. Raises FetchFailed."""
+    found = bytearray()
+    for chunk in _chunks(body, limits, _PIECE):
+        found += chunk
+        if len(found) >= count:
+            return bytes(found[:count])
+    return None
 
 
 @contextlib.contextmanager
@@ -177,6 +207,14 @@ def _fail(error: ClientError) -> NoReturn:
     raise FetchFailed(
         f"the S3 server answered {code[:80] or status}", is_transient=status >= 500 or code in _TRANSIENT
     ) from error
+
+
+def _size(answer: Mapping[str, Any]) -> int | None:
+    """Bytes of the object of which an answer holds the first, or all; None where that is not told."""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
+        return int(answer["ContentLength"])
+    found = _RANGE.fullmatch(answer.get("ContentRange", ""))
+    return None if found is None else int(found[1])
 
 
 def _code(error: ClientError) -> str:

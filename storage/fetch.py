@@ -47,6 +47,9 @@ _MISSING = frozenset({404, 410})
 # What a host may call a content, RFC 9110; anything else would be sent back to it with every later request.
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,512}"')
 
+# Which bytes of how many a part holds, RFC 9110; no file has more than such numbers tell.
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -78,6 +81,18 @@ class Taken:
     status: int
     beginning: bytes
     retry_after: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a file that was not taken.
+
+    size : its bytes; None where that is not told. beginning : its first bytes, as many as were asked for or all; None
+    where it could not be had for nothing.
+    """
+
+    size: int | None = None
+    beginning: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -199,10 +214,10 @@ def fetch_changed(
         return Fetched(size, digest.hexdigest(), _known(exchange.response.headers, place))
 
 
-def look(url: str, *, allow: Sequence[str] = (), timeout_s: float, redirects: int = REDIRECTS_MAX) -> int | None:
-    """Ask for the file at `url` without taking it; returns the bytes that its host announces, None when it does not.
+def look(url: str, count: int, *, allow: Sequence[str] = (), timeout_s: float, redirects: int = REDIRECTS_MAX) -> Seen:
+    """Ask for the file at `url` without taking it, and for its first `count` bytes where its host offers parts of it.
 
-    What may be otherwise for who fetches it later is None as well: silence, trouble of the host or of the network, a
+    Nothing is seen of what may be otherwise for who fetches it later: silence, trouble of the host or of the network, a
     status that says no for now, or to this machine.
     allow, redirects : as `fetch_file`. timeout_s : for all of it; only the time in which the system's resolver gives up
         is its own.
@@ -212,26 +227,55 @@ def look(url: str, *, allow: Sequence[str] = (), timeout_s: float, redirects: in
     try:
         # The file itself is not asked for as long as the host says that it has one: some addresses work once only.
         with contextlib.suppress(NoSuchFile):
-            size = _announced("HEAD", url, allow, clock, redirects)
+            size, offering = _announced("HEAD", url, allow, clock, redirects)
             if size != 0:
-                return size
+                return Seen(size) if offering is None else _beginning(offering, size, count, allow, clock)
         # There are hosts that know no HEAD, and say to it that there is nothing, or that it is empty.
-        return _announced("GET", url, allow, clock, redirects)
+        return Seen(_announced("GET", url, allow, clock, redirects)[0])
     except (FetchForbidden, NoSuchFile):
         raise
     except FetchFailed as error:
         if isinstance(error.__cause__, socket.gaierror) and not error.is_transient and not clock.is_over:
             raise
-        return None
+        return Seen()
 
 
-def _announced(method: str, url: str, allow: Sequence[str], clock: _Clock, redirects: int) -> int | None:
-    """The bytes that an answer to HEAD or GET tells of. Raises NoSuchFile, FetchFailed."""
+def _announced(
+    method: str, url: str, allow: Sequence[str], clock: _Clock, redirects: int
+) -> tuple[int | None, str | None]:
+    """The bytes that an answer to HEAD or GET tells of, and the address behind all redirects if it offers parts.
+
+    Raises NoSuchFile, FetchFailed.
+    """
     with _file_of(url, allow, clock, redirects, method=method) as (exchange, _):
         if exchange.response.status in _MISSING:
             _check_whole(exchange)
-        length = exchange.response.headers.get("Content-Length", "")
-        return int(length[:20]) if exchange.response.status == 200 and length.isdecimal() else None
+        if exchange.response.status != 200:
+            return None, None
+        headers = exchange.response.headers
+        length = headers.get("Content-Length", "")
+        offers_parts = headers.get("Accept-Ranges", "").strip().lower() == "bytes" and _is_plain(exchange)
+        return int(length[:20]) if length.isdecimal() else None, exchange.url if offers_parts else None
+
+
+def _beginning(url: str, size: int | None, count: int, allow: Sequence[str], clock: _Clock) -> Seen:
+    """The first bytes of a file, if its host gives just these.
+
+    url : behind the redirects, as what leads there may work once only. size : that was announced, if it was.
+    """
+    try:
+        with _exchange("GET", url, None, {"Range": f"bytes=0-{count - 1}"}, allow, clock) as exchange:
+            told = _RANGE.fullmatch(exchange.response.headers.get("Content-Range", "").strip())
+            if exchange.response.status != 206 or told is None or not _is_plain(exchange):
+                return Seen(size)
+            first, last, total = map(int, told.groups())
+            wanted = min(count, total)
+            if (first, last) != (0, wanted - 1) or size not in (None, total):
+                return Seen(size)
+            found = exchange.beginning(wanted + 1)
+    except FetchFailed:  # the host said that it has the file: whoever wants all of it may get it
+        return Seen(size)
+    return Seen(total, found) if len(found) == wanted else Seen(size)
 
 
 def send(
@@ -428,9 +472,10 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Exchange:
-    """An answer whose head has come. host : as it stands in messages."""
+    """An answer whose head has come. url : that was asked. host : as it stands in messages."""
 
     response: HTTPResponse
+    url: str
     host: str
     clock: _Clock
 
@@ -486,7 +531,7 @@ def _exchange(
                 opened.request(method, target.request_uri, body, {**own, **headers}, preload_content=False)
                 # Closed also when the time is over although it has come: headers look whole when they are cut.
                 response = held.enter_context(contextlib.closing(opened.getresponse()))
-            yield _Exchange(response, host, clock)
+            yield _Exchange(response, url, host, clock)
     finally:
         opened.close()
 

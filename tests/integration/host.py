@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_PART = re.compile(r"bytes=([0-9]+)-([0-9]+)")
 
 
 @dataclass
@@ -16,6 +19,7 @@ class Host:
     """files : by path. asked : path and status of each GET, in the order of the answers; looked : of each HEAD.
 
     gate : answers wait while it is closed. failures : how many requests to come are answered with 503.
+    gives_parts : whether parts of files are offered, and given; such an answer has status 206.
     """
 
     port: int
@@ -25,6 +29,7 @@ class Host:
     gate: threading.Event = field(default_factory=threading.Event)
     failures: int = 0
     has_etags: bool = True
+    gives_parts: bool = False
 
     @property
     def url(self) -> str:
@@ -52,8 +57,13 @@ def hosting(**files: bytes) -> Iterator[Host]:
                 self.answer(404)
             elif host.has_etags and self.headers.get("If-None-Match") == etag:
                 self.answer(304)
+            elif host.gives_parts and (asked := _PART.fullmatch(self.headers.get("Range", ""))):
+                part = content[int(asked[1]) : int(asked[2]) + 1]
+                told = f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(content)}"
+                self.answer(206, part, {"Content-Range": told})
             else:
-                self.answer(200, content, {"ETag": etag} if host.has_etags else {})
+                headers = {"ETag": etag} if host.has_etags else {}
+                self.answer(200, content, headers | ({"Accept-Ranges": "bytes"} if host.gives_parts else {}))
 
         do_HEAD = do_GET
 

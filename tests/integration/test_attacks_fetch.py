@@ -674,7 +674,7 @@ def test_bucket_that_is_not_named_is_not_read(
 def look(url: str, settings: Settings) -> str:
     """What is said of an address; nothing when its host was asked, and had the file."""
     try:
-        reach.check(settings, [url])
+        reach.check(settings, [url], 9, lambda *_: None)
     except BadInput as error:
         return str(error)
     return ""

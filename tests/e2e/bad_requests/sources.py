@@ -10,6 +10,8 @@ from tests.e2e.bad_requests.stage import GOOD, file, svm_body, training_body
 from tests.e2e.conftest import ALLOWED, Answer, Client
 from tests.receiver import answer, receiving
 
+UNLABELLED = b"a,b\n1,2\n3,4\n"
+
 
 @train
 def data_missing(client: Client) -> Json:
@@ -55,6 +57,19 @@ def data_host_refuses(client: Client) -> Json:
 def data_elsewhere_empty(client: Client) -> Answer:
     with receiving(answer("200 OK"), host=ALLOWED) as host:
         return client.call("POST", "/train", {**training_body(client, f"{host.url}/train.csv"), "async": False})
+
+
+@request
+def data_elsewhere_without_label(client: Client) -> Answer:
+    told = [f"Content-Range: bytes 0-{len(UNLABELLED) - 1}/{len(UNLABELLED)}", "Accept-Ranges: bytes"]
+
+    def offering(connection: socket.socket) -> None:
+        status = "200 OK" if host.heads[-1].startswith("HEAD") else "206 Partial Content"
+        answer(status, UNLABELLED, *told)(connection)
+
+    with receiving(offering, host=ALLOWED) as host:
+        address = f"http://me:secret@{ALLOWED}:{host.port}/train.csv"
+        return client.call("POST", "/train", {**training_body(client, address), "async": False})
 
 
 @train
