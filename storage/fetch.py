@@ -125,11 +125,19 @@ def check_url(url: str) -> None:
     _parsed(url)
 
 
-def check_target(url: str) -> str:
-    """The host and port that `url` leads to. Raises what `check_url` raises, also when it holds a user or password."""
+def check_target(url: str, *, allow: Sequence[str] = ()) -> str:
+    """The host and port that `url` leads to. A host that is written as an address is judged; a name is not resolved.
+
+    allow : hosts and networks that may be used although their addresses are not public.
+    Raises what `check_url` raises, also when `url` holds a user or password, or an address that may not be used.
+    """
     target = _parsed(url)
     if target.auth is not None:
         raise FetchForbidden("the URL holds a user or password, which it must not")
+    host = _host(target).rstrip(".")  # as it is connected to
+    address = _written(host)
+    if address is not None and not _allowed(tuple(allow)).permits(host.lower(), str(address)):
+        raise _forbidden(host)
     return f"{target.host}:{_port(target)}"
 
 
@@ -634,6 +642,19 @@ def _forms(address: _Address) -> list[_Address]:
     return [address] if address.sixtofour is None else [address, address.sixtofour]
 
 
+def _written(host: str) -> _Address | None:
+    """The address that a host is written as, in any form that the system reads as one; None for a name."""
+    try:
+        return ipaddress.IPv6Address(host) if ":" in host else ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
+
+
+def _forbidden(host: str) -> FetchForbidden:
+    # Without the address: it could tell a client how names of the inner network resolve.
+    return FetchForbidden(f"{host} has no public address; it can be used when {_ALLOW} names it or its network")
+
+
 def _is_public(address: _Address) -> bool:
     return address.is_global and not (
         address.is_multicast or address.is_reserved or getattr(address, "is_site_local", False)
@@ -653,8 +674,7 @@ class _Guard:
         addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
         permitted = [each for each in addresses if self.allowed.permits(host.lower(), each)]
         if not permitted:
-            # Without the address: it could tell a client how names of the inner network resolve.
-            raise FetchForbidden(f"{host} has no public address; it can be used when {_ALLOW} names it or its network")
+            raise _forbidden(host)
         problem: OSError = TimeoutError()
         for tried, address in enumerate(permitted):
             if self.clock.is_over:
@@ -689,7 +709,7 @@ class _Https(HTTPSConnection):
 
 def _opened(target: Url, guard: _Guard) -> _Http | _Https:
     """A connection that is yet to be made."""
-    host, port, timeout_s = (target.host or "").strip("[]"), _port(target), guard.clock.left_s
+    host, port, timeout_s = _host(target), _port(target), guard.clock.left_s
     made: _Http | _Https
     if target.scheme == "https":
         made = _Https(host, port, timeout=timeout_s, ssl_context=_tls())
@@ -723,6 +743,11 @@ def _joined(url: str, where: str) -> str:
         return urljoin(url, where)
     except ValueError:
         raise FetchForbidden(f"{shown(where)!r}, where a redirect leads, cannot be read as a URL") from None
+
+
+def _host(target: Url) -> str:
+    """As the system reads it."""
+    return (target.host or "").strip("[]")
 
 
 def _port(target: Url) -> int:

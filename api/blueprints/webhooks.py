@@ -34,7 +34,8 @@ blueprint = Blueprint("webhooks", __name__)
 def create() -> Response:
     """Make a webhook; the only answer that tells its secret."""
     check_known(request.args, ())
-    new, secret = read_webhook(read_object(parts().settings.request_limit_bytes))
+    settings = parts().settings
+    new, secret = read_webhook(read_object(settings.request_limit_bytes), settings.fetch_allow)
     webhook = parts().records.webhooks.add(account().id, new, secret)
     auditing.note("webhook.create", "webhook", webhook.id)
     made = plain({**told(webhook), "secret": secret}, 201)
@@ -66,7 +67,8 @@ def change(number: str) -> Response:
     """Change what the body names."""
     check_known(request.args, ())
     webhook = _find(number)
-    changes = read_change(read_object(parts().settings.request_limit_bytes))
+    settings = parts().settings
+    changes = read_change(read_object(settings.request_limit_bytes), settings.fetch_allow)
     if changes:
         webhook = parts().records.webhooks.change(account().id, webhook.id, changes)
         auditing.note("webhook.change", "webhook", webhook.id)

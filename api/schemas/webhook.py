@@ -6,7 +6,7 @@ import base64
 import binascii
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,20 +76,20 @@ class SecretRequest:
     )
 
 
-def read_webhook(body: Json) -> tuple[NewWebhook, str]:
-    """The body of POST /webhooks: a webhook and its secret. Raises BadBody."""
+def read_webhook(body: Json, allow: Sequence[str]) -> tuple[NewWebhook, str]:
+    """The body of POST /webhooks: a webhook and its secret. allow : as `storage.fetch` takes it. Raises BadBody."""
     wanted = read_strictly(WebhookRequest, body, "/webhooks")
     if not wanted.url:
         raise BadBody("url is missing; give the address that events are posted to")
     given = {name: getattr(wanted, name) for name in ("url", "services", "description", "active")}
     events = EVENTS if body.get("events") is None else wanted.events
-    return NewWebhook(**_checked({**given, "events": events})), _secret(wanted.secret)
+    return NewWebhook(**_checked({**given, "events": events}, allow)), _secret(wanted.secret)
 
 
-def read_change(body: Json) -> Json:
-    """The body of PATCH /webhooks/NUMBER, as the records take it. Raises BadBody."""
+def read_change(body: Json, allow: Sequence[str]) -> Json:
+    """The body of PATCH /webhooks/NUMBER, as the records take it. allow : as for `read_webhook`. Raises BadBody."""
     wanted = read_strictly(WebhookChange, body, "/webhooks")
-    return _checked({name: getattr(wanted, name) for name, value in body.items() if value is not None})
+    return _checked({name: getattr(wanted, name) for name, value in body.items() if value is not None}, allow)
 
 
 def read_secret(body: Json) -> str:
@@ -97,12 +97,12 @@ def read_secret(body: Json) -> str:
     return _secret(read_strictly(SecretRequest, body, "/webhooks").secret)
 
 
-def _checked(given: Mapping[str, Any]) -> Json:
+def _checked(given: Mapping[str, Any], allow: Sequence[str]) -> Json:
     """Members of a request as members of `NewWebhook`. Raises BadBody."""
     made: Json = {}
     if "url" in given:
         try:
-            made |= {"url": given["url"], "place": fetch.check_target(given["url"])}
+            made |= {"url": given["url"], "place": fetch.check_target(given["url"], allow=allow)}
         except FetchForbidden as error:
             raise BadBody(f"url: {error}") from None
     if "events" in given:

@@ -1,4 +1,5 @@
-"""Attacks on the wire: requests in requests, headers and addresses without end, lines that are none.
+"""Attacks on the wire: requests in requests, headers and addresses without end, lines that are none;
+bodies that are too large, and what comes too slowly.
 
 They are made on the HTTP server itself, as it is started. After each the server answers the next caller, and nothing of
 what was hidden in a request was answered.
@@ -6,14 +7,17 @@ what was hidden in a request was answered.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,14 +37,23 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def server(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Api]:
     """The API alone, as `modelyard up` starts it."""
     folder = tmp_path_factory.mktemp("wire").resolve()
+    with alone(folder, redis_server, request_limit_bytes=2**20, client_idle_s=3.0, body_timeout_s=6.0) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def unlocked(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Api]:
+    """The same without its limit on the size of bodies, and with more time than these tests take."""
+    folder = tmp_path_factory.mktemp("unlocked").resolve()
+    with alone(folder, redis_server, request_limit_bytes=2**34, client_idle_s=60.0, body_timeout_s=60.0) as api:
+        yield api
+
+
+@contextlib.contextmanager
+def alone(folder: Path, redis: RedisServer, **limits: Any) -> Iterator[Api]:
     (folder / "data").mkdir()
     settings = Settings(
-        home=folder,
-        port=free_port(),
-        data_roots=(folder / "data",),
-        redis_url=redis_server.url,
-        request_limit_bytes=2**20,
-        api_threads=4,
+        home=folder, port=free_port(), data_roots=(folder / "data",), redis_url=redis.url, api_threads=4, **limits
     )
     records = Records.connect(settings.database_url)
     records.upgrade()
@@ -199,3 +212,74 @@ def test_large_bodies_are_refused_at_the_limit_and_only_there(size: int, chunked
         code = 413  # the server closed while it was still sent to
     assert code == (404 if size < 2**20 else 413)
     server.check()
+
+
+@pytest.mark.parametrize("path", ["/train", "/predict"])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_without_the_limit_a_body_beyond_it_is_read_whole(path: str, chunked: bool, server: Api, unlocked: Api):
+    body = json.dumps({"service": "none", "parameters": {}, "data": ["x" * 2**21]}).encode()
+    codes = []
+    for api in (server, unlocked):
+        with closing(Line(api.port)) as line:
+            codes.append(line.ask("POST", path, body, chunked=chunked).code)
+    assert codes == [413, 404]  # there is no such service, which is known once the body was read
+
+
+def test_without_the_limit_a_body_that_is_announced_as_huge_is_waited_for(server: Api, unlocked: Api):
+    with closing(Line(server.port)) as line, closing(Line(unlocked.port)) as other:
+        for each in (other, line):
+            each.send(post(f"Content-Length: {2**33}", body=b" " * 100_000))
+        assert line.answer().code == 413
+        assert is_silent(other.socket)
+
+
+SLOW = {
+    "a body that stops": (post("Content-Length: 2", body=b"{"), b"", b"}"),
+    "a body that drips": (
+        post("Transfer-Encoding: chunked", body=b"1\r\n{\r\n"),
+        b"1\r\n \r\n",
+        b"1\r\n}\r\n0\r\n\r\n",
+    ),
+    "headers that drip": (b"POST /train HTTP/1.1\r\nX: x", b"x", b"\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"),
+}
+"""Requests that come slowly: how they begin, what is added again and again, and the end that would make them whole."""
+
+
+def test_what_comes_slowly_is_waited_for_only_without_the_limits_on_time(server: Api, unlocked: Api):
+    with contextlib.ExitStack() as held:
+        ended, kept = (
+            {kind: held.enter_context(closing(Line(api.port))) for kind in SLOW} for api in (server, unlocked)
+        )
+        for kind, (first, _, _) in SLOW.items():
+            for lines in (kept, ended):
+                lines[kind].send(first)
+        until(lambda: are_over(ended, kept), 60)
+        for kind, line in ended.items():
+            told = beginning_of(line)
+            assert told == b"HTTP/1.1 408" or (kind == "headers that drip" and told == b""), kind
+        for kind, line in kept.items():
+            assert is_silent(line.socket), kind
+            line.send(SLOW[kind][2])
+            assert line.answer().code == 400, kind  # it came as a whole, and names no service
+
+
+def are_over(ended: dict[str, Line], kept: dict[str, Line]) -> bool:
+    """Whether the server had enough of each slow request; those that go on get a little more, there and elsewhere."""
+    going = [kind for kind in SLOW if is_silent(ended[kind].socket)]
+    for kind in going:
+        for line in (ended[kind], kept[kind]):
+            with contextlib.suppress(ConnectionError):  # of the one that is ended right now
+                line.send(SLOW[kind][1])
+    return not going
+
+
+def beginning_of(line: Line) -> bytes:
+    """What came first; nothing where the connection was only closed."""
+    with contextlib.suppress(ConnectionError):
+        return line.socket.recv(12)
+    return b""
+
+
+def is_silent(line: socket.socket) -> bool:
+    """Whether it is open, and nothing came."""
+    return not select.select([line], [], [], 0)[0]

@@ -50,18 +50,24 @@ def two_times(postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
         yield old, new
 
 
+@pytest.fixture(params=["moto_server", "rclone_server"])
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    found: S3Server = request.getfixturevalue(request.param)
+    return found
+
+
 def test_copies_of_postgresql_and_s3_go_on_where_the_old_time_ended(
     postgres_server: PostgresServer,
     two_times: tuple[str, str],
-    moto_server: S3Server,
+    s3: S3Server,
     redis_url: str,
     settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    for name, value in moto_server.environment().items():
+    for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=moto_server.endpoint_url)
+    client = boto3.client("s3", endpoint_url=s3.endpoint_url)
     for bucket in ("fleet-old", "fleet-new"):
         client.create_bucket(Bucket=bucket)
     of_old, of_new = (
@@ -69,7 +75,7 @@ def test_copies_of_postgresql_and_s3_go_on_where_the_old_time_ended(
             settings,
             database_url=database,
             objects_url=f"s3://{bucket}/yard",
-            s3_endpoint_url=moto_server.endpoint_url,
+            s3_endpoint_url=s3.endpoint_url,
             redis_url=redis_url,
         )
         for database, bucket in zip(two_times, ("fleet-old", "fleet-new"), strict=True)
@@ -89,9 +95,9 @@ def test_copies_of_postgresql_and_s3_go_on_where_the_old_time_ended(
             "RCLONE_CONFIG": str(tmp_path / "rclone.conf"),
             "RCLONE_CONFIG_FLEET_TYPE": "s3",
             "RCLONE_CONFIG_FLEET_PROVIDER": "Other",
-            "RCLONE_CONFIG_FLEET_ENDPOINT": moto_server.endpoint_url,
+            "RCLONE_CONFIG_FLEET_ENDPOINT": s3.endpoint_url,
             "RCLONE_CONFIG_FLEET_ENV_AUTH": "true",
-            **moto_server.environment(),
+            **s3.environment(),
         }
         done = subprocess.run([str(program), *words[1:]], env=remote, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

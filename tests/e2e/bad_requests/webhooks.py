@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.e2e.bad_requests.cases import request
-from tests.e2e.conftest import Answer, Client
+from tests.e2e.conftest import ALLOWED, Answer, Client
 
 
 def hook(client: Client, **more: Any) -> Answer:
@@ -40,6 +40,16 @@ def webhook_of_another_scheme(client: Client) -> Answer:
 @request
 def webhook_with_a_password(client: Client) -> Answer:
     return hook(client, url="https://me:mine@receiver.example/")
+
+
+@request
+def webhook_at_an_inner_address(client: Client) -> Answer:
+    return hook(client, url="http://0x7f000001/")
+
+
+@request
+def webhook_changed_to_an_inner_address(client: Client) -> Answer:
+    return change(client, url="http://[::ffff:10.0.0.1]/")
 
 
 @request
@@ -99,7 +109,7 @@ def webhooks_too_many(client: Client) -> Answer:
 
 @request
 def deliveries_too_many(client: Client) -> Answer:
-    path = f"/webhooks/{hook(client, url='http://127.0.0.1:9/', active=True).json['webhook_id']}"
+    path = f"/webhooks/{hook(client, url=f'http://{ALLOWED}:9/', active=True).json['webhook_id']}"
     while (answer := client.call("POST", f"{path}/test")).code == 202:
         pass
     client.call("DELETE", path)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import ColumnElement, and_
 from werkzeug.test import TestResponse
 
 from api.blueprints import docs, health
-from storage.records import Records, Role
+from storage.records import Records, Role, webhooks
+from storage.records.schema import webhooks as table
 from tests.unit.api.conftest import Yard
 
 Json = dict[str, Any]
@@ -21,6 +23,9 @@ Json = dict[str, Any]
 CSV = b"a,b\n1,2\n"
 UNKNOWN = 999
 TRAINING, PREDICTION, UPLOAD = 1, 3, 1
+
+THEIRS: Json = {"name": "secret", "training": 2, "prediction": PREDICTION, "key": 1, "webhook": 1}
+"""What is Ann's; the training still waits."""
 
 OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
     ("services.get", "GET"): ("/services/{name}", None),
@@ -169,30 +174,73 @@ def test_object_of_another_account_is_answered_as_one_that_does_not_exist(
         assert dict(answers[0].headers) | {"Content-Length": ""} == dict(answers[1].headers) | {"Content-Length": ""}
 
 
-def test_where_records_are_not_looked_up_by_account_those_of_another_one_are_found(
-    ask: Callable[..., TestResponse], ann: str, bob: str, records: Records, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def unlocked(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that are looked up by name and number alone. Of all that bears a name, there is only Ann's."""
     owner = records.accounts.ensure("ann").id
-    tasks, services, datasets = type(records.tasks), type(records.services), type(records.datasets)
-    many, service, dataset = tasks.get_many, services.find, datasets.find
+    tasks, services, datasets, keys = (
+        type(each) for each in (records.tasks, records.services, records.datasets, records.keys)
+    )
+    many, service, dataset, revoke = tasks.get_many, services.find, datasets.find, keys.revoke
     monkeypatch.setattr(tasks, "get_many", lambda here, numbers, account_id=None: many(here, numbers))
     monkeypatch.setattr(services, "find", lambda here, account_id, name: service(here, owner, name))
     monkeypatch.setattr(datasets, "find", lambda here, account_id, name: dataset(here, owner, name))
-    found = [
-        ask(bob, verb, filled(path, name="secret", training=TRAINING, prediction=PREDICTION)).status_code
-        for (endpoint, verb), (path, _) in OBJECTS.items()
-        if verb == "GET" and endpoint not in WITHOUT_WORKERS and "{webhook}" not in path
-    ]
-    assert len(found) >= 10
-    assert set(found) == {200}
+    monkeypatch.setattr(keys, "revoke", lambda here, key_id, account_id, by: revoke(here, key_id, None, by))
+    monkeypatch.setattr(webhooks, "_is", lambda account_id, number: of_any_account(number))
+
+
+INCOMPLETE = {
+    ("train.start", "PUT"): 400,
+    ("datasets.put_part", "PUT"): 400,
+    ("datasets.complete", "POST"): 400,
+}
+"""What is asked for here in a way that cannot be done: that is told once its object was found."""
+
+
+def of_any_account(webhook_id: int) -> ColumnElement[bool]:
+    return and_(table.c.id == webhook_id, table.c.deleted_at.is_(None))
+
+
+@pytest.mark.usefixtures("unlocked")
+def test_where_records_are_not_looked_up_by_account_those_of_another_one_are_read_changed_and_deleted(
+    ask: Callable[..., TestResponse], bob: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("api.datasets.WAIT_S", 0.1)  # for a worker, and there is none
+    deleting = [route for route in reversed(OBJECTS) if route[1] == "DELETE"]  # what is in another thing first
+    found = {}
+    for endpoint, verb in [*(route for route in OBJECTS if route not in deleting), *deleting]:
+        if verb == "GET" and endpoint in WITHOUT_WORKERS:
+            continue
+        path, body = OBJECTS[endpoint, verb]
+        words = THEIRS | {"training": TRAINING if verb == "GET" else 2}
+        path = path.removesuffix("?clear=full")  # nobody is there to clear a repository
+        found[endpoint, verb] = ask(bob, verb, filled(path, **words), filled(body, **words)).status_code
+    assert {route: code for route, code in found.items() if code >= 300} == INCOMPLETE
+    assert len(found) >= 30
+
+
+@pytest.mark.parametrize("is_locked", [True, False], ids=["locked", "the lock open"])
+def test_deliveries_and_uploads_of_another_account_are_not_among_those_of_ones_own_webhooks_and_data_sets(
+    ask: Callable[..., TestResponse], bob: str, records: Records, monkeypatch: pytest.MonkeyPatch, is_locked: bool
+):
+    if not is_locked:
+        uploads, deliveries = type(records.uploads), type(records.deliveries)
+        delivery = deliveries.get
+        monkeypatch.setattr(uploads, "find", lambda here, dataset_id, number: here.get(number))
+        monkeypatch.setattr(deliveries, "get", lambda here, webhook_id, number: delivery(here, 1, number))
+    assert ask(bob, "PUT", "/datasets/own").status_code == 201
+    own = ask(bob, "POST", "/webhooks", {"url": "https://own.example/"}).json["webhook_id"]
+    upload, sent = "/datasets/own/uploads/1", f"/webhooks/{own}/deliveries/1"
+    asked = (("GET", upload), ("DELETE", upload), ("GET", sent), ("POST", f"{sent}/replay"))
+    found = [ask(bob, verb, path).status_code for verb, path in asked]
+    assert found == ([404] * 4 if is_locked else [200, 200, 200, 202])
 
 
 def test_nothing_that_another_account_tried_has_changed_anything(
     ask: Callable[..., TestResponse], ann: str, bob: str, records: Records
 ):
     for (_, verb), (path, body) in OBJECTS.items():
-        words: Json = {"name": "secret", "training": 2, "prediction": PREDICTION, "key": 1, "webhook": 1}
-        ask(bob, verb, filled(path, **words), filled(body, **words))
+        ask(bob, verb, filled(path, **THEIRS), filled(body, **THEIRS))
     assert ask(ann, "GET", "/services/secret").json["body"]["predict"] is True
     assert [task["cancel_requested"] for task in ask(ann, "GET", "/tasks").json["tasks"]] == [False] * 3
     assert [file["path"] for file in ask(ann, "GET", "/datasets/secret").json["files"]] == ["a.csv"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from settings import Settings
 from storage.records import Delivering, Receipt, Records, State
 from tests.unit.api.conftest import Yard
 
@@ -112,6 +115,39 @@ def test_wrong_webhooks_are_refused_with_what_is_wrong(client: FlaskClient, body
     assert text in message
     assert str(body.get("secret", "mine alone")) not in message
     assert client.get("/webhooks").json["webhooks"] == []
+
+
+INNER = (
+    *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "%31%32%37.0.0.1", "0", "0.0.0.0"),
+    *("10.0.0.1", "172.16.0.1", "192.168.0.1:8080", "169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255"),
+    *("[::1]", "[::]", "[::ffff:10.0.0.1]", "[64:ff9b::a00:1]", "[2002:a00:1::]", "[fd00::1]", "[fe80::1%25eth0]"),
+)
+
+
+@pytest.mark.parametrize("host", INNER)
+def test_address_of_the_inner_network_is_refused_at_once_however_it_is_written(client: FlaskClient, host: str):
+    made = make(client)
+    path, told = f"/webhooks/{made['webhook_id']}", "has no public address; it can be used when MODELYARD_FETCH_ALLOW"
+    for verb, where in (("POST", "/webhooks"), ("PATCH", path)):
+        status, kind, message = refusal(client, verb, where, {"url": f"http://{host}/"})
+        assert (status, kind, told in message) == (400, "bad_body", True), (verb, message)
+    assert [each["url"] for each in client.get("/webhooks").json["webhooks"]] == [made["url"]]
+
+
+def test_inner_address_is_taken_where_the_operator_names_it(app: Flask, client: FlaskClient, settings: Settings):
+    app.extensions["modelyard"].settings = replace(settings, fetch_allow=("10.0.0.0/8", "[::1]", "192.168.0.1"))
+    for host in ("10.0.0.1", "0x0a000001", "[::ffff:10.0.0.1]", "[::1]:8080", "192.168.0.1"):
+        url = f"http://{host}/"
+        made = make(client, url=url)
+        assert client.patch(f"/webhooks/{made['webhook_id']}", json={"url": url}).json["url"] == url
+    assert refusal(client, "POST", "/webhooks", {"url": "http://192.168.0.2/"})[:2] == (400, "bad_body")
+
+
+def test_public_address_is_taken_and_no_name_is_resolved(client: FlaskClient):
+    # Whoever asks for an address of a name fails here, as all of the network is out of reach.
+    names = ("localhost", "receiver.example", f"{'a' * 70}.example", "[::ffff:999.1.1.1]")
+    for host in ("1.1.1.1", "[2606:4700::1111]", *names):
+        assert make(client, url=f"https://{host}/")["url"] == f"https://{host}/"
 
 
 def test_wrong_changes_are_refused_and_change_nothing(client: FlaskClient):
