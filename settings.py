@@ -207,6 +207,14 @@ class Settings:
         _seconds(0.1),
         600.0,
     )
+    isolation: str = _setting(
+        "MODELYARD_ISOLATION",
+        "What becomes of models, archives and tables from elsewhere on a worker whose kernel does not let the process "
+        "that looks into them leave the network: where_possible, they are looked into all the same, or required, they "
+        "are refused.",
+        _word("where_possible", "required"),
+        "where_possible",
+    )
     precheck_timeout_s: float = _setting(
         "MODELYARD_PRECHECK_TIMEOUT_S",
         "Seconds in which other hosts may tell, before a training is accepted, that they do not have its data, or how "

@@ -106,6 +106,7 @@ ML: dict[str, Code] = {
     "unknown_type": _REQUEST,
     "model_unusable": _REQUEST,
     "missing_extra": Code(404, 1000, "Unknown Library"),
+    "not_isolated": _INTERNAL,
     "out_of_memory": _INTERNAL,
     "storage_full": STORAGE["storage_full"],
 }

@@ -220,29 +220,50 @@ def worker(queues: str, name: str | None, once_s: float | None) -> None:
         environment = worker_environment(settings, wanted, once_s)
     except BadQueues as error:
         raise click.BadParameter(str(error), param_hint="--queues") from None
-    _check_form(settings)
+    _check_records(settings)
+    _check_redis(settings)
     make_home(settings)
     _become(argv, environment)
 
 
-def _check_form(settings: Settings) -> None:
-    """End the command where the records are of a form that this program cannot use. A worker can wait for others that
-    are away, or not made yet.
+def _check_records(settings: Settings) -> None:
+    """End the command where the records let nobody in, or are of a form that this program cannot use. A worker can
+    wait for others that are away, or not made yet.
     """
-    from storage.errors import RecordsForm, RecordsUnavailable
+    from storage.errors import RecordsForm, RecordsRefused, RecordsUnavailable
     from storage.records import Records
 
     records = None
     try:
         records = Records.connect(settings.database_url)
         records.check()
-    except RecordsForm as error:
+    except (RecordsForm, RecordsRefused) as error:
         raise click.ClickException(str(error)) from None
     except RecordsUnavailable:
         pass
     finally:
         if records is not None:
             records.close()
+
+
+def _check_redis(settings: Settings) -> None:
+    """End the command where Redis lets nobody in, which Celery would ask again for ever. One that is away is waited
+    for.
+    """
+    from storage.errors import LiveRefused, LiveUnavailable
+    from storage.live import Live
+
+    if settings.redis_url is None:  # the embedded one wants no password
+        return
+    live = Live(settings.redis_url)
+    try:
+        live.check()
+    except LiveRefused as error:
+        raise click.ClickException(str(error)) from None
+    except LiveUnavailable:
+        pass
+    finally:
+        live.close()
 
 
 @main.command()

@@ -112,6 +112,18 @@ class MissingExtra(MlError):
         self.extra = extra
 
 
+class NotIsolated(MlError):
+    """Files from elsewhere are to be looked into without a network only, and the kernel forbids to leave it."""
+
+    kind = "not_isolated"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "what looks into files from elsewhere cannot leave the network on this machine, and MODELYARD_ISOLATION "
+            "requires it; allow user namespaces where the worker runs"
+        )
+
+
 class OutOfMemory(MlError):
     """The machine ran out of memory."""
 

@@ -188,10 +188,18 @@ class RecordsForm(RecordsUnavailable):
     """The tables are not of a form that this program can use."""
 
 
+class RecordsRefused(RecordsUnavailable):
+    """The database lets nobody in with this user and password: waiting mends nothing."""
+
+
 class LiveUnavailable(StorageError):
     """Redis does not answer."""
 
     kind = "live_unavailable"
+
+
+class LiveRefused(LiveUnavailable):
+    """Redis lets nobody in with this user and password: waiting mends nothing."""
 
 
 class StoreUnavailable(StorageError):

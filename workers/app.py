@@ -25,6 +25,7 @@ from celery.worker.control import Panel
 from logs.lines import ROLE, formatter
 from logs.redaction import redacted_value
 from logs.setting_up import set_up
+from ml import isolation
 from settings import Settings
 from storage.errors import StorageError
 from storage.live import Heartbeat
@@ -286,6 +287,18 @@ def _begin_to_beat(sender: Any, **_: Any) -> None:
     if os.environ.get(ONCE):
         global _once
         _once = Once(sender, float(os.environ[ONCE]))
+
+
+@signals.worker_ready.connect
+def _tell_isolation(**_: Any) -> None:
+    if not isolation.is_possible():
+        then = "are refused" if settings.isolation == "required" else "are looked into with the network within reach"
+        _log.warning(
+            "the kernel does not let processes leave the network, so models, archives and tables from elsewhere %s "
+            "(MODELYARD_ISOLATION=%s); it takes user namespaces",
+            then,
+            settings.isolation,
+        )
 
 
 @signals.task_received.connect

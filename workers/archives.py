@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ml import isolation
+from ml.errors import NotIsolated
 from ml.opening import open_unlinked
 from storage.errors import StorageFull, StoreUnavailable
 from workers import unpack
@@ -33,10 +35,11 @@ def unpacked(
     limit_bytes : most bytes of all members together.
     is_tree : whether files keep their folders; else those side by side are taken, the others skipped.
     is_resolved : as that of `ml.connectors.source.FileSource`.
-    Raises Unpackable, StorageFull, StoreUnavailable.
+    Raises Unpackable, StorageFull, StoreUnavailable; NotIsolated where isolation is required and cannot be had.
     """
-    limits = [str(limit_bytes), str(MEMBERS_MAX), str(_MEMORY_BYTES), *(["tree"] if is_tree else [])]
-    command = [sys.executable, "-I", "-S", unpack.__file__, "-", str(folder), *limits]
+    limits = [str(limit_bytes), str(MEMBERS_MAX), str(_MEMORY_BYTES)]
+    words = [*(["tree"] if is_tree else []), *(["isolated"] if isolation.is_required() else [])]
+    command = [sys.executable, "-I", "-S", unpack.__file__, "-", str(folder), *limits, *words]
     try:
         with open(_descriptor(archive, is_resolved), "rb") as packed:
             done = subprocess.run(command, env={}, stdin=packed, capture_output=True, timeout=_WAIT_S, check=False)
@@ -48,6 +51,8 @@ def unpacked(
         made: Json = json.loads(done.stdout)
     except ValueError:
         raise Unpackable("unpacking it ended the unpacking process") from None
+    if "is_in_network" in made:
+        raise NotIsolated
     if "error" in made:
         if os.strerror(errno.ENOSPC) in made["error"]:
             raise StorageFull(made["error"])

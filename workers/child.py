@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ml import isolation
+
 _log = logging.getLogger(__name__)
 _TAIL_LINES = 20
 _TAIL_BYTES = 16 * 1024
@@ -44,6 +46,7 @@ class Child:
         self.exit_status: int | None = None
         self.peak_bytes: int | None = None
         arguments = [sys.executable, *program, "--parent", str(os.getpid())]
+        arguments += ["--isolated"] if isolation.is_required() else []
         for library in warm:
             arguments += ["--warm", library]
         environment = {

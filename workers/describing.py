@@ -10,6 +10,8 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ml import isolation
+from ml.errors import NotIsolated
 from storage.dataset_names import SCHEME
 from storage.records import Attempt, State
 from workers.datasets import fetched
@@ -27,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 def describe(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
-    """Keep the facts of each table of a data set that has none yet. Raises StoreUnavailable, StorageFull."""
+    """Keep the facts of each table of a data set that has none yet.
+
+    Raises StoreUnavailable, StorageFull; NotIsolated where isolation is required and cannot be had.
+    """
     [(name, (dataset_id, revision))] = attempt.spec["datasets"].items()
     described = 0
     for file in parts.records.datasets.files_at(dataset_id, revision):
@@ -46,6 +51,7 @@ def describe(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
 
 def _facts(path: Path, kind: str) -> Json:
     command = [sys.executable, "-m", "workers.facts", str(path), kind]
+    command += ["isolated"] if isolation.is_required() else []
     environment = {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
     try:
         done = subprocess.run(
@@ -55,4 +61,6 @@ def _facts(path: Path, kind: str) -> Json:
     except (ValueError, subprocess.TimeoutExpired) as error:
         _log.warning("a file of a data set could not be looked into: %s", error)
         return {"kind": kind, "error": "looking into it took too long, or too much memory"}
+    if "is_in_network" in found:
+        raise NotIsolated
     return found

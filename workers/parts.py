@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from ml import isolation
 from settings import Settings
 from storage.data_roots import DataRoots
 from storage.errors import StorageError
@@ -51,6 +52,7 @@ class Parts:
     def make(cls, settings: Settings) -> Parts:
         """Connect to nothing yet: each part connects when it is used first."""
         saying.hide(settings.scratch, settings.cache)
+        isolation.require(settings.isolation == "required")
         records = Records.connect(settings.database_url, settings.quotas)
         live = Live(settings.live_url)
         return cls(

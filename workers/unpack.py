@@ -1,8 +1,9 @@
 """Unpacks an archive, as a program of its own: what somebody else packed can ask for any amount of memory or time.
 
-`python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES [tree]` writes the plain files of a zip or
-tar archive, `-` for the one that is the standard input, into FOLDER, side by side or, with `tree`, in the folders that
-they have in the archive, and prints a JSON object: `files`, `skipped`, or `error`. Nothing is imported but the standard
+`python -I -S unpack.py ARCHIVE FOLDER LIMIT_BYTES MEMBERS_MAX MEMORY_BYTES [tree] [isolated]` writes the plain files of
+a zip or tar archive, `-` for the one that is the standard input, into FOLDER, side by side or, with `tree`, in the
+folders that they have in the archive, and prints a JSON object: `files`, `skipped`, or `error`; or, with `isolated`,
+that it `is_in_network`, if the kernel keeps it there, and nothing is written. Nothing is imported but the standard
 library.
 """
 
@@ -235,8 +236,8 @@ def from_tar(packed: IO[bytes], made: Unpacking) -> None:
             raise Refused(f"its content is larger than {made.limit_bytes} bytes")
 
 
-def confine(limit_bytes: int, memory_bytes: int, work_bytes: int) -> None:
-    """Give up what unpacking does not need.
+def confine(limit_bytes: int, memory_bytes: int, work_bytes: int) -> bool:
+    """Give up what unpacking does not need; False when that leaves the network within reach.
 
     limit_bytes : of a file that is written. work_bytes : how much is to be done, which decides about the time for it.
     """
@@ -246,13 +247,13 @@ def confine(limit_bytes: int, memory_bytes: int, work_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes + 1, limit_bytes + 1))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    if sys.platform == "linux":
-        system = ctypes.CDLL(None, use_errno=True)
-        system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        # Either may be forbidden; then the archive is unpacked with the network within reach.
-        if system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-            system.unshare(_CLONE_NEWNET)
+    if sys.platform != "linux":
+        return False
+    system = ctypes.CDLL(None, use_errno=True)
+    system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # As in `ml.isolation`, which this program cannot import.
+    return bool(system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0 or system.unshare(_CLONE_NEWNET) == 0)
 
 
 def unpack(packed: IO[bytes], folder: str, limit_bytes: int, members_max: int, is_tree: bool = False) -> dict[str, Any]:
@@ -286,8 +287,11 @@ def main(arguments: Sequence[str]) -> int:
     limit_bytes, members_max, memory_bytes = map(int, arguments[2:5])
     # Before rights are given up; a pipe would block.
     with open(0 if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as packed:
-        confine(limit_bytes, memory_bytes, min(limit_bytes, _RATIO * os.fstat(packed.fileno()).st_size))
-        print(json.dumps(unpack(packed, folder, limit_bytes, members_max, arguments[5:] == ["tree"])))
+        work_bytes = min(limit_bytes, _RATIO * os.fstat(packed.fileno()).st_size)
+        if not confine(limit_bytes, memory_bytes, work_bytes) and "isolated" in arguments[5:]:
+            print(json.dumps({"is_in_network": True}))
+            return 0
+        print(json.dumps(unpack(packed, folder, limit_bytes, members_max, "tree" in arguments[5:])))
     return 0
 
 

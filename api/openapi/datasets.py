@@ -31,6 +31,7 @@ _WORKING = (
     "bad_input",
     "upload_refused",
     "missing_extra",
+    "not_isolated",
     "checksum_mismatch",
     "killed",
     "worker_lost",

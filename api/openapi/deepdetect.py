@@ -54,7 +54,15 @@ _OF_JOB = {"service": "$request.body#/service", "job": "$response.body#/head/job
 _BODY = ("bad_json", "bad_body", "bad_parameter", "body_too_large")
 _MODEL = ("unknown_library", "missing_extra", "unknown_connector", "model_unusable", "repository_unusable")
 _DATA = ("bad_input", "outside_data_roots")
-_FAULTS = ("out_of_memory", "killed", "worker_lost", "checksum_mismatch", "artifact_not_found", "storage_full")
+_FAULTS = (
+    "out_of_memory",
+    "not_isolated",
+    "killed",
+    "worker_lost",
+    "checksum_mismatch",
+    "artifact_not_found",
+    "storage_full",
+)
 _KEPT = ("live_unavailable", "store_unavailable")
 _QUOTAS = ("too_many_queued", "too_much_stored")
 

@@ -91,7 +91,7 @@ def checks_of(role: str, settings: Settings, url: str, key: str | None) -> list[
         ]
     if role in {"worker", "up"}:
         found += [
-            Check("isolation", machine.isolation),
+            Check("isolation", partial(machine.isolation, settings)),
             Check("gpu", libraries.gpu, 2 * libraries.IMPORT_S),
             Check("gpu", partial(fleet.gpu_queues, settings)),
         ]

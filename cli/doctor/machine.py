@@ -7,12 +7,12 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from cli.doctor.findings import Found, fail, ok, warn
+from ml.isolation import is_possible
 from settings import Settings
 
 _GIB = 2**30
@@ -21,10 +21,6 @@ _MEMORY_FEW, _MEMORY_NONE = _GIB, _GIB // 4
 # The API holds 4096 predictions at once, each on a connection of its own.
 _FILES_FEW, _FILES_NONE = 4096, 1024
 _OLDEST_PYTHON = (3, 11)
-# As processes that look into files of others do: a network of their own, in which there is nothing.
-_LEAVE_THE_NETWORK = (
-    "import ctypes; leave = ctypes.CDLL(None).unshare; raise SystemExit(leave(0x50000000) and leave(0x40000000))"
-)
 
 
 def python() -> Found:
@@ -133,14 +129,18 @@ def open_files() -> Found:
     yield ok(text) if is_many else fail(text, cure) if soft < _FILES_NONE else warn(text, cure)
 
 
-def isolation() -> Found:
+def isolation(settings: Settings) -> Found:
     """Whether the kernel lets processes that look into models, archives and tables of others leave the network."""
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _LEAVE_THE_NETWORK], capture_output=True, check=False)
-    if done.returncode == 0:
+    cure = "allow user namespaces (sysctl, AppArmor or seccomp of the container), or "
+    if is_possible():
         yield ok("what looks into files from elsewhere does so without a network")
+    elif settings.isolation == "required":
+        text = "what looks into files from elsewhere cannot leave the network, so these are refused"
+        yield fail(text, f"{cure}set MODELYARD_ISOLATION=where_possible and take files of people you trust")
     else:
-        cure = "allow user namespaces (sysctl, AppArmor or seccomp of the container), or take files of people you trust"
-        yield warn("what looks into files from elsewhere cannot leave the network", cure)
+        yield warn(
+            "what looks into files from elsewhere cannot leave the network", f"{cure}take files of people you trust"
+        )
 
 
 def gpu_devices() -> list[str]:

@@ -2,7 +2,8 @@
 
 A broken file can end the process that reads it (xgboost 3.2 aborts on an empty one), or take all memory. The
 inspecting process has limits on time and memory, none of our environment, no way to gain rights and, where the kernel
-allows it, no network: `python -m ml.backends.inspection BACKEND FILE` prints the facts as JSON.
+allows it, no network: `python -m ml.backends.inspection BACKEND FILE [isolated]` prints the facts as JSON. With
+`isolated` the file is refused where the kernel does not allow it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml.errors import MissingExtra, MlError, ModelUnusable
+from ml import isolation
+from ml.errors import MissingExtra, MlError, ModelUnusable, NotIsolated
 
 #: Seconds of processor time, and of patience, for one file.
 CPU_LIMIT_S = 60
@@ -33,18 +35,18 @@ ANSWER_LIMIT_BYTES = 64 * 2**20
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
 _REFUSED = 3
 
 
 def inspect(backend: str, path: Path) -> dict[str, Any]:
     """The facts that the backend's `facts` finds in a model file.
 
-    Raises ModelUnusable, also when the library crashes, hangs or runs out of memory over the file; MissingExtra.
+    Raises ModelUnusable, also when the library crashes, hangs or runs out of memory over the file; MissingExtra;
+    NotIsolated where isolation is required and cannot be had.
     """
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ml.backends.inspection", backend, str(path)]
+    command += ["isolated"] if isolation.is_required() else []
     with tempfile.TemporaryFile() as answers:
         try:
             done = subprocess.run(
@@ -67,12 +69,14 @@ def inspect(backend: str, path: Path) -> dict[str, Any]:
     if done.returncode == _REFUSED:
         if answer["kind"] == MissingExtra.kind:
             raise MissingExtra(backend, answer["extra"])
+        if answer["kind"] == NotIsolated.kind:
+            raise NotIsolated
         raise ModelUnusable(answer["message"])
     return dict(answer)
 
 
-def confine(size: int) -> None:
-    """Give up what reading a file of `size` bytes does not need."""
+def confine(size: int) -> bool:
+    """Give up what reading a file of `size` bytes does not need; False when that leaves the network within reach."""
     memory = MEMORY_FLOOR_BYTES + MEMORY_PER_BYTE * size
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
@@ -82,9 +86,7 @@ def confine(size: int) -> None:
         system = ctypes.CDLL(None, use_errno=True)
         system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        # Either may be forbidden; then the file is read with the network within reach.
-        if system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-            system.unshare(_CLONE_NEWNET)
+    return isolation.leave_network()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -94,10 +96,13 @@ def main(arguments: Sequence[str]) -> int:
     name, path = arguments[0], Path(arguments[1])
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no answer
-    with contextlib.suppress(OSError):
-        confine(path.stat().st_size)
+    size = 0
+    with contextlib.suppress(OSError):  # a file that is away is told by its library
+        size = path.stat().st_size
     code = 0
     try:
+        if not confine(size) and "isolated" in arguments[2:]:
+            raise NotIsolated
         answer = registry.find(name).facts(path)
     except MlError as error:
         code = _REFUSED

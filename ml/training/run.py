@@ -1,4 +1,4 @@
-"""The training child: `python -m ml.training.run [--warm LIBRARY …] [--parent PID]`.
+"""The training child: `python -m ml.training.run [--warm LIBRARY …] [--parent PID] [--isolated]`.
 
 It reads a specification (one JSON line) and then commands from stdin, and writes events (one JSON line each) to what
 stdout was at the start. What is logged becomes an event as well; everything else that prints goes to stderr, which is
@@ -24,6 +24,8 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from ml import isolation
 
 PR_SET_PDEATHSIG = 1
 EXIT_STDIN_ENDED = 1
@@ -125,11 +127,13 @@ def main(arguments: Sequence[str] | None = None, work: Work | None = None, what:
     parser = argparse.ArgumentParser()
     parser.add_argument("--warm", action="append", default=[], help="library to import before the specification comes")
     parser.add_argument("--parent", type=int, help="process id that must be the parent")
+    parser.add_argument("--isolated", action="store_true", help="look into files from elsewhere without a network only")
     asked = parser.parse_args(arguments)
     reset_signals()
     if not follow_parent(asked.parent):
         return EXIT_WRONG_START
     offer_to_oom_killer()
+    isolation.require(asked.isolated)
     emit = own_stdout()
     commands = Commands(os.dup(0))
     return serve(emit, commands, asked.warm, work or _train, what)

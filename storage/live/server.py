@@ -9,7 +9,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from storage.errors import LiveUnavailable
+from storage.errors import LiveRefused, LiveUnavailable
 
 _TIMEOUT_S = 1.0
 
@@ -37,8 +37,12 @@ class LiveServer:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turns what Redis raises into LiveUnavailable."""
+        """Turns what Redis raises into LiveUnavailable, and into LiveRefused where it wants another password."""
         try:
             yield
+        except redis.AuthenticationError as error:
+            raise LiveRefused(
+                f"Redis does not answer: it refuses the user or password of MODELYARD_REDIS_URL, or wants one ({error})"
+            ) from error
         except redis.RedisError as error:
             raise LiveUnavailable(f"Redis does not answer: {error}") from error

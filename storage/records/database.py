@@ -17,9 +17,11 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.errors import RecordsUnavailable, StorageFull
+from storage.errors import RecordsRefused, RecordsUnavailable, StorageFull
 
 _BUSY_MS = 15_000
+# PostgreSQL tells no code of an error before it has let somebody in.
+_REFUSED = ("authentication failed for user", "no password supplied", "no pg_hba.conf entry")
 
 
 class Database:
@@ -98,7 +100,12 @@ def _errors() -> Iterator[None]:
     except IntegrityError:
         raise  # its callers know which constraint can fail, and what that means
     except (OperationalError, InterfaceError, DisconnectionError, PoolTimeout) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        told = str(getattr(error, "orig", None) or error).strip().splitlines()
+        reason = told[0]
+        for line in told:  # one for each address of the host
+            if any(words in line for words in _REFUSED):
+                text = f"the records refuse the user or password of MODELYARD_DATABASE_URL: {line.strip()}"
+                raise RecordsRefused(text) from error
         if "disk is full" in reason or "No space left" in reason:
             raise StorageFull(f"the records cannot be written: {reason}") from error
         raise RecordsUnavailable(f"the records cannot be reached: {reason}") from error

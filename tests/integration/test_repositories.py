@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import xgboost
 
+from ml import isolation
 from settings import Settings
 from storage.errors import RepositoryUnusable, Superseded
 from storage.records import Kind, State, Task
@@ -207,6 +208,31 @@ def test_files_that_cannot_be_used_are_named_and_do_not_stop_a_training(yard: Ya
     [warning] = [each for each in trained["head"]["warnings"] if each["parameter"] == "model.repository"]
     assert "0009.model" in warning["message"]
     assert [each.description["file"] for each in yard.versions(folder)] == ["0005.model"]
+
+
+def test_model_from_elsewhere_is_refused_where_isolation_is_required_and_cannot_be_had(
+    settings: Settings, redis_url: str, sealed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_required", False)  # of this whole process, and given back afterwards
+    with running_yard(dataclasses.replace(settings, isolation="required"), redis_url) as yard:
+        put(yard.data / "foreign", "0007.model", model(yard, 7))
+        [warning] = yard.create("foreign", yard.data / "foreign")["head"]["warnings"]
+        assert "was not taken over" in warning["message"]
+        assert "MODELYARD_ISOLATION requires it" in warning["message"]
+        assert yard.versions(yard.data / "foreign") == []
+        packed = yard.data / "model.tar.gz"
+        with tarfile.open(packed, "w:gz") as archive:
+            archive.add(yard.data / "foreign" / "0007.model", "0007.model")
+        init = {"repository": str(yard.data / "init"), "create_repository": True, "init": str(packed)}
+        refused = yard.create("packed", yard.data / "init", code=500, model=init)
+        assert refused["status"]["dd_code"] == 1007
+        assert "MODELYARD_ISOLATION requires it" in refused["status"]["dd_msg"]
+        yard.create("own", yard.data / "own")
+        assert yard.train("own", 5)["head"]["status"] == "finished"
+        assert yard.prediction("own") == FLOWERS
+        goes_on = yard.train("own", 6, resume=True)
+        assert goes_on["head"]["status"] == "error"
+        assert "MODELYARD_ISOLATION requires it" in str(goes_on["body"]["Error"])
 
 
 def test_folder_that_cannot_be_read_does_not_stop_a_training(

@@ -79,10 +79,18 @@ def test_home_that_anybody_gets_into_is_told_and_so_is_one_too_deep_for_a_socket
     assert any(status is Status.FAIL and "socket" in text for status, text, _ in machine.home(Settings(home=deep)))
 
 
-@pytest.mark.parametrize(("code", "status"), [("0", Status.OK), ("-1", Status.WARN)])
-def test_kernel_that_keeps_processes_in_the_network_is_told(monkeypatch: pytest.MonkeyPatch, code: str, status: Status):
-    monkeypatch.setattr(machine, "_LEAVE_THE_NETWORK", f"raise SystemExit({code})")
-    assert [found for found, _, _ in machine.isolation()] == [status]
+@pytest.mark.parametrize(("setting", "status"), [("where_possible", Status.WARN), ("required", Status.FAIL)])
+def test_kernel_that_keeps_processes_in_the_network_is_told(sealed: None, setting: str, status: Status):
+    [(found, _, cure)] = machine.isolation(Settings(isolation=setting))
+    assert found is status
+    assert "user namespaces" in cure
+    assert ("MODELYARD_ISOLATION" in cure) == (status is Status.FAIL)
+
+
+@pytest.mark.parametrize("setting", ["where_possible", "required"])
+def test_kernel_that_lets_processes_leave_the_network_is_fine(monkeypatch: pytest.MonkeyPatch, setting: str):
+    monkeypatch.setattr(machine, "is_possible", lambda: True)
+    assert [found for found, _, _ in machine.isolation(Settings(isolation=setting))] == [Status.OK]
 
 
 @pytest.mark.parametrize(("free", "status"), [(2**28, Status.FAIL), (2**31, Status.WARN), (2**36, Status.OK)])
