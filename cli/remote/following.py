@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 
 from cli.remote.client import Answer, Client, NoAnswer, Refused
-from cli.remote.tables import can_draw, clean, print_table, print_warnings, shown
+from cli.remote.tables import can_draw, clean, counted, print_table, print_warnings, shown
 from cli.remote.target import INTERRUPTED, Target
 
 Json = dict[str, Any]
@@ -146,7 +146,7 @@ def print_logs(target: Target, task_id: int, *, follows: bool, sleep: Callable[[
                 target.print_json(answer)
                 continue
             if dropped := answer.json.get("dropped"):
-                click.echo(f"{dropped} earlier lines are not kept any more", err=True)
+                click.echo(f"not kept any more: {counted(dropped, 'earlier line')}", err=True)
             for line in answer.json["logs"]:
                 click.echo(
                     clean(f"{line.get('time')} {line.get('attempt')} {line.get('level'):7} {line.get('message')}")

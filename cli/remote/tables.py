@@ -39,6 +39,11 @@ def shown(value: Any) -> str:
     return clean(value)
 
 
+def counted(count: Any, noun: str, several: str = "") -> str:
+    """A number with what it counts, as in `1 task` and `2 tasks`. several : the plural that has more than an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows below a head. Numbers stand to the right; on a narrow terminal long cells are folded."""
     from rich.console import Console

@@ -130,6 +130,12 @@ def test_numbers_stand_to_the_right_with_six_digits(capsys: pytest.CaptureFixtur
     ]
 
 
+def test_one_thing_is_told_as_one():
+    assert [tables.counted(count, "task") for count in (0, 1, 2)] == ["0 tasks", "1 task", "2 tasks"]
+    assert tables.counted(1, "process", "processes") == "1 process"
+    assert tables.counted(3, "process", "processes") == "3 processes"
+
+
 @pytest.mark.parametrize(
     ("code", "body", "told"),
     [
