@@ -253,6 +253,34 @@ def test_form_of_a_result_follows_the_name_of_its_file(fake: Fake, run: Run, tmp
     assert (tmp_path / "all.parquet").read_bytes() == b"PAR1"
 
 
+@pytest.mark.parametrize(
+    ("words", "rows", "best"),
+    [
+        (("-1,2", "3,4", "-.5,6"), ["-1,2", "3,4", "-.5,6"], None),
+        (("1,2", "--best", "-1", "-3"), ["1,2", "-3"], -1),
+        (("-1 3:0.5", "--best=2", "--", "-a,1", "--best"), ["-1 3:0.5", "-a,1", "--best"], 2),
+    ],
+    ids=["csv", "a value of an option", "svm, and a lone --"],
+)
+def test_row_may_begin_with_a_negative_number(
+    fake: Fake, run: Run, words: tuple[str, ...], rows: list[str], best: int | None
+):
+    fake.answers["POST /predict"] = [(200, {"body": {"predictions": []}})]
+    result = run("predict", "--json", "iris", *words)
+    assert result.exit_code == 0, result.output
+    assert fake.asked[0][2]["data"] == rows
+    assert fake.asked[0][2]["parameters"].get("output", {}).get("best") == best
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("-1,2", "--bset", "3"), "--bset"), (("-1,2", "-x"), "-x"), (("-1,2", "--best"), "requires an argument")],
+)
+def test_wrong_option_beside_a_negative_number_is_told(run: Run, words: tuple[str, ...], told: str):
+    result = run("predict", "iris", *words)
+    assert (result.exit_code, told in result.output) == (2, True), result.output
+
+
 def test_what_a_template_made_is_printed_as_it_is(fake: Fake, run: Run):
     fake.answers["POST /predict"] = [(200, b"1: setosa")]
     assert run("predict", "iris", "1,2").stdout == "1: setosa\n"
