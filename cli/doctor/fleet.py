@@ -31,6 +31,12 @@ def workers(settings: Settings) -> Found:
     for kind, command in _KINDS.items():
         if not any(queue.partition(".")[0] == kind for queue in served):
             yield fail(f"no worker of a {kind} queue is alive", f"start one: modelyard up, or {command}")
+    for beat in beats:
+        if beat.has_namesake:
+            yield warn(
+                f"several workers are named {beat.worker}, and count as one",
+                "start each with a --name of its own, also on machines with the same host name",
+            )
     for queue in sorted(served):
         yield ok(f"{queue}: {_names(beats, queue)}")
     if "control" in served:

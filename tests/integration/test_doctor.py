@@ -188,7 +188,7 @@ def test_password_that_postgresql_does_not_take_is_told(ask: Ask):
 def test_queues_without_workers_are_told(own_redis: RedisServer, records: Records, tmp_path: Path):
     live = Live(own_redis.url)
     live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
-    live.heartbeats.beat(Heartbeat("control@here", ("control", "batch.xgboost.cpu")))
+    live.heartbeats.beat(Heartbeat("control@here", ("control", "batch.xgboost.cpu"), has_namesake=True))
     live.heartbeats.note_sweep()
     live.close()
     account = records.accounts.ensure("local")
@@ -200,6 +200,8 @@ def test_queues_without_workers_are_told(own_redis: RedisServer, records: Record
     assert "no worker of a predict queue is alive" in of(workers, "", "fail")
     assert "no worker of a train queue" not in of(workers, "", "fail")
     assert "train.cpu: train1@here" in of(workers, "", "ok")
+    assert "several workers are named control@here, and" in of(workers, "", "warn")
+    assert "train1@here" not in of(workers, "", "warn")
     assert "the last sweep ended" in of(workers, "", "ok")
     told = of(queues, "", "fail")
     assert told.startswith("no worker serves batch.torch.cpu, and work waits in it (1 task)")
