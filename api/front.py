@@ -27,7 +27,7 @@ from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, 
 from api.allowance import Counted
 from api.events import EVENTS, WATCH, Events, Watch
 from api.flow import Flow, Sending, Stalled
-from api.hot import Hot, Response
+from api.hot import Hot
 from api.parts import COUNTED, IS_CONNECTED, IS_SLOW, Parts
 from api.unread import connection_of
 

@@ -128,7 +128,7 @@ EVENTS = Operation(
 CANCEL = Operation(
     "Tasks",
     "Cancel a task, or delete its result",
-    "Asks for its end without waiting; when a prediction task is over, its result is deleted, unless `result` is `keep`.",
+    "Asks for its end without waiting; when a prediction task is over, its result is deleted, unless it is to be kept.",
     {
         200: json_answer("It was over already. Of a prediction, `result` is null once deleted.", task.OneTaskSchema),
         202: json_answer("It can only end cancelled from now on.", task.OneTaskSchema),

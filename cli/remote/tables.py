@@ -47,12 +47,10 @@ def counted(count: Any, noun: str, several: str = "") -> str:
 
 def size(count: int) -> str:
     """A number of bytes as people read it, in units of 1024."""
-    amount = float(count)
-    for unit in _UNITS:
-        if round(amount, 1) < 1024:
-            break
-        amount /= 1024
-    return f"{amount:.1f}".removesuffix(".0") + f" {unit}"
+    amount, unit = float(count), 0
+    while round(amount, 1) >= 1024:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

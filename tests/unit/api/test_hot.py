@@ -70,8 +70,6 @@ def test_request_that_fails_after_it_was_counted_is_not_counted_again(
     assert told.headers["RateLimit"].startswith('"requests";r=498;')
 
 
-def test_request_that_fails_before_it_was_counted_is_left_to_flask(
-    hot: Hot, monkeypatch: pytest.MonkeyPatch
-):
+def test_request_that_fails_before_it_was_counted_is_left_to_flask(hot: Hot, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hot, "_understood", _broken)
     assert answered(hot) is None
