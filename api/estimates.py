@@ -51,7 +51,8 @@ class Durations:
         """That of the service, or else of all services; None when none has finished lately."""
         own = self.by_service.get((kind, service_id))
         if own and service_id is not None:
-            return Typical(median(own), f"the median of the last {len(own)} finished tasks of this kind of its service")
+            last = f"the median of the last {len(own)} finished tasks" if len(own) > 1 else "the last finished task"
+            return Typical(median(own), f"{last} of this kind of its service")
         others = self.by_kind.get(kind)
         return Typical(median(others), f"the median of finished {kind} tasks of all services") if others else None
 
@@ -146,7 +147,7 @@ class Estimates:
             return _told(None, None, None)
         typical = queue.durations.typical(task.kind, task.service_id)
         ahead = sum(each.count for each in before) + len(queue.running)
-        place = f"{ahead} tasks of its queue before it, workers for {queue.workers} at a time"
+        place = f"{ahead} task{'' if ahead == 1 else 's'} of its queue before it, workers for {queue.workers} at a time"
         if typical is None:
             return _told(start, None, place)
         return _told(start, start + typical.seconds, f"{place}; {typical.words}")

@@ -27,7 +27,7 @@ from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is, 
 from api.allowance import Counted
 from api.events import EVENTS, WATCH, Events, Watch
 from api.flow import Flow, Sending, Stalled
-from api.hot import Hot, Response
+from api.hot import Hot
 from api.parts import COUNTED, IS_CONNECTED, IS_SLOW, Parts
 from api.unread import connection_of
 
@@ -121,20 +121,12 @@ class Front:
             return
         counted = None
         if isinstance(body, bytes) and scope.path == "/predict" and scope.method == "POST":
-            answer = await self._quickly(scope, body, proto)
+            answer = await self._hot.answer(scope, body, proto)
             if isinstance(answer, tuple):
                 await self._send(proto, scope, *answer)
                 return
             counted = answer
         await self._answer(proto, scope, body, counted=counted)
-
-    async def _quickly(self, scope: Scope, body: bytes, proto: Any) -> Response | Counted | None:
-        """The answer of the hot way, if it has one; else how the request was counted, if it was."""
-        try:
-            return await self._hot.answer(scope, body, proto)
-        except Exception:
-            _log.exception("the hot way failed unexpectedly; Flask answers")  # to ask twice does no harm
-            return None
 
     async def _answer(
         self,

@@ -73,6 +73,13 @@ class _Waiting:
     hang_up: asyncio.Task[None] | None = None
 
 
+@dataclass
+class _Counting:
+    """How a request was counted, for whatever becomes of it."""
+
+    counted: Counted | None = None
+
+
 class Hot:
     """The quick way of one process."""
 
@@ -109,6 +116,14 @@ class Hot:
 
     async def answer(self, scope: Any, content: bytes, proto: Any) -> Response | Counted | None:
         """The answer to a prediction; how it was counted, or None when it was not, when it is for Flask to answer."""
+        counting = _Counting()
+        try:
+            return await self._answer(scope, content, proto, counting)
+        except Exception:
+            _log.exception("the hot way failed unexpectedly; Flask answers")  # to ask twice does no harm
+            return counting.counted
+
+    async def _answer(self, scope: Any, content: bytes, proto: Any, counting: _Counting) -> Response | Counted | None:
         began = time.perf_counter()
         headers: Headers = scope.headers
         if headers.get("content-encoding") is not None or len(self._waiting) >= _WAITING_MOST or _is_doubtful(scope):
@@ -126,6 +141,7 @@ class Hot:
             left = self._parts.allowances.take_kept(account.id, most)
             if left is None:
                 return None  # Flask asks Redis
+            counting.counted = Counted(account.id, left)
         span = None if self._traces is None else self._traces.request("POST /predict", headers)
         carried = carried_by(headers) if span is None else span.carried
         about: Ids = {"service": known.service.name, **(trace_ids(carried) if carried else {})}
@@ -137,7 +153,7 @@ class Hot:
         try:
             raw = await self._asked(known, question, asked, proto)
         except Changed:
-            return None if left is None else Counted(account.id, left)  # Flask reads it all again
+            return counting.counted  # Flask reads it all again
         except (NoAnswer, Overloaded, CallerGone, LiveUnavailable) as error:
             predicting.count(self._parts, known.service.id, None)
             return told(*_refused(error.kind, str(error)))

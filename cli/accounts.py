@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.environment import open_records, settings_here
-from cli.remote.tables import print_table
+from cli.remote.tables import print_table, size
 
 if TYPE_CHECKING:
     from storage.records import Account, Note, Quotas, Records, Use
@@ -22,30 +22,53 @@ _PAGE = 1000
 
 
 @click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with bytes to the last one.")
 @click.pass_context
-def quotas(context: click.Context) -> None:
+def quotas(context: click.Context, as_json: bool) -> None:
     """What each account may use, and uses; `set` changes it."""
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(f"--json is for the list, not for {context.invoked_subcommand}")
         return
     with open_records(settings_here()) as records:
         records.upgrade()
-        rows = [_row_of(account, held, records.quotas.use(account.id)) for account, held in records.quotas.all()]
-    if not rows:
+        found = [(account, held, records.quotas.use(account.id)) for account, held in records.quotas.all()]
+    if as_json:
+        for each in found:
+            click.echo(json.dumps(_object_of(*each)))
+        return
+    if not found:
         click.echo("no accounts; create one with a key: modelyard keys create --account NAME")
         return
-    print_table(("account", "trainings", "queued tasks", "stored bytes", "requests/minute"), rows)
+    head = ("account", "trainings", "queued tasks", "stored", "requests/minute")
+    print_table(head, [_row_of(*each) for each in found])
+
+
+def _object_of(account: Account, held: Quotas, use: Use) -> dict[str, Any]:
+    """As `/account` tells it: null is no limit, or a use that is not known here."""
+    used = asdict(use)
+    limits = {name: {"limit": limit or None, "used": used.get(name)} for name, limit in asdict(held).items()}
+    return {"account": account.name, "quotas": limits}
 
 
 def _row_of(account: Account, held: Quotas, use: Use) -> tuple[str, ...]:
     used = asdict(use)
-    cells = (f"{_told(used.get(name), limit)}" for name, limit in asdict(held).items())
+    cells = (_told(name, used.get(name), limit) for name, limit in asdict(held).items())
     return account.name, *cells
 
 
-def _told(used: int | None, limit: int) -> str:
+def _told(name: str, used: int | None, limit: int) -> str:
     """What is used of a quota; of requests nobody here knows it."""
-    most = str(limit) if limit else "no limit"
-    return most if used is None else f"{used} of {most}" if limit else f"{used}, {most}"
+    most = _limit_told(name, limit)
+    return most if used is None else f"{_amount(name, used)} of {most}" if limit else f"{_amount(name, used)}, {most}"
+
+
+def _limit_told(name: str, limit: int) -> str:
+    return _amount(name, limit) if limit else "no limit"
+
+
+def _amount(name: str, count: int) -> str:
+    return size(count) if name == "stored_bytes" else str(count)
 
 
 class _Limit(click.ParamType[int | str]):
@@ -82,7 +105,7 @@ def set_quotas(account: str, **given: int | str | None) -> None:
     with open_records(settings_here()) as records:
         records.upgrade()
         held = records.quotas.set(_account(records, account), changes)
-    told = (f"{name.replace('_', ' ')}: {limit or 'no limit'}" for name, limit in asdict(held).items())
+    told = (f"{name.replace('_', ' ')}: {_limit_told(name, limit)}" for name, limit in asdict(held).items())
     click.echo(f"{account}: {', '.join(told)}")
 
 

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO
 
 from cli import guard
+from cli.remote.tables import counted
 from settings import Settings
 
 LOG_LIMIT_BYTES = 10 * 2**20
@@ -282,7 +283,7 @@ class Stack:
         file.seek(0)
         for mark in _marks_in(file.read()):
             if killed := guard.kill_marked(mark):
-                self._say(f"ended {len(killed)} processes that an earlier run had left behind")
+                self._say(f"ended {counted(len(killed), 'process', 'processes')} that an earlier run had left behind")
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "mark": self.mark}))
         file.flush()
@@ -454,7 +455,7 @@ class Stack:
             )
         if self._reaper is not None:
             if killed := guard.kill_marked(self.mark):
-                self._say(f"killed {len(killed)} processes that had outlived their service")
+                self._say(f"killed {counted(len(killed), 'process', 'processes')} that had outlived a service")
             self._release_reaper()
 
     def _release_reaper(self) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -174,10 +175,11 @@ def _queues(worker_app: Celery) -> tuple[str, ...]:
 class Pulse(threading.Thread):
     """Beats for a worker, and ends it when it stopped hearing its queues."""
 
-    def __init__(self, name: str, queues: tuple[str, ...]) -> None:
+    def __init__(self, name: str, queues: tuple[str, ...], parts: Parts) -> None:
         super().__init__(name="pulse", daemon=True)
-        self._heartbeat = Heartbeat(name, queues)
-        self._parts = Parts.make(settings)
+        self._heartbeat = Heartbeat(name, queues, process=uuid.uuid4().hex)
+        self._parts = parts
+        self._has_beaten = self._has_warned = False
         self._over = threading.Event()
         self._idle_beside_work_since: float | None = None
 
@@ -185,13 +187,28 @@ class Pulse(threading.Thread):
         """Beat until the end."""
         while True:
             try:
-                beat = replace(self._heartbeat, memory_bytes=family_bytes(os.getpid()))
-                self._parts.live.heartbeats.beat(beat)
+                self.beat()
                 self._listen()
             except StorageError as error:
                 _log.warning("no heartbeat: %s", error)
             if self._over.wait(INTERVAL_S):
                 break
+
+    def beat(self) -> None:
+        """Say that the worker lives, and look whether another one says so under its name. Raises LiveUnavailable."""
+        self._heartbeat = replace(self._heartbeat, memory_bytes=family_bytes(os.getpid()))
+        last = self._parts.live.heartbeats.beat(self._heartbeat)
+        # What was there before the first beat may be of one that died; what came after it is of one that lives.
+        is_foreign = self._has_beaten and last is not None and last.process != self._heartbeat.process
+        self._heartbeat = replace(self._heartbeat, has_namesake=is_foreign)
+        self._has_beaten = True
+        if is_foreign and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "another worker that is alive is named %s too: they count as one wherever workers are shown or counted;"
+                " start each with a --name of its own",
+                self._heartbeat.worker,
+            )
 
     def _listen(self) -> None:
         # A consumer that lost its connection can look alive and take nothing for ever. Nothing but a new process is
@@ -282,7 +299,7 @@ def _prepare_stop_marker(sender: str, instance: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def _begin_to_beat(sender: Any, **_: Any) -> None:
     global _pulse
-    _pulse = Pulse(sender.hostname, _queues(sender.app))
+    _pulse = Pulse(sender.hostname, _queues(sender.app), Parts.make(settings))
     _pulse.start()
     if os.environ.get(ONCE):
         global _once

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from cli.environment import settings_here
+from cli.remote.tables import counted
 
 _SHOWN = 20
 
@@ -38,7 +39,8 @@ def backup(target: Path) -> None:
 
     with _told():
         copied = copy(settings_here(), target.absolute(), click.echo)
-    click.echo(f"{target} is complete: {copied.objects} objects, {copied.files} files of the data root, the records")
+    objects, files = counted(copied.objects, "object"), counted(copied.files, "file")
+    click.echo(f"{target} is complete: {objects}, {files} of the data root, the records")
 
 
 @click.command()
@@ -46,7 +48,8 @@ def backup(target: Path) -> None:
 def restore(source: Path) -> None:
     """Put a backup into the empty home that MODELYARD_HOME names; start the parts afterwards.
 
-    Tasks that were queued or running when it was made begin again, or go on from their last checkpoint.
+    Tasks that were queued or running when it was made begin again, or go on from their last checkpoint. Flower gets a
+    new login, in the file `flower-login`, unless MODELYARD_FLOWER_LOGIN is set.
     """
     from cli.backup.restoring import restore as put_back
 
@@ -75,8 +78,9 @@ def verify(contents: bool) -> None:
         click.echo(f"{named.what}: {named.key} {fault}")
     if len(found.wrong) > _SHOWN:
         click.echo(f"… and {len(found.wrong) - _SHOWN} more")
-    click.echo(f"{found.named} objects are named by the records, {len(found.wrong)} of them missing or damaged")
-    click.echo(f"{found.others} others, {found.others_bytes} bytes: checkpoints, logs, inputs, what awaits cleaning")
+    click.echo(f"{counted(found.named, 'object')} of the records, {len(found.wrong)} of them missing or damaged")
+    others = f"{counted(found.others, 'other')}, {found.others_bytes} bytes"
+    click.echo(f"{others}: checkpoints, logs, inputs, what awaits cleaning")
     if found.wrong:
         raise click.exceptions.Exit(1)
 
@@ -97,4 +101,4 @@ def settle() -> None:
         records.upgrade()
         store = connect(settings.objects_url, endpoint_url=settings.s3_endpoint_url)
         interrupted = fit(settings, records, store)
-    click.echo(f"settled; {interrupted} tasks were running, and begin or go on again when the parts are started")
+    click.echo(f"settled; {counted(interrupted, 'task')} to begin or go on again when the parts are started")

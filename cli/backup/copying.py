@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from cli.remote.tables import counted
 from settings import Settings
 from storage.errors import ArtifactNotFound, RecordsUnavailable, StorageFull
 from storage.landing import is_partial_name, landing, local_errors
@@ -65,18 +66,18 @@ def backup(settings: Settings, target: Path, say: Callable[[str], None] = lambda
         target.chmod(0o700)  # it may have been there
     copied = Copied()
     _copy_objects(objects, target / OBJECTS, copied)
-    say(f"{copied.objects} objects, {copied.bytes} bytes")
+    say(f"{counted(copied.objects, 'object')}, {copied.bytes} bytes")
     began = time.monotonic()
     _copy_records(source, target / RECORDS)
     say("the records, as they were in one moment")
     before = copied.objects
     _copy_objects(objects, target / OBJECTS, copied)
-    say(f"{copied.objects - before} objects that came meanwhile")
+    say(f"{counted(copied.objects - before, 'object')} that came meanwhile")
     if time.monotonic() - began > _QUICK_S:
         raise NoBackup("the store grew so fast that some of its objects may have been deleted before they were copied")
     _copy_data(settings, target / DATA, copied)
     if copied.files:
-        say(f"{copied.files} files of {settings.home / 'data'}")
+        say(f"{counted(copied.files, 'file')} of {settings.home / 'data'}")
     about = {
         "modelyard": version("modelyard"),
         "records": REVISION,

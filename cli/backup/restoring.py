@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cli.backup.copying import ABOUT, DATA, OBJECTS, RECORDS, NoBackup
+from cli.remote.tables import counted
 from settings import Settings
 from storage.landing import is_partial_name, landing, local_errors, sync_folder
 from storage.live import Live
@@ -40,7 +41,7 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
     for key in _keys_in(source / OBJECTS):
         objects.put_file(key, source / OBJECTS / key)
         count += 1
-    say(f"{count} objects")
+    say(counted(count, "object"))
     # The records get their name last: they make it an installation.
     copy = place.with_name(f"{place.name}.restored")
     with local_errors(f"{place} cannot be written"):
@@ -56,7 +57,7 @@ def restore(settings: Settings, source: Path, say: Callable[[str], None] = lambd
     with local_errors(f"{place} cannot be written"):
         copy.rename(place)
         sync_folder(place.parent)
-    say(f"the records; {interrupted} tasks were running, and begin or go on again")
+    say(f"the records; {counted(interrupted, 'task')} to begin or go on again")
 
 
 def _check_backup(source: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.doctor.findings import Found, fail, ok, warn
 from cli.doctor.stores import live_of, records_of
+from cli.remote.tables import counted
 from settings import Settings
 from storage.errors import StorageError
 from storage.live import Heartbeat
@@ -30,6 +31,12 @@ def workers(settings: Settings) -> Found:
     for kind, command in _KINDS.items():
         if not any(queue.partition(".")[0] == kind for queue in served):
             yield fail(f"no worker of a {kind} queue is alive", f"start one: modelyard up, or {command}")
+    for beat in beats:
+        if beat.has_namesake:
+            yield warn(
+                f"several workers are named {beat.worker}, and count as one",
+                "start each with a --name of its own, also on machines with the same host name",
+            )
     for queue in sorted(served):
         yield ok(f"{queue}: {_names(beats, queue)}")
     if "control" in served:
@@ -60,8 +67,9 @@ def queues(settings: Settings) -> Found:
         return
     if silent:
         numbers = ", ".join(str(task.id) for task in silent[:5])
+        were = "was" if len(silent) == 1 else "were"
         yield fail(
-            f"{len(silent)} running tasks fell silent and were not taken back ({numbers})",
+            f"{counted(len(silent), 'running task')} fell silent and {were} not taken back ({numbers})",
             "start a control worker: modelyard worker --queues control",
         )
     else:
@@ -70,19 +78,21 @@ def queues(settings: Settings) -> Found:
 
 
 def _unserved(settings: Settings, waiting: dict[str, int]) -> Found:
+    tasks = counted(sum(waiting.values()), "task")
     try:
         with live_of(settings) as live:
             served = live.heartbeats.queues()
     except StorageError:
-        yield fail(f"{sum(waiting.values())} tasks wait, and Redis does not answer", "mend Redis first")
+        yield fail(f"Redis does not answer, and work waits ({tasks})", "mend Redis first")
         return
     for queue, count in waiting.items():
         if queue not in served:
             yield fail(
-                f"{count} tasks wait in {queue}, which no worker serves", f"run: modelyard worker --queues {queue}"
+                f"no worker serves {queue}, and work waits in it ({counted(count, 'task')})",
+                f"run: modelyard worker --queues {queue}",
             )
     if waiting.keys() <= served:
-        yield ok(f"{sum(waiting.values())} tasks wait, all in queues that are served")
+        yield ok(f"what waits is in queues that are served ({tasks})")
 
 
 def gpu_queues(settings: Settings) -> Found:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 
 from cli.remote.client import Answer, Client, NoAnswer, Refused
-from cli.remote.tables import can_draw, clean, print_table, print_warnings, shown
+from cli.remote.tables import can_draw, clean, counted, print_table, print_warnings, shown
 from cli.remote.target import INTERRUPTED, Target
 
 Json = dict[str, Any]
@@ -66,11 +66,16 @@ def follow(
                     raise click.exceptions.Exit(INTERRUPTED) from None
             asked = True
             display.say("cancelling; once more stops waiting for it")
-            client.call("DELETE", f"/tasks/{task_id}")
+            cancel(client, task_id)
     if asked:
         click.echo(f"task {task_id} is {answer.json['state']}", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     return answer
+
+
+def cancel(client: Client, task_id: int) -> Answer:
+    """Ask for the end of a task. The result of one that has ended, perhaps a moment ago, stays."""
+    return client.call("DELETE", f"/tasks/{task_id}", query={"result": "keep"})
 
 
 def _to_the_end(
@@ -146,7 +151,7 @@ def print_logs(target: Target, task_id: int, *, follows: bool, sleep: Callable[[
                 target.print_json(answer)
                 continue
             if dropped := answer.json.get("dropped"):
-                click.echo(f"{dropped} earlier lines are not kept any more", err=True)
+                click.echo(f"not kept any more: {counted(dropped, 'earlier line')}", err=True)
             for line in answer.json["logs"]:
                 click.echo(
                     clean(f"{line.get('time')} {line.get('attempt')} {line.get('level'):7} {line.get('message')}")

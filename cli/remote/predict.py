@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,37 @@ from cli.remote.given import parameters_option, put, read_data
 from cli.remote.target import Target, asks
 
 Json = dict[str, Any]
+_NEGATIVE = re.compile(r"-\.?\d")
 _FORMATS = ("json", "jsonl", "parquet")
 
 
-@click.command()
+class _TakesRows(click.Command):
+    """A command to which -1.5,2 is a row, not an option: none is named by a digit."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Part of click: as always, with what stands in its place behind a --."""
+        with_value = {
+            name for each in self.params if isinstance(each, click.Option) and not each.is_flag for name in each.opts
+        }
+        options: list[str] = []
+        places: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                places += words
+            elif word in with_value:
+                value = next(words, None)
+                if value is None:
+                    return super().parse_args(ctx, [word])  # which tells that it needs one
+                options += [word, value]
+            elif word == "-" or not word.startswith("-") or _NEGATIVE.match(word):
+                places.append(word)
+            else:
+                options.append(word)
+        return super().parse_args(ctx, [*options, "--", *places])
+
+
+@click.command(cls=_TakesRows)
 @click.argument("service")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…")
 @click.option("--best", type=click.IntRange(-1), help="How many classes to tell of each row; -1 for all.")
@@ -42,7 +70,7 @@ def predict(
     """Predict with SERVICE, and print a table.
 
     DATA are rows, or paths on the server; @FILE sends the rows of a file of this machine, and - those of standard
-    input. A row that begins with a minus sign comes after a lone --.
+    input. A row that begins with a minus sign and no number comes after a lone --.
     """
     _check_together(as_task, no_wait, cancels, output, form)
     wanted = parameters or {}

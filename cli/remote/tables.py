@@ -13,6 +13,7 @@ import click
 
 # Wider than any table: in a file nothing is folded.
 _UNFOLDED = 1_000_000
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def clean(text: object) -> str:
@@ -37,6 +38,19 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return clean(value)
+
+
+def counted(count: Any, noun: str, several: str = "") -> str:
+    """A number with what it counts, as in `1 task` and `2 tasks`. several : the plural that has more than an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
+def size(count: int) -> str:
+    """A number of bytes as people read it, in units of 1024."""
+    amount, unit = float(count), 0
+    while round(amount, 1) >= 1024:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -18,7 +18,7 @@ from cli.remote.client import Answer, Client, NoAnswer, Refused, dataset_path
 from cli.remote.following import end_well, follow
 from cli.remote.meter import Meter, metered
 from cli.remote.sources import Source
-from cli.remote.tables import clean
+from cli.remote.tables import clean, counted
 from cli.remote.target import INTERRUPTED, Target
 from storage.landing import sha256_of
 
@@ -112,9 +112,8 @@ class Uploading:
         report = answer.json
         if upload.get("unpack"):
             into = f" into {upload['path']}" if upload.get("path") else ""
-            told = (
-                f"{source.file.name} is unpacked{into}: {report.get('file_count')} files, {report.get('bytes')} bytes"
-            )
+            files = counted(report.get("file_count"), "file")
+            told = f"{source.file.name} is unpacked{into}: {files}, {report.get('bytes')} bytes"
         else:
             told = f"{upload.get('path')} is uploaded, {report.get('bytes')} bytes"
         self._tell(answer, [told])

@@ -19,6 +19,8 @@ class Heartbeat:
     """A sign of life. `devices` are the kinds it computes on; `at` is by the worker's clock, for people only.
 
     memory_bytes : anonymous memory of the worker and all processes under it, 0 when it is not known.
+    process : what no other process that ever beat under this name is called, empty when it is not known.
+    has_namesake : whether another one beats under this name as well.
     """
 
     worker: str
@@ -26,6 +28,8 @@ class Heartbeat:
     devices: tuple[str, ...] = ("cpu",)
     at: float = 0.0
     memory_bytes: int = 0
+    process: str = ""
+    has_namesake: bool = False
 
 
 class Heartbeats:
@@ -34,11 +38,12 @@ class Heartbeats:
     def __init__(self, server: LiveServer) -> None:
         self._server = server
 
-    def beat(self, heartbeat: Heartbeat) -> None:
-        """Say that a worker lives."""
+    def beat(self, heartbeat: Heartbeat) -> Heartbeat | None:
+        """Say that a worker lives; returns what was said last under its name, None when that was too long ago."""
         value = json.dumps({**asdict(heartbeat), "at": time.time()})
         with self._server.errors():
-            self._server.redis.set(f"worker:{heartbeat.worker}", value, ex=_LIFETIME_S)
+            last = self._server.redis.set(f"worker:{heartbeat.worker}", value, ex=_LIFETIME_S, get=True)
+        return None if last is None else _read(cast("str", last))
 
     def end(self, worker: str) -> None:
         """Say that a worker stops."""
@@ -53,14 +58,7 @@ class Heartbeats:
             values = cast("list[str | None]", self._server.redis.mget(names)) if names else []
         for value in values:
             if value is not None:
-                fields = json.loads(value)
-                beat = Heartbeat(
-                    fields["worker"],
-                    tuple(fields["queues"]),
-                    tuple(fields["devices"]),
-                    fields["at"],
-                    fields.get("memory_bytes", 0),  # an older worker tells none
-                )
+                beat = _read(value)
                 found[beat.worker] = beat
         return list(found.values())
 
@@ -78,3 +76,17 @@ class Heartbeats:
         with self._server.errors():
             value = self._server.redis.get("sweep")
         return None if value is None else max(0.0, time.time() - float(cast("str", value)))
+
+
+def _read(value: str) -> Heartbeat:
+    fields = json.loads(value)
+    return Heartbeat(
+        fields["worker"],
+        tuple(fields["queues"]),
+        tuple(fields["devices"]),
+        fields["at"],
+        # An older worker does not tell these.
+        fields.get("memory_bytes", 0),
+        fields.get("process", ""),
+        fields.get("has_namesake", False),
+    )

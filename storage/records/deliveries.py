@@ -357,9 +357,13 @@ class Deliveries:
 
     def waiting(self) -> WaitingDeliveries:
         """How many wait, and for how long."""
+        # Both stand in the index over waiting ones, so that no row but that of the oldest is read.
+        waiting = select(func.count().label("count"), func.min(deliveries.c.id).label("first")).where(_IS_WAITING).cte()
         with self._database.read() as connection:
             count, oldest_s = connection.execute(
-                select(func.count(), now() - func.min(deliveries.c.created_at)).where(_IS_WAITING)
+                select(waiting.c.count, now() - deliveries.c.created_at).outerjoin_from(
+                    waiting, deliveries, deliveries.c.id == waiting.c.first
+                )
             ).one()
         return WaitingDeliveries(count, max(0.0, oldest_s or 0.0))
 

@@ -551,13 +551,31 @@ def test_what_may_still_wait_is_counted_by_an_index_and_no_further_than_the_boun
     assert rows_read(records, refused) < few * 1.5
 
 
+def test_figures_tell_how_many_wait_and_how_long_the_oldest_does(records: Records):
+    webhook = add(records)
+    queue_up(records, webhook, 3)
+    first = min(each.id for each in to(records, webhook))
+    with records.database.write() as connection:
+        connection.execute(
+            text("UPDATE webhook_deliveries SET created_at = CASE WHEN id = :id THEN :old ELSE :new END"),
+            {"id": first, "old": time.time() - 100, "new": time.time() - 50},
+        )
+    found = records.deliveries.waiting()
+    assert (found.count, 99 <= found.oldest_s < 160) == (3, True)
+
+
 def test_figures_of_what_waits_read_waiting_deliveries_only(tmp_path: Path):
     records = Records.connect(f"sqlite:///{tmp_path / 'records.db'}")
     records.upgrade()
     [(statement, parameters)] = statements_of(records, records.deliveries.waiting)
     with records.database.engine.connect() as connection:
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+        steps = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).all()
     plans = [row.detail for row in rows if "webhook_deliveries" in row.detail]
     assert plans
-    assert all(" INDEX ix_webhook_deliveries_" in plan for plan in plans), plans
+    counting, oldest = plans
+    assert " INDEX ix_webhook_deliveries_" in counting, plans
+    assert " INTEGER PRIMARY KEY (rowid=?)" in oldest, plans
+    # No row is looked into but that of the oldest.
+    assert [step.opcode for step in steps].count("Column") == 1
     records.close()

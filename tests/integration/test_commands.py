@@ -182,7 +182,7 @@ def test_task_that_is_unknown_is_not_waited_for(fake: Fake, run: Run):
 
 @pytest.mark.parametrize(
     ("cancels", "asked", "told"),
-    [(False, [], "modelyard tasks follow 4"), (True, ["DELETE /tasks/4"], "task 4 is cancelled")],
+    [(False, [], "modelyard tasks follow 4"), (True, ["DELETE /tasks/4?result=keep"], "task 4 is cancelled")],
 )
 def test_interrupt_ends_the_following_or_the_task(
     fake: Fake, run: Run, monkeypatch: pytest.MonkeyPatch, cancels: bool, asked: list[str], told: str
@@ -203,9 +203,10 @@ def test_interrupt_ends_the_following_or_the_task(
 
 
 def test_task_that_is_over_is_not_cancelled_but_its_result_can_be_deleted(fake: Fake, run: Run):
-    fake.answers["GET /tasks/4"] = [(200, {"state": "finished", "result": "/tasks/4/result"})]
+    over = {"state": "finished", "result": "/tasks/4/result"}
+    fake.answers = {"GET /tasks/4": [(200, over)], "DELETE /tasks/4?result=keep": [(200, over)]}
     assert "was over already: finished" in run("tasks", "cancel", "4").stdout
-    assert [request for request, _, _ in fake.asked] == ["GET /tasks/4"]
+    assert [request for request, _, _ in fake.asked] == ["DELETE /tasks/4?result=keep"]
     fake.answers["DELETE /tasks/4"] = [(200, {"state": "finished", "result": None})]
     assert "the result of task 4 is deleted" in run("tasks", "delete", "4").stdout
 
@@ -250,6 +251,34 @@ def test_form_of_a_result_follows_the_name_of_its_file(fake: Fake, run: Run, tmp
     assert result.exit_code == 0, result.output
     assert fake.asked[0][2]["parameters"]["output"]["format"] == "parquet"
     assert (tmp_path / "all.parquet").read_bytes() == b"PAR1"
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "best"),
+    [
+        (("-1,2", "3,4", "-.5,6"), ["-1,2", "3,4", "-.5,6"], None),
+        (("1,2", "--best", "-1", "-3"), ["1,2", "-3"], -1),
+        (("-1 3:0.5", "--best=2", "--", "-a,1", "--best"), ["-1 3:0.5", "-a,1", "--best"], 2),
+    ],
+    ids=["csv", "a value of an option", "svm, and a lone --"],
+)
+def test_row_may_begin_with_a_negative_number(
+    fake: Fake, run: Run, words: tuple[str, ...], rows: list[str], best: int | None
+):
+    fake.answers["POST /predict"] = [(200, {"body": {"predictions": []}})]
+    result = run("predict", "--json", "iris", *words)
+    assert result.exit_code == 0, result.output
+    assert fake.asked[0][2]["data"] == rows
+    assert fake.asked[0][2]["parameters"].get("output", {}).get("best") == best
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("-1,2", "--bset", "3"), "--bset"), (("-1,2", "-x"), "-x"), (("-1,2", "--best"), "requires an argument")],
+)
+def test_wrong_option_beside_a_negative_number_is_told(run: Run, words: tuple[str, ...], told: str):
+    result = run("predict", "iris", *words)
+    assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
 def test_what_a_template_made_is_printed_as_it_is(fake: Fake, run: Run):

@@ -188,7 +188,7 @@ def test_password_that_postgresql_does_not_take_is_told(ask: Ask):
 def test_queues_without_workers_are_told(own_redis: RedisServer, records: Records, tmp_path: Path):
     live = Live(own_redis.url)
     live.heartbeats.beat(Heartbeat("train1@here", ("train.cpu",)))
-    live.heartbeats.beat(Heartbeat("control@here", ("control", "batch.xgboost.cpu")))
+    live.heartbeats.beat(Heartbeat("control@here", ("control", "batch.xgboost.cpu"), has_namesake=True))
     live.heartbeats.note_sweep()
     live.close()
     account = records.accounts.ensure("local")
@@ -200,9 +200,11 @@ def test_queues_without_workers_are_told(own_redis: RedisServer, records: Record
     assert "no worker of a predict queue is alive" in of(workers, "", "fail")
     assert "no worker of a train queue" not in of(workers, "", "fail")
     assert "train.cpu: train1@here" in of(workers, "", "ok")
+    assert "several workers are named control@here, and" in of(workers, "", "warn")
+    assert "train1@here" not in of(workers, "", "warn")
     assert "the last sweep ended" in of(workers, "", "ok")
     told = of(queues, "", "fail")
-    assert told.startswith("1 tasks wait in batch.torch.cpu, which no worker serves")
+    assert told.startswith("no worker serves batch.torch.cpu, and work waits in it (1 task)")
     assert told.endswith("run: modelyard worker --queues batch.torch.cpu")
 
 
@@ -210,7 +212,7 @@ def test_task_whose_worker_fell_silent_is_told_with_its_number(ask: Ask, records
     account = records.accounts.ensure("local")
     task, _ = records.tasks.add(account.id, Kind.TRAIN, "train.cpu", {})
     assert records.tasks.claim(task.id, "gone@here", -60.0) is not None
-    assert f"1 running tasks fell silent and were not taken back ({task.id})" in of(ask(), "queues", "fail")
+    assert f"1 running task fell silent and was not taken back ({task.id})" in of(ask(), "queues", "fail")
 
 
 def test_home_that_cannot_be_written_is_told(ask: Ask, tmp_path: Path):

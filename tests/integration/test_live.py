@@ -165,6 +165,21 @@ def test_workers_are_told_by_name_with_their_queues(live: Live):
     assert live.heartbeats.queues() == {"train.cpu", "predict.xgboost.cpu", "control"}
 
 
+def test_beat_tells_what_was_said_last_under_its_name(live: Live):
+    beat = Heartbeat("a@host", ("train.cpu",), process="one")
+    assert live.heartbeats.beat(beat) is None
+    last = live.heartbeats.beat(Heartbeat("a@host", ("train.cpu",), process="two", has_namesake=True))
+    assert last is not None
+    assert (last.worker, last.process, last.has_namesake) == ("a@host", "one", False)
+    [now] = live.heartbeats.all()
+    assert (now.process, now.has_namesake) == ("two", True)
+    # As workers of before beat.
+    live.server.redis.set("worker:a@host", '{"worker": "a@host", "queues": [], "devices": ["cpu"], "at": 1.0}')
+    last = live.heartbeats.beat(beat)
+    assert last is not None
+    assert (last.process, last.has_namesake) == ("", False)
+
+
 def test_worker_that_says_good_bye_or_falls_silent_is_gone(live: Live):
     for name in ("stays", "leaves", "silent"):
         live.heartbeats.beat(Heartbeat(name, ("train.cpu",)))

@@ -115,12 +115,12 @@ def test_task_tells_its_estimate(yard: Yard, client: FlaskClient, records: Recor
     assert estimate(client, waits) == {
         "seconds_to_start": 12.0,
         "seconds_to_end": 72.0,
-        "rests_on": "1 tasks of its queue before it, workers for 1 at a time; "
-        "the median of the last 1 finished tasks of this kind of its service",
+        "rests_on": "1 task of its queue before it, workers for 1 at a time; "
+        "the last finished task of this kind of its service",
     }
     live.progress.told.clear()
     assert estimate(client, runs)["seconds_to_end"] == pytest.approx(45.0, abs=1.0)
-    assert "median of the last 1" in estimate(client, runs)["rests_on"]
+    assert "the last finished task" in estimate(client, runs)["rests_on"]
     client.delete(f"/tasks/{runs}")
     assert estimate(client, runs) == NOTHING
 

@@ -27,13 +27,24 @@ def test_quotas_are_set_shown_and_left_to_the_default_again(run: Run, records: R
     assert "no accounts" in run("quotas").stdout
     run("keys", "create", "--account", "ada")
     told = run("quotas", "set", "ada", "--trainings", "2", "--stored-bytes", "5G", "--queued-tasks", "0")
-    assert told.stdout == "ada: trainings: 2, queued tasks: no limit, stored bytes: 5368709120, " + (
+    assert told.stdout == "ada: trainings: 2, queued tasks: no limit, stored bytes: 5 GiB, " + (
         "requests per minute: no limit\n"
     )
     ada = records.accounts.ensure("ada")
     assert records.quotas.of(ada.id) == Quotas(2, 0, 5 * 2**30, 0)
     shown = run("quotas", MODELYARD_QUOTA_REQUESTS_PER_MINUTE="90").stdout
-    assert re.search(r"^ada +0 of 2 +0, no limit +0 of 5368709120 +90$", shown, re.MULTILINE), shown
+    assert re.search(r"^ada +0 of 2 +0, no limit +0 B of 5 GiB +90$", shown, re.MULTILINE), shown
+    exact = json.loads(run("quotas", "--json").stdout)
+    assert exact == {
+        "account": "ada",
+        "quotas": {
+            "trainings": {"limit": 2, "used": 0},
+            "queued_tasks": {"limit": None, "used": 0},
+            "stored_bytes": {"limit": 5368709120, "used": 0},
+            "requests_per_minute": {"limit": None, "used": None},
+        },
+    }
+    assert "--json is for the list" in run("quotas", "--json", "set", "ada", "--trainings", "1").output
     run("quotas", "set", "ada", "--trainings", "default")
     assert records.quotas.of(ada.id).trainings == 0
 

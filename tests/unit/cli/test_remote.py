@@ -131,6 +131,28 @@ def test_numbers_stand_to_the_right_with_six_digits(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (126341, "123.4 KiB"),
+        (2**20 - 1, "1 MiB"),
+        (500 * 2**30, "500 GiB"),
+        (2**60, "1 EiB"),
+    ],
+)
+def test_bytes_are_told_in_units_that_people_read(count: int, told: str):
+    assert tables.size(count) == told
+
+
+def test_one_thing_is_told_as_one():
+    assert [tables.counted(count, "task") for count in (0, 1, 2)] == ["0 tasks", "1 task", "2 tasks"]
+    assert tables.counted(1, "process", "processes") == "1 process"
+    assert tables.counted(3, "process", "processes") == "3 processes"
+
+
+@pytest.mark.parametrize(
     ("code", "body", "told"),
     [
         (

@@ -74,6 +74,14 @@ def test_worker_has_the_time_to_save_a_checkpoint():
     assert told["KillMode"] == "mixed", "its children are its own to stop"
 
 
+def test_api_has_the_time_that_operations_tells():
+    told = service(next(path for path in UNITS if "api" in path.name))
+    page = " ".join((ROOT / "docs/operations.md").read_text().split())
+    least = int(re.search(r"must leave it (\d+) s", page)[1])  # type: ignore[index]
+    assert int(told["TimeoutStopSec"]) >= least
+    assert f"the unit of `deploy/systemd` leave it {told['TimeoutStopSec']} s" in page
+
+
 def test_variables_of_the_page_are_those_of_the_composed_fleet():
     page = dict(line.split("=", 1) for line in block("Every machine", "ini").splitlines())
     assert set(page) <= VARIABLES | OF_S3
