@@ -14,12 +14,11 @@ from api.events import EVENTS, WATCH, Events, Watch
 from api.facts import current, facts_of, written
 from api.jobs import note_ends, progress_of
 from api.parts import account, parts
-from api.query import check_known, choice, whole_number
+from api.query import check_known, whole_number
 from api.refusals import NotReported, RouteNotFound
 from api.roles import check, needs
 from api.schemas.reading import fold
 from api.schemas.task import (
-    EndedResult,
     ListQuery,
     OneTaskSchema,
     PollQuery,
@@ -186,14 +185,13 @@ def events(number: str) -> Response:
 @blueprint.delete("/tasks/<number>")
 @needs(Role.PREDICT)
 def cancel(number: str) -> Response:
-    """Ask for the end of a task without waiting: 202. Of one that is over, 200, delete the result, or keep it."""
-    check_known(request.args, ("result",))
-    becomes = choice(EndedResult, "result", request.args.get("result"))
+    """Ask for the end of a task without waiting: 202. Of one that is over, 200, delete the result."""
+    check_known(request.args, ())
     task = find(number)
     if task.kind is not Kind.PREDICT:
         check(account(), Role.TRAIN)
     if task.state.is_final:
-        if becomes is not EndedResult.KEEP and results.delete(parts(), task):
+        if results.delete(parts(), task):
             auditing.note("result.delete", str(task.kind), task.id)
         return plain(_whole(task), 200)
     asked = services.cancel(parts(), task)

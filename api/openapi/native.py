@@ -128,20 +128,13 @@ EVENTS = Operation(
 CANCEL = Operation(
     "Tasks",
     "Cancel a task, or delete its result",
-    "Asks for its end without waiting; when a prediction task is over, its result is deleted, unless it is to be kept.",
+    "Asks for its end without waiting; when a prediction task is over, its result is deleted.",
     {
-        200: json_answer("It was over already. Of a prediction, `result` is null once deleted.", task.OneTaskSchema),
+        200: json_answer("It was over already. Of a prediction, `result` is null from now on.", task.OneTaskSchema),
         202: json_answer("It can only end cancelled from now on.", task.OneTaskSchema),
     },
     ("bad_query", "task_not_found", "store_unavailable"),
-    (
-        NUMBER,
-        Parameter(
-            "result",
-            "What becomes of the result of a prediction task that is over: `keep` cancels only.",
-            {"type": "string", "enum": list(task.EndedResult), "default": str(task.EndedResult.DELETE)},
-        ),
-    ),
+    (NUMBER,),
 )
 
 METRICS = Operation(

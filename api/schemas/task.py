@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from marshmallow import Schema, fields
@@ -21,13 +20,6 @@ from storage.records import Kind, State
 
 IDS_MOST = 1000
 _LINE_MOST = 10**12
-
-
-class EndedResult(StrEnum):
-    """What a cancel makes of the result of a prediction task that is over already."""
-
-    DELETE = "delete"
-    KEEP = "keep"
 
 
 class Moment(fields.Field[float]):

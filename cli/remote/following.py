@@ -66,16 +66,11 @@ def follow(
                     raise click.exceptions.Exit(INTERRUPTED) from None
             asked = True
             display.say("cancelling; once more stops waiting for it")
-            cancel(client, task_id)
+            client.call("DELETE", f"/tasks/{task_id}")
     if asked:
         click.echo(f"task {task_id} is {answer.json['state']}", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     return answer
-
-
-def cancel(client: Client, task_id: int) -> Answer:
-    """Ask for the end of a task. The result of one that has ended, perhaps a moment ago, stays."""
-    return client.call("DELETE", f"/tasks/{task_id}", query={"result": "keep"})
 
 
 def _to_the_end(

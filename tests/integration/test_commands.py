@@ -182,7 +182,7 @@ def test_task_that_is_unknown_is_not_waited_for(fake: Fake, run: Run):
 
 @pytest.mark.parametrize(
     ("cancels", "asked", "told"),
-    [(False, [], "modelyard tasks follow 4"), (True, ["DELETE /tasks/4?result=keep"], "task 4 is cancelled")],
+    [(False, [], "modelyard tasks follow 4"), (True, ["DELETE /tasks/4"], "task 4 is cancelled")],
 )
 def test_interrupt_ends_the_following_or_the_task(
     fake: Fake, run: Run, monkeypatch: pytest.MonkeyPatch, cancels: bool, asked: list[str], told: str
@@ -203,10 +203,9 @@ def test_interrupt_ends_the_following_or_the_task(
 
 
 def test_task_that_is_over_is_not_cancelled_but_its_result_can_be_deleted(fake: Fake, run: Run):
-    over = {"state": "finished", "result": "/tasks/4/result"}
-    fake.answers = {"GET /tasks/4": [(200, over)], "DELETE /tasks/4?result=keep": [(200, over)]}
+    fake.answers["GET /tasks/4"] = [(200, {"state": "finished", "result": "/tasks/4/result"})]
     assert "was over already: finished" in run("tasks", "cancel", "4").stdout
-    assert [request for request, _, _ in fake.asked] == ["DELETE /tasks/4?result=keep"]
+    assert [request for request, _, _ in fake.asked] == ["GET /tasks/4"]
     fake.answers["DELETE /tasks/4"] = [(200, {"state": "finished", "result": None})]
     assert "the result of task 4 is deleted" in run("tasks", "delete", "4").stdout
 

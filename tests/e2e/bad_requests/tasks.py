@@ -22,11 +22,6 @@ def task_to_cancel_unknown(client: Client) -> Answer:
     return client.call("DELETE", "/tasks/999999")
 
 
-@request
-def end_of_result_unknown(client: Client) -> Answer:
-    return client.call("DELETE", "/tasks/999999?result=archive")
-
-
 def failed_task(client: Client) -> int:
     body = training_body(client, client.data / "no-such-file.csv")
     number: int = client.call("POST", "/train", {**body, "data": None}).json["head"]["task_id"]

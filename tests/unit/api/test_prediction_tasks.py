@@ -192,23 +192,6 @@ def test_a_result_is_deleted_with_its_ended_task_and_is_not_counted_any_more(
     assert [each.key for each in trained.records.inventory.named() if each.key.startswith("attempts/2")] == []
 
 
-def test_a_result_stays_when_its_task_ended_before_the_cancel_came(trained: Yard, client: FlaskClient):
-    task_id = ask(client).json["head"]["task_id"]
-    end(trained.records, task_id, inline(b"[]"))
-    answer = client.delete(f"/tasks/{task_id}?result=keep")
-    assert (answer.status_code, answer.json["result"]) == (200, f"/tasks/{task_id}/result")
-    assert client.get(f"/tasks/{task_id}/result").status_code == 200
-    wrong = client.delete(f"/tasks/{task_id}?result=archive")
-    assert (wrong.status_code, wrong.json["error"]["kind"]) == (400, "bad_query")
-    assert client.delete(f"/tasks/{task_id}?result=delete").json["result"] is None
-
-
-def test_an_open_task_is_cancelled_whatever_becomes_of_results(trained: Yard, client: FlaskClient):
-    task_id = ask(client).json["head"]["task_id"]
-    answer = client.delete(f"/tasks/{task_id}?result=keep")
-    assert (answer.status_code, answer.json["state"]) == (202, "cancelled")
-
-
 def test_a_result_that_the_store_does_not_delete_is_still_there_and_counted(
     trained: Yard, client: FlaskClient, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ):
