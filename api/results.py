@@ -32,13 +32,16 @@ def _is_deleted(result: Json) -> bool:
 
 
 def delete(parts: Parts, task: Task) -> bool:
-    """Delete the result of an ended task; False when it has none, or none any more. Raises StoreUnavailable."""
-    report = parts.records.tasks.report(task.id)
-    if report is None or not has_result(task, report):
+    """Delete the result of a task; False when it was deleted before.
+
+    Raises ResultPending, NoResult, StoreUnavailable.
+    """
+    result = _found(parts, task)["result"]
+    if _is_deleted(result):
         return False
     # First what is stored: while that cannot be deleted the result is there, and counts.
-    if "key" in report["result"]:
-        parts.objects.delete([report["result"]["key"]])
+    if "key" in result:
+        parts.objects.delete([result["key"]])
     return parts.records.tasks.forget_result(task.id)
 
 
@@ -55,14 +58,7 @@ def answer(parts: Parts, task: Task) -> Response:
 
     Raises ResultPending, NoResult, Busy, StoreUnavailable, StorageFull.
     """
-    if task.kind is not Kind.PREDICT:
-        raise NoResult(f"task {task.id} is of kind {task.kind}; only predictions have a result")
-    if not task.state.is_final:
-        raise ResultPending(f"task {task.id} is {task.state}; its result is there when it has finished")
-    report = parts.records.tasks.report(task.id)
-    if task.state is not State.FINISHED or report is None:
-        why = f": {task.failure['message']}" if task.failure else ""
-        raise NoResult(f"task {task.id} {_ENDS[task.state]} and has no result{why}")
+    report = _found(parts, task)
     result: Json = report["result"]
     if _is_deleted(result):
         raise NoResult(f"the result of task {task.id} was deleted")
@@ -79,6 +75,19 @@ def answer(parts: Parts, task: Task) -> Response:
     if form != "json":
         response.headers["Content-Disposition"] = f'attachment; filename="task-{task.id}.{form}"'
     return response
+
+
+def _found(parts: Parts, task: Task) -> Json:
+    """The report of a prediction task that has, or had, a result. Raises ResultPending, NoResult."""
+    if task.kind is not Kind.PREDICT:
+        raise NoResult(f"task {task.id} is of kind {task.kind}; only predictions have a result")
+    if not task.state.is_final:
+        raise ResultPending(f"task {task.id} is {task.state}; its result is there when it has finished")
+    report = parts.records.tasks.report(task.id)
+    if task.state is not State.FINISHED or report is None:
+        why = f": {task.failure['message']}" if task.failure else ""
+        raise NoResult(f"task {task.id} {_ENDS[task.state]} and has no result{why}")
+    return report
 
 
 _ENDS = {State.FAILED: "failed", State.CANCELLED: "was cancelled", State.FINISHED: "has finished"}

@@ -245,7 +245,7 @@ def feature_columns(columns: Sequence[str], source: str, hint: str, options: Csv
     def find(name: str, what: str) -> None:
         if name not in present:
             told = f"; its columns are {listed(columns)}{near(name, columns) or no_header(name, columns)}"
-            raise BadInput(f"cannot find {what} in {source}{spelt_otherwise(name, columns) or hint or told}")
+            raise BadInput(f"cannot find {what} in {source}{told if spelt_otherwise(name, columns) else hint or told}")
 
     for name in options.label:
         find(name, f"label column {name}")

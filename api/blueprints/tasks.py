@@ -148,6 +148,17 @@ def result(number: str) -> Response:
     return results.answer(parts(), find(number))
 
 
+@blueprint.delete("/tasks/<number>/result")
+@needs(Role.PREDICT)
+def delete_result(number: str) -> Response:
+    """Delete the result of a prediction task; again as often as wanted. What is not over has none to delete."""
+    check_known(request.args, ())
+    task = find(number)
+    if results.delete(parts(), task):
+        auditing.note("result.delete", str(task.kind), task.id)
+    return plain(_whole(task))
+
+
 @blueprint.get("/tasks/<number>/logs")
 @needs(Role.READ)
 def logs(number: str) -> Response:
@@ -185,14 +196,12 @@ def events(number: str) -> Response:
 @blueprint.delete("/tasks/<number>")
 @needs(Role.PREDICT)
 def cancel(number: str) -> Response:
-    """Ask for the end of a task without waiting: 202. Of one that is over, 200, delete the result."""
+    """Ask for the end of a task without waiting: 202, or 200 when it was over already."""
     check_known(request.args, ())
     task = find(number)
     if task.kind is not Kind.PREDICT:
         check(account(), Role.TRAIN)
     if task.state.is_final:
-        if results.delete(parts(), task):
-            auditing.note("result.delete", str(task.kind), task.id)
         return plain(_whole(task), 200)
     asked = services.cancel(parts(), task)
     auditing.note("task.cancel", str(task.kind), task.id)

@@ -87,6 +87,15 @@ RESULT = Operation(
     (_PREDICTION,),
 )
 
+DELETE_RESULT = Operation(
+    "Tasks",
+    "Delete the result of a prediction task",
+    "It is not counted as stored from then on; may be repeated. The report still tells its form and size.",
+    {200: json_answer("The task; `result` is null.", task.OneTaskSchema)},
+    ("bad_query", "task_not_found", "result_not_found", "result_pending", "store_unavailable"),
+    (_PREDICTION,),
+)
+
 LOGS = Operation(
     "Tasks",
     "What a task said",
@@ -127,13 +136,13 @@ EVENTS = Operation(
 
 CANCEL = Operation(
     "Tasks",
-    "Cancel a task, or delete its result",
-    "Asks for its end without waiting; when a prediction task is over, its result is deleted.",
+    "Cancel a task",
+    "Asks for its end without waiting.",
     {
-        200: json_answer("It was over already. Of a prediction, `result` is null from now on.", task.OneTaskSchema),
+        200: json_answer("It was over already.", task.OneTaskSchema),
         202: json_answer("It can only end cancelled from now on.", task.OneTaskSchema),
     },
-    ("bad_query", "task_not_found", "store_unavailable"),
+    ("bad_query", "task_not_found"),
     (NUMBER,),
 )
 
@@ -193,6 +202,7 @@ OPERATIONS = {
     "tasks.one": {"GET": ONE},
     "tasks.report": {"GET": REPORT},
     "tasks.result": {"GET": RESULT},
+    "tasks.delete_result": {"DELETE": DELETE_RESULT},
     "tasks.logs": {"GET": LOGS},
     "tasks.events": {"GET": EVENTS},
     "tasks.cancel": {"DELETE": CANCEL},

@@ -14,7 +14,6 @@ from cli.remote.target import Target, asks
 
 Json = dict[str, Any]
 _STATES = ("queued", "running", "finished", "failed", "cancelled")
-_OPEN = ("queued", "running")
 _KINDS = ("train", "predict", "clear", "import", "upload", "describe")
 
 _number = click.argument("number", type=click.IntRange(1))
@@ -127,9 +126,7 @@ def logs(target: Target, number: int, follows: bool) -> None:
 @asks
 def cancel(target: Target, number: int) -> None:
     """Ask for the end of task NUMBER, without waiting for it."""
-    answer = target.client.call("GET", f"/tasks/{number}")
-    if answer.json.get("state") in _OPEN:  # of one that is over the result would be deleted
-        answer = target.client.call("DELETE", f"/tasks/{number}")
+    answer = target.client.call("DELETE", f"/tasks/{number}")
     if target.as_json:
         return target.print_json(answer)
     if answer.code == 202:
@@ -142,13 +139,10 @@ def cancel(target: Target, number: int) -> None:
 @asks
 def delete(target: Target, number: int) -> None:
     """Delete the result of prediction task NUMBER, which must be over."""
-    task = target.client.call("GET", f"/tasks/{number}").json
-    if task.get("state") in _OPEN:
-        raise click.ClickException(f"task {number} is not over; wait for its end, or cancel it first")
-    answer = target.client.call("DELETE", f"/tasks/{number}")
+    answer = target.client.call("DELETE", f"/tasks/{number}/result")
     if target.as_json:
         return target.print_json(answer)
-    return click.echo(f"the result of task {number} is deleted" if task.get("result") else f"task {number} has none")
+    return click.echo(f"the result of task {number} is deleted")
 
 
 @tasks.command()

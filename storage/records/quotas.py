@@ -275,5 +275,5 @@ def _too_much(used: int, most: int, more: int = 0) -> StoredQuota:
     adding = f", and {more} more were to come" if more else ""
     return StoredQuota(
         f"this account keeps {used} bytes{adding}; its quota is {most}: delete data sets, results of predictions "
-        "(DELETE /tasks/NUMBER), or services with clear=full, or have the quota raised"
+        "(DELETE /tasks/NUMBER/result), or services with clear=full, or have the quota raised"
     )

@@ -51,6 +51,7 @@ ORDER = (
     ("get", "/tasks/{number}/archive", 200),
     ("get", "/tasks", 200),
     ("put", "/train", 201),
+    ("delete", "/tasks/{number}/result", 200),
     ("delete", "/tasks/{number}", 200),
     ("delete", "/train", 200),
     ("get", "/tasks/{number}/logs", 200),

@@ -132,7 +132,7 @@ def result_deleted(client: Client) -> Answer:
     while client.call("GET", f"/tasks/{task_id}").json["state"] != "finished":
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    client.call("DELETE", f"/tasks/{task_id}")
+    client.call("DELETE", f"/tasks/{task_id}/result")
     return client.call("GET", f"/tasks/{task_id}/result")
 
 

@@ -51,7 +51,7 @@ def test_every_change_is_noted_and_no_reading_and_no_single_prediction(
     result = {"name": "predictions", "form": "json", "size_bytes": 2, "content": "[]"}
     records.tasks.end(attempt, State.FINISHED, phases={}, report={"warnings": [], "timings": {}, "result": result})
     for _ in range(2):
-        assert ann.delete("/tasks/3").status_code == 200
+        assert ann.delete("/tasks/3/result").status_code == 200
     assert ann.put("/datasets/flowers").status_code == 201
     assert ann.put("/datasets/flowers").status_code == 200
     assert ann.delete("/datasets/flowers").status_code == 200

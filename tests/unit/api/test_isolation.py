@@ -46,6 +46,7 @@ OBJECTS: dict[tuple[str, str], tuple[str, Any]] = {
     ("tasks.one", "GET"): ("/tasks/{training}", None),
     ("tasks.report", "GET"): ("/tasks/{training}/report", None),
     ("tasks.result", "GET"): ("/tasks/{prediction}/result", None),
+    ("tasks.delete_result", "DELETE"): ("/tasks/{prediction}/result", None),
     ("tasks.logs", "GET"): ("/tasks/{training}/logs", None),
     ("tasks.events", "GET"): ("/tasks/{training}/events", None),
     ("tasks.cancel", "DELETE"): ("/tasks/{training}", None),

@@ -165,7 +165,7 @@ def inline(content: bytes) -> Json:
 
 
 @pytest.mark.parametrize("is_stored", [False, True], ids=["small", "stored"])
-def test_a_result_is_deleted_with_its_ended_task_and_is_not_counted_any_more(
+def test_a_result_is_deleted_and_is_not_counted_any_more(
     trained: Yard, client: FlaskClient, objects: Objects, is_stored: bool
 ):
     task_id = ask(client).json["head"]["task_id"]
@@ -180,7 +180,7 @@ def test_a_result_is_deleted_with_its_ended_task_and_is_not_counted_any_more(
     assert trained.records.quotas.use(1).stored_bytes == used + len(content)
     report = client.get(f"/tasks/{task_id}/report").json
     for _ in range(2):
-        answer = client.delete(f"/tasks/{task_id}")
+        answer = client.delete(f"/tasks/{task_id}/result")
         assert (answer.status_code, answer.json["state"], answer.json["result"]) == (200, "finished", None)
     assert list(objects.list("attempts")) == []
     assert trained.records.quotas.use(1).stored_bytes == used
@@ -206,17 +206,34 @@ def test_a_result_that_the_store_does_not_delete_is_still_there_and_counted(
 
     with monkeypatch.context() as away:
         away.setattr(objects, "delete", refuse)
-        refused = client.delete(f"/tasks/{task_id}")
+        refused = client.delete(f"/tasks/{task_id}/result")
     assert (refused.status_code, refused.json["error"]["kind"]) == (503, "store_unavailable")
     assert trained.records.quotas.use(1).stored_bytes == used
     assert client.get(f"/tasks/{task_id}/result").status_code == 200
-    assert client.delete(f"/tasks/{task_id}").json["result"] is None
+    assert client.delete(f"/tasks/{task_id}/result").json["result"] is None
 
 
-def test_deleting_an_ended_training_leaves_what_it_published(trained: Yard, client: FlaskClient):
+def test_cancel_that_comes_too_late_leaves_result_and_versions(trained: Yard, client: FlaskClient):
     before = client.get("/tasks/1").json
     assert client.delete("/tasks/1").json == before
     assert trained.records.versions.newest(1).number == 1
+    task_id = ask(client).json["head"]["task_id"]
+    end(trained.records, task_id, inline(b"[]"))
+    assert client.delete(f"/tasks/{task_id}").json["result"] == f"/tasks/{task_id}/result"
+    assert client.get(f"/tasks/{task_id}/result").status_code == 200
+
+
+def test_what_has_no_result_has_none_to_delete(trained: Yard, client: FlaskClient):
+    def refused(task_id: int) -> tuple[int, str]:
+        answer = client.delete(f"/tasks/{task_id}/result")
+        return answer.status_code, answer.json["error"]["kind"]
+
+    assert refused(1) == (404, "result_not_found")
+    task_id = ask(client).json["head"]["task_id"]
+    assert refused(task_id) == (409, "result_pending")
+    end(trained.records, task_id, state=State.FAILED)
+    assert refused(task_id) == (404, "result_not_found")
+    assert refused(99) == (404, "task_not_found")
 
 
 def test_a_failed_task_says_why_it_has_no_result(trained: Yard, client: FlaskClient):
