@@ -46,7 +46,7 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
     try:
         files = _files(parts, upload, scratch.attempt(attempt.name), lease)
         new = [
-            NewFile(path, f"{place}/{attempt.number}-{number}", file.stat().st_size, sha256_of(file))
+            NewFile(path, f"{place}/{attempt.task.id}-{attempt.number}-{number}", file.stat().st_size, sha256_of(file))
             for number, (path, file) in enumerate(sorted(files.items()))
         ]
         lease.check()

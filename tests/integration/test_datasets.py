@@ -20,6 +20,7 @@ from sqlalchemy import text
 
 from api import datasets
 from settings import Settings
+from storage.errors import StoreUnavailable
 from storage.objects import connect
 from storage.records import Kind, State
 from tests.integration.fronted import until
@@ -288,6 +289,26 @@ def test_upload_that_is_being_completed_is_left_alone(yard: Yard, monkeypatch: p
     told = yard.call("POST", f"{address}/complete")
     assert (told["state"], told["file_count"], told["sha256"]) == ("finished", 1, sha256(b"abc"))
     assert yard.call("GET", "/datasets/big")["revision"] == 1
+
+
+def test_upload_can_be_completed_again_whatever_its_first_completion_left(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+):
+    yard.call("PUT", "/datasets/big", code=201)
+    address, _ = begin(yard, "big", b"abc")
+    put_part(yard, address, 1, b"abc")
+
+    def fail(*given: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(yard.parts.objects, "put_file", fail)
+        away.setattr(yard.parts.objects, "delete", fail)
+        yard.parts = dataclasses.replace(yard.parts, settings=dataclasses.replace(yard.parts.settings, lost_max=1))
+        task = yard.call("POST", f"{address}/complete", code=503)
+    assert paths(yard, "big") == [], task
+    assert yard.call("POST", f"{address}/complete")["state"] == "finished"
+    assert paths(yard, "big") == ["big.csv"]
 
 
 def left_lying(yard: Yard, address: str) -> int:
