@@ -251,7 +251,10 @@ def end(parts: Parts, upload: Upload) -> None:
 
 
 def take_archive(parts: Parts, dataset: Dataset, folder: str, received: Received) -> Upload:
-    """An upload of an archive that came in one piece, with its only part."""
+    """An upload of an archive that came in one piece, with its only part.
+
+    Nobody is told its number, and it counts as stored: it ends with whatever becomes of it.
+    """
     if folder:
         check_path(folder)
     upload = parts.records.uploads.add(
@@ -262,5 +265,6 @@ def take_archive(parts: Parts, dataset: Dataset, folder: str, received: Received
         sha256=received.sha256,
         unpack=True,
     )
-    put_part(parts, upload, 1, received, received.sha256)
+    with _ended_by_failure(parts, upload):
+        put_part(parts, upload, 1, received, received.sha256)
     return upload
