@@ -164,10 +164,11 @@ def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, tries_max: int) -> Wo
     except FetchAbandoned:
         lease.check()
         return Work(State.CANCELLED) if lease.is_cancel_requested else Work(State.QUEUED, "paused")
-    except StoreUnavailable as error:
-        # Not the task's fault, and it was waited for: another attempt, maybe elsewhere, goes on from the checkpoint.
-        _log.warning("%s met a store that does not answer: %s", attempt.name, error)
-        if attempt.task.tries < tries_max:
+    except (StoreUnavailable, RecordsUnavailable) as error:
+        # Not the task's fault: another attempt, maybe elsewhere, goes on from the checkpoint, or finds what this one
+        # committed when only the answer was lost.
+        _log.warning("%s met a store or a database that does not answer: %s", attempt.name, error)
+        if is_tried_again(error, attempt, tries_max):
             return Work(State.QUEUED, "stranded", failure=failure_of(error))
         return Work(State.FAILED, failure=failure_of(error))
     except (MlError, StorageError) as error:
@@ -175,6 +176,11 @@ def _do(work: Doing, attempt: Attempt, lease: LeaseKeeper, tries_max: int) -> Wo
     except Exception as error:
         _log.exception("%s failed unexpectedly", attempt.name)
         return Work(State.FAILED, failure=_internal(error))
+
+
+def is_tried_again(error: Exception, attempt: Attempt, tries_max: int) -> bool:
+    """Whether another attempt follows one that ends with this error."""
+    return isinstance(error, StoreUnavailable | RecordsUnavailable) and attempt.task.tries < tries_max
 
 
 def _record(attempt: Attempt, done: Work, parts: Parts) -> Ended:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from storage.dataset_names import check_path
-from storage.errors import ArtifactNotFound, BadDatasetName, ChecksumMismatch, UploadRefused
+from storage.errors import ArtifactNotFound, BadDatasetName, ChecksumMismatch, Superseded, UploadNotFound, UploadRefused
 from storage.landing import local_errors, sha256_of
 from storage.records import Attempt, DatasetFile, NewFile, Part, State, Upload
 from storage.staging import staging
 from workers.archives import Unpackable, unpacked
 from workers.lease import LeaseKeeper
-from workers.lifecycle import Work
+from workers.lifecycle import Work, is_tried_again
 from workers.parts import Parts
 from workers.scratch import Scratch
 
@@ -37,6 +37,26 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
     Raises UploadRefused, UploadNotFound and DatasetNotFound when it was ended meanwhile, DatasetConflict, DatasetFull,
     StoredQuota when the members of an archive are too much.
     """
+    try:
+        return _completed(parts, attempt, lease)
+    except Superseded:
+        raise
+    except Exception as error:
+        if not is_tried_again(error, attempt, parts.settings.lost_max):
+            lease.check()  # whoever took it over may be about to commit
+            _end_whole(parts, attempt)
+        if isinstance(error, _Cancelled):
+            return Work(State.CANCELLED)
+        raise
+
+
+def _end_whole(parts: Parts, attempt: Attempt) -> None:
+    """End an upload that came in one request: nobody was told its number, and it would count as stored for days."""
+    if attempt.spec.get("is_whole"):  # tasks of before do not say
+        parts.records.uploads.end(attempt.spec["upload_id"])
+
+
+def _completed(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
     upload = parts.records.uploads.get(attempt.spec["upload_id"])
     place = f"datasets/{upload.dataset_id}/upload-{upload.id}"
     done = parts.records.datasets.stored_under(upload.dataset_id, place)
@@ -46,7 +66,7 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
     try:
         files = _files(parts, upload, scratch.attempt(attempt.name), lease)
         new = [
-            NewFile(path, f"{place}/{attempt.number}-{number}", file.stat().st_size, sha256_of(file))
+            NewFile(path, f"{place}/{attempt.task.id}-{attempt.number}-{number}", file.stat().st_size, sha256_of(file))
             for number, (path, file) in enumerate(sorted(files.items()))
         ]
         lease.check()
@@ -57,8 +77,12 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
                     raise _Cancelled
                 parts.objects.put_file(each.key, files[each.path])
             parts.records.datasets.commit(upload.dataset_id, staged, upload.id)
-    except _Cancelled:
-        return Work(State.CANCELLED)
+    except UploadNotFound:
+        # Maybe as it is over by an attempt that was taken over when it had all but committed.
+        done = parts.records.datasets.stored_under(upload.dataset_id, place)
+        if not done:
+            raise
+        return _work(upload, done)
     finally:
         scratch.close()
     return _work(upload, new)

@@ -61,6 +61,12 @@ _COLUMNS = (
 _FILE = (files.c.id, files.c.path, files.c.key, files.c.size_bytes, files.c.sha256, files.c.facts)
 _AT_ONCE = 500
 
+_GIVEN_UP_S = 300.0
+"""When files that were given up are cleaned: a slow store may write what it was sent a while after nobody waits."""
+
+# Long before the cleaning takes it for lost, which looks first and deletes then.
+_MAY_COME_IN = and_(files.c.removed_at.is_(None), files.c.created_at > ago(20 * 3600.0))
+
 T = TypeVar("T")
 
 
@@ -179,25 +185,25 @@ class Datasets:
             self._quotas.check_bytes(connection, dataset_id, more, of_upload=upload_id)
             return list(connection.execute(insert(files).returning(files.c.id), rows).scalars())
 
-    def is_committed(self, staged: Sequence[int]) -> bool:
-        """Whether staged files became part of a data set."""
+    def give_up(self, staged: Sequence[int]) -> bool:
+        """Have staged files cleaned in some minutes; False when they became part of a data set."""
         with self._database.write() as connection:
-            # For update: a commit whose answer was lost may still be under way, and is waited for.
-            found = [
-                added
+            for some in _pieces(staged):
+                # A commit whose answer was lost may still be under way: this waits for it, and finds nothing then.
+                connection.execute(
+                    update(files).where(files.c.id.in_(some), files.c.added.is_(None)).values(removed_at=now())
+                )
+            return not any(
+                connection.execute(select(exists().where(files.c.id.in_(some), files.c.added.is_not(None)))).scalar()
                 for some in _pieces(staged)
-                for added in connection.execute(
-                    select(files.c.added).where(files.c.id.in_(some)).with_for_update()
-                ).scalars()
-            ]
-        return any(added is not None for added in found)
+            )
 
     def commit(self, dataset_id: int, staged: Sequence[int], upload_id: int | None = None) -> int:
         """Make stored files part of a data set, all at once; those of the same paths leave it. Returns its new state.
 
         upload_id : the upload that they come from, which is over then.
         Raises DatasetNotFound, or UploadNotFound, when it was ended meanwhile, DatasetConflict, DatasetFull;
-        StoreUnavailable when they were cleaned before it came to that.
+        StoreUnavailable when it took so long that they were cleaned, or soon will be.
         """
         with self._database.write() as connection:
             revision = _change(connection, dataset_id)
@@ -205,9 +211,11 @@ class Datasets:
                 raise UploadNotFound(upload_id)
             before, wanted = _held(connection, dataset_id), set[str]()
             for some in _pieces(staged):
-                wanted.update(connection.execute(select(files.c.path).where(files.c.id.in_(some))).scalars())
+                wanted.update(
+                    connection.execute(select(files.c.path).where(files.c.id.in_(some), _MAY_COME_IN)).scalars()
+                )
             if len(wanted) < len(staged):
-                raise StoreUnavailable("the files took so long to store that they were cleaned away; send them again")
+                raise StoreUnavailable("the files took so long to store that they are cleaned away; send them again")
             _check_paths(before | wanted)
             for paths in _pieces(sorted(before & wanted)):
                 _take_out(connection, revision, files.c.dataset_id == dataset_id, files.c.path.in_(paths))
@@ -236,7 +244,8 @@ class Datasets:
         """Number and key of files that left their data sets long ago and that no task needs, or that never came in.
 
         pins : the oldest state of each data set that tasks need.
-        staged_older_than_s : for those that may still come in, as they are of no upload, or of one that is not over.
+        staged_older_than_s : for those that may still come in, as they are of no upload, or of one that is not over,
+        and were not given up.
         """
         needed = [and_(files.c.dataset_id == each, files.c.removed > revision) for each, revision in pins.items()]
         is_over = and_(
@@ -249,6 +258,7 @@ class Datasets:
                 .where(
                     or_(
                         and_(files.c.removed_at < ago(older_than_s), *(~each for each in needed)),
+                        and_(files.c.added.is_(None), files.c.removed_at < ago(_GIVEN_UP_S)),
                         and_(files.c.added.is_(None), files.c.created_at < ago(staged_older_than_s)),
                         and_(files.c.added.is_(None), files.c.created_at < ago(older_than_s), is_over),
                     )

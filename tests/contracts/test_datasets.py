@@ -102,6 +102,47 @@ def test_files_that_were_cleaned_on_their_way_do_not_come_in_as_fewer(records: R
     assert records.datasets.find(dataset.account_id, "iris").revision == 0
 
 
+def make_older(records: Records, column: str, seconds: float) -> None:
+    with records.database.write() as connection:
+        connection.execute(text(f"UPDATE dataset_files SET {column} = {column} - {seconds}"))
+
+
+def test_files_that_were_given_up_are_cleaned_soon_and_never_come_in(records: Records, dataset: Dataset) -> None:
+    def left() -> list[int]:
+        return [number for number, _ in records.datasets.left_files({}, 3600.0, 86400.0)]
+
+    staged = records.datasets.stage(dataset.id, [new("a.csv"), new("b.csv")])
+    make_older(records, "created_at", 600.0)
+    assert left() == []
+    assert records.datasets.give_up(staged)
+    assert left() == [], "the store may still be writing"
+    make_older(records, "removed_at", 600.0)
+    assert sorted(left()) == sorted(staged)
+    with pytest.raises(StoreUnavailable):
+        records.datasets.commit(dataset.id, staged)
+    assert records.datasets.find(dataset.account_id, "iris").revision == 0
+    records.datasets.forget_files(staged)
+    assert records.datasets.give_up(staged), "it was cleaned meanwhile, but what comes late is still to be deleted"
+
+
+def test_files_that_came_in_are_not_given_up(records: Records, dataset: Dataset) -> None:
+    staged = records.datasets.stage(dataset.id, [new("a.csv")])
+    records.datasets.commit(dataset.id, staged)
+    assert not records.datasets.give_up(staged)
+    assert records.datasets.left_files({}, -1.0, -1.0) == []
+
+
+def test_files_come_in_only_long_before_they_would_be_cleaned(records: Records, dataset: Dataset) -> None:
+    staged = records.datasets.stage(dataset.id, [new("a.csv")])
+    make_older(records, "created_at", 19 * 3600.0)
+    late = records.datasets.stage(dataset.id, [new("b.csv")])
+    make_older(records, "created_at", 2 * 3600.0)
+    with pytest.raises(StoreUnavailable, match="send them again"):
+        records.datasets.commit(dataset.id, staged)
+    records.datasets.commit(dataset.id, late)
+    assert [each.path for each in records.datasets.files(dataset.id, limit=2)] == ["b.csv"]
+
+
 def test_data_set_holds_only_so_many_files(records: Records, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILES_MOST", 3)
     add(records, dataset, new("a"), new("b"))

@@ -20,6 +20,7 @@ from sqlalchemy import text
 
 from api import datasets
 from settings import Settings
+from storage.errors import RecordsUnavailable, StoreUnavailable, UploadNotFound
 from storage.objects import connect
 from storage.records import Kind, State
 from tests.integration.fronted import until
@@ -27,6 +28,7 @@ from tests.integration.yard import EXAMPLES, Yard, running_yard
 from tests.putting import put
 from tests.services import S3Server
 from workers.cleaning import clean
+from workers.lease import LeaseKeeper
 from workers.sweep import Sweep
 from workers.uploading import RATIO_FLOOR_BYTES
 
@@ -290,6 +292,43 @@ def test_upload_that_is_being_completed_is_left_alone(yard: Yard, monkeypatch: p
     assert yard.call("GET", "/datasets/big")["revision"] == 1
 
 
+def test_upload_can_be_completed_again_whatever_its_first_completion_left(yard: Yard, monkeypatch: pytest.MonkeyPatch):
+    yard.call("PUT", "/datasets/big", code=201)
+    address, _ = begin(yard, "big", b"abc")
+    put_part(yard, address, 1, b"abc")
+
+    def fail(*given: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(yard.parts.objects, "put_file", fail)
+        away.setattr(yard.parts.objects, "delete", fail)
+        yard.parts = dataclasses.replace(yard.parts, settings=dataclasses.replace(yard.parts.settings, lost_max=1))
+        task = yard.call("POST", f"{address}/complete", code=503)
+    assert paths(yard, "big") == [], task
+    assert yard.call("POST", f"{address}/complete")["state"] == "finished"
+    assert paths(yard, "big") == ["big.csv"]
+
+
+@pytest.mark.parametrize("error", [RecordsUnavailable("the answer was lost"), UploadNotFound(1)], ids=["lost", "taken"])
+def test_upload_whose_commit_was_not_answered_is_whole(yard: Yard, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    yard.call("PUT", "/datasets/big", code=201)
+    address, _ = begin(yard, "big", b"abc")
+    put_part(yard, address, 1, b"abc")
+    commit = yard.parts.records.datasets.commit
+
+    def commit_and_lose(*given: Any) -> int:
+        commit(*given)
+        raise error
+
+    monkeypatch.setattr(yard.parts.records.datasets, "commit", commit_and_lose)
+    told = yard.call("POST", f"{address}/complete")
+    assert (told["state"], told["sha256"]) == ("finished", sha256(b"abc"))
+    assert (yard.call("GET", "/datasets/big")["revision"], paths(yard, "big")) == (1, ["big.csv"])
+    [kept] = yard.parts.records.datasets.files(1, limit=10)
+    assert yard.parts.objects.get_bytes(kept.key) == b"abc"
+
+
 def left_lying(yard: Yard, address: str) -> int:
     """The task that completes an upload, with nobody to do it."""
     yard.is_idle = True
@@ -432,6 +471,36 @@ def test_hostile_archive_is_refused_whole(yard: Yard, case: str):
     assert paths(yard, "pets") == []
     clean(yard.parts, grace_s=0.0)
     assert list(yard.parts.objects.list()) == []
+
+
+@pytest.mark.parametrize("trouble", ["archive", "store", "cancel"])
+def test_archive_that_fails_when_nobody_waits_any_more_counts_no_longer(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, trouble: str
+):
+    monkeypatch.setattr(datasets, "WAIT_S", 0.0)
+    yard.call("PUT", "/datasets/pets", code=201)
+    yard.is_idle = True
+    content = b"no archive" if trouble == "archive" else zipped({"a.csv": b"x\n1\n"})
+    task_id = send(yard, "pets", {"a.zip": content}, query="?unpack=true", code=202)["task_id"]
+    yard.is_idle = False
+    records = yard.parts.records
+    account = records.accounts.ensure("local")
+    assert records.quotas.use(account.id).stored_bytes == len(content)
+
+    counted = []
+
+    def fail(*given: Any) -> Any:
+        counted.append(records.quotas.use(account.id).stored_bytes)
+        raise StoreUnavailable("away")
+
+    if trouble == "store":
+        monkeypatch.setattr(yard.parts.objects, "get_bytes", fail)
+    if trouble == "cancel":
+        monkeypatch.setattr(LeaseKeeper, "is_cancel_requested", True)
+    yard.send_task(records.tasks.get(task_id))
+    assert records.tasks.get(task_id).state is (State.CANCELLED if trouble == "cancel" else State.FAILED)
+    assert counted == ([len(content)] * yard.parts.settings.lost_max if trouble == "store" else [])
+    assert records.quotas.use(account.id).stored_bytes == 0
 
 
 def test_bombs_are_refused(yard: Yard):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from storage.errors import StoreUnavailable
 from storage.objects.base import Objects
 from storage.records import NewFile, Records
 
@@ -100,3 +101,16 @@ def test_part_that_comes_again_too_late_spoils_no_completion(
     beside(lambda: records.uploads.end(1))
     assert put_part(client, upload, b"abc") == 404
     assert stored(objects) == [b"abc"]
+
+
+def test_archive_that_cannot_be_stored_does_not_count(
+    client: FlaskClient, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    client.put("/datasets/flowers")
+    monkeypatch.setattr(objects, "put_file", fail)
+    form = {"file": (io.BytesIO(b"abc"), "a.zip")}
+    assert client.post("/datasets/flowers/files?unpack=true", data=form).status_code == 503
+    assert used(client) == 0

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from storage.errors import DatasetConflict, RecordsUnavailable, StoreUnavailable
+from storage.errors import DatasetConflict, RecordsUnavailable, StorageFull, StoreUnavailable
 from storage.objects.folder import FolderObjects
 from storage.records import Dataset, NewFile, Records
 from storage.staging import staging
+from workers import cleaning
 
 A = NewFile("a.csv", "datasets/1/a", 3, "digest")
 B = NewFile("b.csv", "datasets/1/b", 3, "digest")
@@ -64,7 +67,7 @@ def test_files_that_are_committed_stay(records: Records, dataset: Dataset, objec
     assert (stored(objects), used(records, dataset)) == ([A.key], 6)
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("away"), KeyboardInterrupt()], ids=["error", "interrupt"])
+@pytest.mark.parametrize("error", [StorageFull("full"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_files_that_were_stored_before_a_failure_go(
     records: Records, dataset: Dataset, objects: FolderObjects, error: BaseException
 ) -> None:
@@ -107,3 +110,16 @@ def test_files_that_cannot_be_deleted_count_as_stored(
         store(records, objects, dataset, A, failing(ValueError("broken")))
     assert (stored(objects), used(records, dataset)) == ([A.key], 6)
     assert [key for _, key in records.datasets.left_files({}, 0.0, -1.0)] == [A.key, B.key]
+
+
+def test_what_a_slow_store_writes_late_is_cleaned(records: Records, dataset: Dataset, objects: FolderObjects) -> None:
+    with pytest.raises(StoreUnavailable):
+        store(records, objects, dataset, A, failing(StoreUnavailable("no answer")))
+    assert (stored(objects), used(records, dataset)) == ([], 6)
+    objects.put_bytes(B.key, b"abc")
+
+    with records.database.write() as connection:
+        connection.execute(text("UPDATE dataset_files SET removed_at = removed_at - 600"))
+    parts: Any = SimpleNamespace(records=records, objects=objects)
+    assert cleaning.clean(parts, left=[cleaning._clean_files]) == []
+    assert (stored(objects), used(records, dataset)) == ([], 0)
