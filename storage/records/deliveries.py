@@ -368,7 +368,7 @@ class Deliveries:
         return WaitingDeliveries(count, max(0.0, oldest_s or 0.0))
 
     def forget(self, older_than_s: float) -> int:
-        """Drop deliveries that ended long ago, and those that nobody sends any more, some at a time; returns how many."""
+        """Drop deliveries that ended long ago or that nobody sends any more, some at a time; returns how many."""
         # A task may end in the very moment in which a webhook is switched off: what it left is never due.
         is_stray = and_(
             _IS_WAITING,

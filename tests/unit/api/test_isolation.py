@@ -194,6 +194,7 @@ INCOMPLETE = {
     ("train.start", "PUT"): 400,
     ("datasets.put_part", "PUT"): 400,
     ("datasets.complete", "POST"): 400,
+    ("tasks.delete_result", "DELETE"): 409,
 }
 """What is asked for here in a way that cannot be done: that is told once its object was found."""
 
