@@ -211,9 +211,9 @@ class Datasets:
                 raise UploadNotFound(upload_id)
             before, wanted = _held(connection, dataset_id), set[str]()
             for some in _pieces(staged):
-                wanted.update(
-                    connection.execute(select(files.c.path).where(files.c.id.in_(some), _MAY_COME_IN)).scalars()
-                )
+                # For update: whoever gives them up at this moment waits, or was faster.
+                found = select(files.c.path).where(files.c.id.in_(some), _MAY_COME_IN).with_for_update()
+                wanted.update(connection.execute(found).scalars())
             if len(wanted) < len(staged):
                 raise StoreUnavailable("the files took so long to store that they are cleaned away; send them again")
             _check_paths(before | wanted)
