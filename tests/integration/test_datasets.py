@@ -213,7 +213,7 @@ def test_accounts_do_not_see_each_others_data_sets(yard: Yard):
     yard.call("PUT", "/services/spy", yard.body("spy"), key=keys["bob"], code=201)
     asked = {"service": "spy", "async": False, "parameters": {"mllib": {"iterations": 3}}, "data": ["dataset://iris"]}
     refused = yard.call("POST", "/train", asked, key=keys["bob"], code=400)
-    assert "holds no such file" in refused["status"]["dd_msg"]
+    assert "holds no file" in refused["status"]["dd_msg"]
     assert yard.call("GET", "/datasets/iris", key=keys["ann"])["file_count"] == 1
 
 
