@@ -56,7 +56,7 @@ def test_flask_answers_when_the_hot_way_fails_unexpectedly(app: Flask, caplog: p
     async def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    front._hot.answer = fail  # type: ignore[method-assign]
+    front._hot._answer = fail  # type: ignore[method-assign]
     caller = Caller(b"{}")
     asyncio.run(front.__rsgi__(post("/predict", 2), caller))
     assert caller.code == 400
