@@ -102,20 +102,6 @@ class Versions:
             ).all()
         return [self._with_artifacts(row) for row in rows]
 
-    def repositories_with(self, repository_ids: Collection[int]) -> set[int]:
-        """Those of the repositories that hold a version."""
-        with self._database.read() as connection:
-            return set(
-                connection.execute(
-                    select(versions.c.repository_id)
-                    .where(
-                        versions.c.repository_id.in_(sorted(set(repository_ids))),
-                        versions.c.removed_at.is_(None),
-                    )
-                    .distinct()
-                ).scalars()
-            )
-
     def sizes(self, repository_ids: Collection[int]) -> dict[int, ModelSize]:
         """How large the newest version of each of the repositories is, of those that hold one."""
         newest = (

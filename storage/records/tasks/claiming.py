@@ -101,12 +101,3 @@ class Claiming(Part):
             ).rowcount
         if not changed:
             raise Superseded(f"{attempt.name} was taken over")
-
-    def note_phases(self, attempt: Attempt, phases: Json) -> None:
-        """Record the seconds each phase took; of use to people only, so no fence."""
-        with self._database.write() as connection:
-            connection.execute(
-                update(attempts)
-                .where(attempts.c.task_id == attempt.task.id, attempts.c.number == attempt.number)
-                .values(phases=phases)
-            )
