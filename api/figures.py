@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from storage.errors import LiveUnavailable
-from storage.live import Live
+from storage.live import Live, Telling
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NO_ROUTE = "none"
@@ -49,6 +49,7 @@ class ApiFigures:
             "modelyard_quota_refusals", "Requests that a quota refused", ["quota"], registry=self.registry
         )
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._telling: Telling | None = None
 
     @cached_property
     def process(self) -> str:
@@ -76,8 +77,13 @@ class ApiFigures:
         return generate_latest(self.registry)
 
     def keep_telling(self) -> None:
-        """Let other processes of the API show the figures of this one too."""
-        self._live.figures.keep_telling(self.process, self.told)
+        """Let other processes of the API show the figures of this one too, until `stop`."""
+        self._telling = self._live.figures.keep_telling(self.process, self.told)
+
+    def stop(self) -> None:
+        """Tell other processes nothing more."""
+        if self._telling is not None:
+            self._telling.stop()
 
     def of_all(self) -> bytes:
         """What every process counted, each series with the label `process`, whether Redis could be asked, and what

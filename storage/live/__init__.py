@@ -12,7 +12,7 @@ from typing import Any
 from storage.live.allowance import Allowance, Share
 from storage.live.changes import Changes
 from storage.live.endings import Ending, Endings
-from storage.live.figures import Figures
+from storage.live.figures import Figures, Telling
 from storage.live.heartbeats import Heartbeat, Heartbeats
 from storage.live.lane import LOST, Batch, Depth, Drain, Lane, Replies, Request, Sent, Spread, Taken, Waiter
 from storage.live.progress import Progress
@@ -45,6 +45,7 @@ __all__ = [
     "Statistics",
     "Taken",
     "TaskLogs",
+    "Telling",
     "Waiter",
 ]
 

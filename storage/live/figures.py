@@ -38,16 +38,32 @@ class Figures:
         told = zip(names, values, strict=True)
         return {str(name).removeprefix("figures:"): value for name, value in told if value is not None}
 
-    def keep_telling(self, process: str, count: Callable[[], bytes]) -> None:
-        """Tell what `count` gives again and again, from a thread of its own, until the process ends."""
+    def keep_telling(self, process: str, count: Callable[[], bytes]) -> Telling:
+        """Tell what `count` gives again and again, from a thread of its own, until that is stopped."""
+        return Telling(self, process, count)
 
-        def tell() -> None:
-            over = threading.Event()
-            while True:
-                try:
-                    self.tell(process, count())
-                except LiveUnavailable as error:
-                    _log.info("figures were not told: %s", error)
-                over.wait(EVERY_S)
 
-        threading.Thread(target=tell, name="figures", daemon=True).start()
+class Telling:
+    """Figures of one process that are told every few seconds, until `stop` or the end of the process."""
+
+    def __init__(self, figures: Figures, process: str, count: Callable[[], bytes]) -> None:
+        self._figures, self._process, self._count = figures, process, count
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="figures", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell no more, from the return of this call on."""
+        self._over.set()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._figures.tell(self._process, self._count())
+            except LiveUnavailable as error:
+                _log.info("figures were not told: %s", error)
+            except Exception:
+                # Nobody else would begin another thread.
+                _log.exception("telling figures failed unexpectedly")
+            self._over.wait(EVERY_S)

@@ -416,6 +416,12 @@ def test_slow_receivers_do_not_hold_a_quick_one_up(yard: Yard, monkeypatch: pyte
                     each.join(WAIT_S)
 
 
+def test_courier_that_was_stopped_tells_no_figures_any_more(yard: Yard):
+    with couriers(yard):
+        until(lambda: any(name.startswith("worker-") for name in yard.parts.live.figures.all()), "figures")
+    assert "figures" not in {each.name for each in threading.enumerate()}
+
+
 def test_oldest_go_first_and_hosts_take_turns(yard: Yard, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(courier_module, "SLOTS", 1)
     monkeypatch.setattr(courier_module, "SLOTS_OF_HOST", 1)

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Set
 
 from storage.errors import StorageError
+from storage.live import Telling
 from storage.records import Due
 from workers.figures import WebhookFigures, process_name
 from workers.parts import Parts
@@ -93,17 +94,20 @@ class Courier:
         """Accounts and hosts of theirs."""
         self._after = 0
         self.figures = WebhookFigures()
+        self._telling: Telling | None = None
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
         """Begin to look for deliveries, and to tell what is counted."""
-        self._parts.live.figures.keep_telling(process_name(), self.figures.told)
+        self._telling = self._parts.live.figures.keep_telling(process_name(), self.figures.told)
         self._thread.start()
 
     def stop(self) -> None:
         """Begin nothing more, and give what is under way a moment."""
         self._over.set()
         self._has_room.set()
+        if self._telling is not None:
+            self._telling.stop()
         until = time.monotonic() + _STOP_S
         while self._under_way and time.monotonic() < until:
             time.sleep(0.05)
