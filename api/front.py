@@ -93,6 +93,7 @@ class Front:
         self._events.stop()
         self._flow.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._parts.finish()
 
     def _hurry(self) -> None:
         self._parts.ending.begin()

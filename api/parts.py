@@ -167,6 +167,13 @@ class Parts:
         """Where results lie for as long as they are sent."""
         return Scratch(self.settings.home / "downloads")
 
+    def finish(self) -> None:
+        """The process ends: write what was only counted so far."""
+        self.figures.stop()
+        self.tally.flush()
+        self.auditor.flush()
+        self.access_log.flush()
+
     def service_name(self, service_id: int) -> str:
         """The name of a service, deleted or not; names never change, so each is read once."""
         name = self._names.get(service_id)

@@ -487,6 +487,19 @@ def test_api_that_is_told_to_end_tells_who_waits_for_a_training_where_it_goes_on
         until(lambda: not tasks_of(other, key, "running"), 30)
 
 
+@pytest.mark.usefixtures("key")
+def test_refusals_that_were_only_counted_are_written_by_an_api_that_is_told_to_end(stack: Stack, records: Records):
+    settings = dataclasses.replace(stack.settings, port=free_port())
+    with beside(stack, settings) as process, closing(Line(settings.port)) as line:
+        began = time.time()
+        for _ in range(3):
+            assert line.ask("GET", "/account", None, "X-API-KEY: modelyard_wrong").code == 401
+        process.terminate()
+        process.wait(ENDING_S)
+    noted = records.audit.page(limit=10, since=began, action="refused.")
+    assert sorted(each.count for each in noted) == [1, 2], "the first at once, the other two together"
+
+
 def tasks_of(line: Line, key: str, state: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = line.ask("GET", f"/tasks?state={state}", None, f"X-API-KEY: {key}").json["tasks"]
     return found
