@@ -213,30 +213,29 @@ def release(parts: Parts, upload: Upload) -> None:
     parts.records.uploads.complete_by(upload.id, None, instead_of=task.id)
 
 
-def complete(parts: Parts, account: Account, upload: Upload, *, is_whole: bool = False) -> Task:
+def complete(parts: Parts, account: Account, upload: Upload) -> Task:
     """The task that puts an upload together, after `WAIT_S` at most; of one that was completed before, its task.
 
-    is_whole : for what came by `take_archive`, which is over also when the task fails.
     Raises UploadRefused when parts are missing, UploadNotFound when it was ended, Busy.
     """
     task = None if upload.task_id is None else parts.records.tasks.get(upload.task_id)
     if upload.ended_at is not None and (task is None or task.state is not State.FINISHED):
         raise UploadNotFound(upload.id)
     if task is None or task.state in (State.FAILED, State.CANCELLED):
-        task = _completing(parts, account, upload, {"upload_id": upload.id, "is_whole": is_whole})
+        task = _completing(parts, account, upload)
     if task.state.is_final:
         return task
     with parts.slots.held():
         return wait_for_end(parts.records, task.id, WAIT_S, parts.ending)
 
 
-def _completing(parts: Parts, account: Account, upload: Upload, spec: Json) -> Task:
+def _completing(parts: Parts, account: Account, upload: Upload) -> Task:
     there = {part.number for part in parts_of(parts, upload)}
     missing = [str(number) for number in range(1, upload.part_count + 1) if number not in there]
     if missing:
         shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
         raise UploadRefused(f"upload {upload.id} is not complete: {len(missing)} parts are missing: {shown}")
-    task, _ = parts.records.tasks.add(account.id, Kind.UPLOAD, CONTROL_QUEUE, spec)
+    task, _ = parts.records.tasks.add(account.id, Kind.UPLOAD, CONTROL_QUEUE, {"upload_id": upload.id})
     if not parts.records.uploads.complete_by(upload.id, task.id, instead_of=upload.task_id):
         parts.records.tasks.request_cancel(task.id)
         raise GoesOn(f"upload {upload.id} is being completed by another call, or was ended; look at it again")
@@ -265,6 +264,7 @@ def take_archive(parts: Parts, dataset: Dataset, folder: str, received: Received
         part_bytes=max(1, received.size),
         sha256=received.sha256,
         unpack=True,
+        is_whole=True,
     )
     try:
         put_part(parts, upload, 1, received, received.sha256)

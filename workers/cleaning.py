@@ -114,6 +114,7 @@ def _clean_files(parts: Parts, grace_s: float) -> bool:
 
 def _clean_uploads(parts: Parts, grace_s: float) -> bool:
     uploads = parts.records.uploads
+    uploads.end_whole(grace_s)
     over = uploads.left(grace_s, max(grace_s, _UPLOADS_S), _AT_ONCE)
     for upload in over:
         uploads.end(upload.id)  # whoever still sends parts is told that it is over

@@ -52,8 +52,9 @@ def complete(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:
 
 def _end_whole(parts: Parts, attempt: Attempt) -> None:
     """End an upload that came in one request: nobody was told its number, and it would count as stored for days."""
-    if attempt.spec.get("is_whole"):  # tasks of before do not say
-        parts.records.uploads.end(attempt.spec["upload_id"])
+    upload = parts.records.uploads.get(attempt.spec["upload_id"])
+    if upload.is_whole:
+        parts.records.uploads.end(upload.id)
 
 
 def _completed(parts: Parts, attempt: Attempt, lease: LeaseKeeper) -> Work:

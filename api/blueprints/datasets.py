@@ -100,7 +100,7 @@ def add_files(name: str) -> Response:
             return _added(dataset, *datasets.add(parts(), dataset, files))
         archive = datasets.take_archive(parts(), dataset, folder, received[0][1])
     try:
-        task = datasets.complete(parts(), account(), archive, is_whole=True)
+        task = datasets.complete(parts(), account(), archive)
     except Exception:
         parts().records.uploads.end(archive.id)  # nobody knows its number, and it would count as stored
         raise

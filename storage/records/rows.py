@@ -367,7 +367,8 @@ class Upload:
     """A file that comes in parts of `part_bytes`, the last one shorter.
 
     sha256 : what the client says of the whole file. unpack : whether it is an archive whose members are wanted.
-    is_direct : whether its parts are written into the object store without us. task_id : the task that completes it.
+    is_direct : whether its parts are written into the object store without us. is_whole : whether it came in one
+    request, so that nobody was told its number. task_id : the task that completes it.
     """
 
     id: int
@@ -378,6 +379,7 @@ class Upload:
     part_bytes: int
     unpack: bool
     is_direct: bool
+    is_whole: bool
     task_id: int | None
     created_at: float
     ended_at: float | None

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     select,
     text,
 )
@@ -51,7 +52,7 @@ def ago(seconds: float) -> ColumnElement[float]:
     return select(now() - seconds).scalar_subquery()
 
 
-REVISION = "0008"
+REVISION = "0009"
 """The Alembic revision that these tables are the result of; a test holds the two together."""
 
 metadata = MetaData(
@@ -393,6 +394,8 @@ dataset_uploads = Table(
     Column("unpack", Boolean, nullable=False),
     # Whether the client writes the parts into the object store itself.
     Column("is_direct", Boolean, nullable=False),
+    # Whether it came in one request, so that nobody was told its number.
+    Column("is_whole", Boolean, nullable=False, server_default=false()),
     Column("task_id", ForeignKey("tasks.id")),
     Column("created_at", Double, nullable=False, default=now()),
     Column("ended_at", Double),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from storage.errors import DatasetNotFound, UploadNotFound
 from storage.records.database import Database
 from storage.records.quotas import QuotaRecords
-from storage.records.rows import Part, Upload
-from storage.records.schema import ago, datasets, now
+from storage.records.rows import Part, State, Upload
+from storage.records.schema import ago, datasets, now, tasks
 from storage.records.schema import dataset_parts as parts
 from storage.records.schema import dataset_uploads as uploads
 
@@ -29,6 +29,7 @@ _COLUMNS = (
     uploads.c.part_bytes,
     uploads.c.unpack,
     uploads.c.is_direct,
+    uploads.c.is_whole,
     uploads.c.task_id,
     uploads.c.created_at,
     uploads.c.ended_at,
@@ -55,6 +56,7 @@ class Uploads:
         sha256: str | None = None,
         unpack: bool = False,
         is_direct: bool = False,
+        is_whole: bool = False,
     ) -> Upload:
         """Begin an upload. Raises StoredQuota when there would be no room for the whole of it, DatasetNotFound."""
         with self._database.write() as connection:
@@ -77,6 +79,7 @@ class Uploads:
                     part_bytes=part_bytes,
                     unpack=unpack,
                     is_direct=is_direct,
+                    is_whole=is_whole,
                 )
                 .returning(*_COLUMNS)
             ).one()
@@ -148,6 +151,23 @@ class Uploads:
         """End an upload; False when it was over. Its parts are cleaned."""
         with self._database.write() as connection:
             return end_upload(connection, upload_id)
+
+    def end_whole(self, begun_older_than_s: float) -> int:
+        """End uploads that came in one request and whose task failed, was cancelled, or was not made for so long.
+
+        Returns how many: nobody else could end them, and they would count as stored for days.
+        """
+        is_over = tasks.c.state.in_((State.FAILED, State.CANCELLED))
+        nobody_goes_on = or_(
+            uploads.c.task_id.in_(select(tasks.c.id).where(tasks.c.id == uploads.c.task_id, is_over)),
+            and_(uploads.c.task_id.is_(None), uploads.c.created_at < ago(begun_older_than_s)),
+        )
+        with self._database.write() as connection:
+            return connection.execute(
+                update(uploads)
+                .where(uploads.c.is_whole, uploads.c.ended_at.is_(None), nobody_goes_on)
+                .values(ended_at=now())
+            ).rowcount
 
     def left(self, ended_older_than_s: float, begun_older_than_s: float, limit: int = 100) -> list[Upload]:
         """Uploads that are over, or that nobody went on with for so long, and whose parts are to be deleted.

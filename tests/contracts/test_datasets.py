@@ -234,6 +234,25 @@ def test_upload_is_completed_once(records: Records, dataset: Dataset) -> None:
     assert not records.uploads.end(upload.id)
 
 
+def test_upload_in_one_request_is_over_when_its_task_is(records: Records, dataset: Dataset) -> None:
+    def begun(path: str, is_whole: bool) -> tuple[int, int]:
+        upload = records.uploads.add(dataset.id, path, size_bytes=1, part_bytes=4, is_whole=is_whole)
+        task, _ = records.tasks.add(dataset.account_id, Kind.UPLOAD, "control", {"upload_id": upload.id})
+        assert records.uploads.complete_by(upload.id, task.id, instead_of=None)
+        return upload.id, task.id
+
+    (queued, _), (over, cancelled), (in_parts, also_cancelled) = begun("a", True), begun("b", True), begun("c", False)
+    alone = records.uploads.add(dataset.id, "d", size_bytes=1, part_bytes=4, is_whole=True)
+    for task_id in (cancelled, also_cancelled):
+        records.tasks.request_cancel(task_id)
+    assert records.uploads.end_whole(60.0) == 1
+    assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [over]
+    assert records.quotas.use(dataset.account_id).stored_bytes == 3
+    assert records.uploads.end_whole(-1.0) == 1
+    assert [each.id for each in records.uploads.left(-1.0, 60.0)] == [over, alone.id]
+    assert [records.uploads.get(number).ended_at for number in (queued, in_parts)] == [None, None]
+
+
 def test_uploads_that_are_over_are_forgotten(records: Records, dataset: Dataset) -> None:
     over, going = (records.uploads.add(dataset.id, each, size_bytes=1, part_bytes=4) for each in "ab")
     records.uploads.note_part(over.id, Part(1, 1, "x"))

@@ -473,7 +473,7 @@ def test_hostile_archive_is_refused_whole(yard: Yard, case: str):
     assert list(yard.parts.objects.list()) == []
 
 
-@pytest.mark.parametrize("trouble", ["archive", "store", "cancel"])
+@pytest.mark.parametrize("trouble", ["archive", "store", "cancel", "cancel while it waits"])
 def test_archive_that_fails_when_nobody_waits_any_more_counts_no_longer(
     yard: Yard, monkeypatch: pytest.MonkeyPatch, trouble: str
 ):
@@ -497,8 +497,11 @@ def test_archive_that_fails_when_nobody_waits_any_more_counts_no_longer(
         monkeypatch.setattr(yard.parts.objects, "get_bytes", fail)
     if trouble == "cancel":
         monkeypatch.setattr(LeaseKeeper, "is_cancel_requested", True)
+    if trouble == "cancel while it waits":
+        yard.call("DELETE", f"/tasks/{task_id}", code=202)
+        clean(yard.parts)
     yard.send_task(records.tasks.get(task_id))
-    assert records.tasks.get(task_id).state is (State.CANCELLED if trouble == "cancel" else State.FAILED)
+    assert records.tasks.get(task_id).state is (State.CANCELLED if "cancel" in trouble else State.FAILED)
     assert counted == ([len(content)] * yard.parts.settings.lost_max if trouble == "store" else [])
     assert records.quotas.use(account.id).stored_bytes == 0
 
