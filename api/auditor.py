@@ -32,6 +32,7 @@ class Auditor:
         self._refused: dict[NewNote, int] = {}
         self._others = 0
         self._teller: threading.Thread | None = None
+        self._is_over = False
 
     def done(self, note: NewNote) -> None:
         """Note what was done. It cannot be taken back any more, so a log that cannot be written fails nothing."""
@@ -66,7 +67,14 @@ class Auditor:
             if count:
                 self.done(replace(note, count=count))
 
+    def stop(self) -> None:
+        """Write what is left; what is only counted after that is lost."""
+        self._is_over = True
+        self.flush()
+
     def _tell(self) -> None:
         while True:
             self._sleep(_EVERY_S)
+            if self._is_over:
+                return
             self.flush()

@@ -170,8 +170,8 @@ class Parts:
     def finish(self) -> None:
         """The process ends: write what was only counted so far."""
         self.figures.stop()
-        self.tally.flush()
-        self.auditor.flush()
+        self.tally.stop()
+        self.auditor.stop()
         self.access_log.flush()
 
     def service_name(self, service_id: int) -> str:

@@ -26,6 +26,7 @@ class Tally:
         self._lock = threading.Lock()
         self._counts: dict[int, Counts] = {}
         self._teller: threading.Thread | None = None
+        self._is_over = False
 
     def count(self, service_id: int, counts: Counts) -> None:
         """Add to the counts of a service."""
@@ -46,7 +47,14 @@ class Tally:
             except LiveUnavailable:
                 _log.info("predictions of service %s were not counted", service_id)
 
+    def stop(self) -> None:
+        """Tell what is left, and nothing after that."""
+        self._is_over = True
+        self.flush()
+
     def _tell(self) -> None:
         while True:
             self._sleep(_EVERY_S)
+            if self._is_over:
+                return
             self.flush()

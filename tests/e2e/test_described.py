@@ -39,11 +39,16 @@ def test_every_operation_answers_as_it_is_described():
 
 
 @pytest.fixture
-def app(settings: Settings, redis_url: str) -> App:
+def app(settings: Settings, redis_url: str) -> Iterator[App]:
     """An app alone, whose data sets need no worker, and a key of it."""
     records = Records.connect(settings.database_url)
     records.upgrade()
-    return create_app(settings, records, Live(redis_url)), records.keys.create("described")[1]
+    live = Live(redis_url)
+    made = create_app(settings, records, live)
+    yield made, records.keys.create("described")[1]
+    made.extensions["modelyard"].finish()
+    live.close()
+    records.close()
 
 
 @contextmanager

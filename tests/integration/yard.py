@@ -188,7 +188,7 @@ def running_yard(settings: Settings, redis_url: str) -> Iterator[Yard]:
         yield yard
     finally:
         # What it counted would be told a second later, to the Redis of the next test.
-        yard.app.extensions["modelyard"].tally.flush()
+        yard.app.extensions["modelyard"].finish()
         standby.close()
         scratch.close()
         parts.live.close()

@@ -101,3 +101,16 @@ def test_process_that_never_predicts_has_no_thread_for_it(tally: Tally, bell: Be
     assert not bell.waits.acquire(blocking=False)
     tally.count(1, ONE)
     assert bell.waits.acquire(timeout=10)
+
+
+def test_end_tells_what_is_left_and_nothing_later(tally: Tally, live: FakeLive, bell: Bell):
+    tally.count(1, ONE)
+    tally.stop()
+    assert live.statistics.counts == {1: ONE}
+    assert tally._teller is not None
+    assert bell.waits.acquire(timeout=10)
+    tally.count(1, ONE)
+    bell._rung.release()
+    tally._teller.join(10)
+    assert not tally._teller.is_alive()
+    assert live.statistics.counts == {1: ONE}
