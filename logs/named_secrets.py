@@ -26,7 +26,8 @@ _NAMED = re.compile(rf"(?<![\w-])({NAMES})(\\{{0,15}}['\"]\]?)?([ \t]{{0,9}}[:=]
 _OPENING = re.compile(r"[bru]{0,2}(\\{0,15})(['\"])", re.IGNORECASE)
 _CLOSING = {quote: re.compile(rf"(?<!\\)(\\*+){quote}|\n") for quote in "'\""}
 _LIST = re.compile(r"\[[^\]\n]*+")
-_WORD = re.compile(r"[^\s'\"&;,<>]++(?:['\"]++[^\s'\"&;,<>)\]}]++)*+")
+# A quote within goes on with it, unless only brackets follow: then it closes what stands around.
+_WORD = re.compile(r"[^\s'\"&;,<>]++(?:['\"]++[)\]}]*+[^\s'\"&;,<>)\]}][^\s'\"&;,<>]*+)*+")
 _NUMBER = re.compile(r"[+-]?\d[\d.e+-]{0,300}+(?=[\s,)\]}]|$)", re.IGNORECASE)
 _SMALL = re.compile(r"[+-]?\d{0,5}(?:\.\d{0,300})?(?:e[+-]?\d{1,3})?%?", re.IGNORECASE)
 _ODD_WORD = re.compile(r"[\w+/=.~-]{6,4000}+")

@@ -43,7 +43,7 @@ _PATTERNS = [
         # User and password of an address; a password may hold an @ that somebody forgot to escape.
         (r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,30}://)[^\s/?#'\"<>]*@", rf"\1{GONE}@"),
         # A scheme with what follows it, where the name of the header is missing; a word of prose has no digit.
-        (r"\b(basic|bearer)\s+(?=\S*[0-9=+/])[\w+/=.~-]{8,}", rf"\1 {GONE}"),
+        (r"\b(basic|bearer)\s+(?=[\w+/=.~-]*[0-9=+/])[\w+/=.~-]{8,}", rf"\1 {GONE}"),
         (r"(?<=[?&])(key)=[^\s'\"&;,<>]+", rf"\1={GONE}"),
         # Secrets of webhooks.
         (r"\bwhsec_[\w+/=-]+", f"whsec_{GONE}"),
