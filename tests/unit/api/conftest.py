@@ -63,6 +63,7 @@ def app(settings: Settings, records: Records, live: FakeLive, queue: FakeQueue, 
     undocumented: list[str] = []
     watch(made, undocumented)
     yield made
+    made.extensions["modelyard"].finish()
     assert undocumented == []
 
 
