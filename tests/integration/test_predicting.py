@@ -704,9 +704,9 @@ def test_host_is_given_up_before_the_caller_gives_up(fetches: Parts, service: Se
         host.gate.clear()
         began = time.monotonic()
         failure = ask_until(predictor, question(version, [f"{host.url}/rows"]), b"1").error
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 8
     assert failure is not None
-    assert "did not answer in full within 0.9 seconds" in failure["message"]
+    assert "did not answer in full within" in failure["message"]
 
 
 def test_what_nobody_asks_for_any_more_is_not_fetched_on(
