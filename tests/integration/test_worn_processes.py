@@ -158,7 +158,7 @@ def ask_in_turn(
                 return answers
             assert time.monotonic() < end, f"not enough after {number} requests"
             version, expected = known[number % len(known)]
-            answer = parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 30.0)
+            answer = parts.queue.predict(as_asked(question(version)), LANE, batch_of(version), 100.0)
             np.testing.assert_allclose(table(answer), expected, atol=1e-6)
             answers += 1
 
