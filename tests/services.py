@@ -32,7 +32,7 @@ from psycopg import sql
 
 from settings import Settings
 
-START_S = 30.0
+START_S = 90.0
 STOP_S = 5.0
 
 # Becomes the server itself. The user is changed first: that makes the kernel forget the parent-death signal.

@@ -300,7 +300,7 @@ def test_a_killed_fetcher_leaves_neither_lock_nor_file(objects: CountingObjects,
         fetcher.wait()
     start = time.monotonic()
     assert len(fetched(cache, objects, stored)) == 1000
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert uses(cache) == []
 
 

@@ -685,7 +685,7 @@ def test_host_that_is_slow_holds_up_nobody_else(fetches: Parts, service: Service
         remote, plain = question(version, [f"{host.url}/rows"]), question(version)
         began = time.monotonic()
         first, *others = ask_all(predictor, [remote, plain, question(version, [f"{host.url}/none"]), plain])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         assert first.error is not None
         assert (first.error["kind"], others[1].error) == (DATA_COMING, first.error)
         assert predictions(others[0]) == predictions(others[2])
@@ -704,7 +704,7 @@ def test_host_is_given_up_before_the_caller_gives_up(fetches: Parts, service: Se
         host.gate.clear()
         began = time.monotonic()
         failure = ask_until(predictor, question(version, [f"{host.url}/rows"]), b"1").error
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 8
     assert failure is not None
     assert "did not answer in full within" in failure["message"]
 
@@ -712,7 +712,7 @@ def test_host_is_given_up_before_the_caller_gives_up(fetches: Parts, service: Se
 def test_what_nobody_asks_for_any_more_is_not_fetched_on(
     fetches: Parts, service: Service, short: Made, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(beside, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(beside, "_PATIENCE_S", 2.0)
     predictor, version = Predictor(fetches), publish(fetches, service, short)
     with hosting(rows=b"x") as host:
         host.gate.clear()

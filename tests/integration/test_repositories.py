@@ -20,7 +20,8 @@ import xgboost
 from ml import isolation
 from settings import Settings
 from storage.errors import RepositoryUnusable, Superseded
-from storage.records import Kind, State, Task
+from storage.records import Attempt, Kind, State, Task
+from tests.integration.host import wait_until
 from tests.integration.yard import Yard, names, read, running_yard
 from tests.receiver import answer, receiving
 from workers.cleaning import clean
@@ -28,6 +29,7 @@ from workers.export import export_newest
 from workers.folders import writing
 from workers.lease import LeaseKeeper
 from workers.metrics import TellingFolder
+from workers.parts import Parts
 from workers.previous import previous_of
 from workers.sweep import Sweep
 
@@ -826,15 +828,14 @@ def test_cleaning_keeps_the_files_that_a_training_took_over(yard: Yard, folder: 
 def test_import_that_was_cancelled_publishes_nothing(yard: Yard, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workers import importing
 
-    real = importing.upload_folder
+    real = importing.published
 
-    def cancel_meanwhile(*given: Any) -> Any:
-        [task] = yard.tasks(Kind.IMPORT)
-        yard.call("DELETE", f"/tasks/{task.id}", code=202)
-        time.sleep(0.6)  # the keeper of the lease looks four times a second
-        return real(*given)
+    def cancel_meanwhile(parts: Parts, attempt: Attempt, lease: LeaseKeeper, *found: Any) -> Any:
+        yard.call("DELETE", f"/tasks/{attempt.task.id}", code=202)
+        wait_until(lambda: lease.is_cancel_requested)
+        return real(parts, attempt, lease, *found)
 
-    monkeypatch.setattr(importing, "upload_folder", cancel_meanwhile)
+    monkeypatch.setattr(importing, "published", cancel_meanwhile)
     put(folder, "0007.model", model(yard, 7))
     yard.create("iris", folder)
     [task] = yard.tasks(Kind.IMPORT)
@@ -865,13 +866,13 @@ def test_clearing_waits_for_a_copy_that_is_being_written(yard: Yard, folder: Pat
 def test_right_to_write_a_folder_is_kept_up_while_it_is_held(
     yard: Yard, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.folders.LEASE_S", 0.6)
-    monkeypatch.setattr("workers.folders._RENEW_S", 0.1)
+    monkeypatch.setattr("workers.folders.LEASE_S", 3.0)
+    monkeypatch.setattr("workers.folders._RENEW_S", 0.2)
     yard.create("iris", folder)
     repository = yard.parts.records.repositories.named("local", str(folder))
     with writing(yard.parts, repository.id) as turn:
         assert turn is not None
-        time.sleep(1.0)
+        time.sleep(3.5)
         with writing(yard.parts, repository.id) as other:
             assert other is None
     with writing(yard.parts, repository.id) as other:

@@ -269,7 +269,7 @@ def supervisor(home: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def test_killed_supervisor_leaves_nothing(home: Settings):
     with supervisor(home) as (process, mark):
         process.kill()
-        wait_until(lambda: guard.marked(mark) == [], 5)
+        wait_until(lambda: guard.marked(mark) == [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
