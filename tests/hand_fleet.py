@@ -134,17 +134,22 @@ class Machine:
         """Stop a part as its manager would."""
         self.services.pop(name).stop(within_s=50.0)
 
+    def hold(self) -> None:
+        """All that runs there stands still."""
+        self._to_each(psutil.Process.suspend)
+
     def crash(self) -> None:
         """All that runs there is gone at once, as with its power."""
-        processes = self.processes()
-        # Held first, so that none lives to see another one die.
-        for deed in (psutil.Process.suspend, psutil.Process.kill):
-            for process in processes:
-                with contextlib.suppress(psutil.Error):
-                    deed(process)
+        self.hold()  # so that none lives to see another one die
+        self._to_each(psutil.Process.kill)
         for server in self.services.values():
             server.kill()
         self.services.clear()
+
+    def _to_each(self, deed: Callable[[psutil.Process], None]) -> None:
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                deed(process)
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs with the home of this machine."""

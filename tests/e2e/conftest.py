@@ -22,7 +22,7 @@ LIMIT_BYTES = 12 * 2**20
 ALLOWED = "127.0.0.2"
 """The one address of this machine that answers may be sent to."""
 
-PUSH_TIMEOUT_S = 2.0
+PUSH_TIMEOUT_S = 6.0
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,7 @@ def test_training_goes_on_where_another_machine_died(fleet: Fleet):
     task_id = boost(fleet, "moves", ROUNDS)
     until(lambda: fleet.records.tasks.get(task_id).checkpoint)
     one = fleet.machines["one"]
+    one.hold()  # so that the training does not end while its files are listed
     used = one.opened()
     one.crash()
     three = fleet.machine("three")

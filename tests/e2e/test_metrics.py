@@ -64,7 +64,7 @@ def test_every_prediction_is_counted_once_by_those_who_handled_it(client: Client
     assert made.code == 201, made.json
     call = {"service": "metrics", "async": False, "parameters": {"mllib": {"iterations": 5}}, "data": [str(path)]}
     assert client.call("POST", "/train", call).code == 201
-    time.sleep(6)  # what tests before this one had predicted is told by now
+    time.sleep(12)  # what tests before this one had predicted is told by now
     before = figures(client)
 
     def predict(*rows: str) -> int:

@@ -138,8 +138,8 @@ def test_host_that_does_not_answer_is_told_in_time(trained: Client):
     with socket.create_server((ALLOWED, 0)) as silent:
         began = time.monotonic()
         message = failed(ask(trained, network={"url": f"http://{ALLOWED}:{silent.getsockname()[1]}/"}))
-        assert time.monotonic() - began < PUSH_TIMEOUT_S + 3
-        assert "did not answer in full within 2 seconds" in message
+        assert time.monotonic() - began < PUSH_TIMEOUT_S + 15
+        assert f"did not answer in full within {PUSH_TIMEOUT_S:g} seconds" in message
 
 
 def test_many_calls_that_wait_for_a_silent_host_leave_room_for_others(trained: Client):

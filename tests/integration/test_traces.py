@@ -53,12 +53,12 @@ class Collector:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def of(self, trace_id: str, count: int) -> list[Span]:
-        """The spans of a trace, once there are so many."""
+    def of(self, trace_id: str, *names: str) -> dict[str, Span]:
+        """The spans of a trace by name, once these are among them."""
         until = time.monotonic() + 30
         while True:
-            found = [span for span in list(self.spans) if span.trace_id.hex() == trace_id]
-            if len(found) >= count or time.monotonic() > until:
+            found = {span.name: span for span in list(self.spans) if span.trace_id.hex() == trace_id}
+            if found.keys() >= set(names) or time.monotonic() > until:
                 return found
             time.sleep(0.1)
 
@@ -137,7 +137,7 @@ def train(traced: Traced, **headers: str) -> None:
 def test_training_and_predictions_are_spans_of_the_callers_trace(traced: Traced):
     trace_id, span_id, header = parent_of(0xABC)
     train(traced, traceparent=header)
-    spans = {span.name: span for span in traced.collector.of(trace_id, 2)}
+    spans = traced.collector.of(trace_id, "POST /train", "train")
     assert spans.keys() == {"POST /train", "train"}
     assert spans["POST /train"].parent_span_id.hex() == span_id
     assert spans["train"].parent_span_id == spans["POST /train"].span_id
@@ -146,7 +146,7 @@ def test_training_and_predictions_are_spans_of_the_callers_trace(traced: Traced)
     for number in (0xDEF1, 0xDEF2):
         trace_id, span_id, header = parent_of(number)
         assert traced.predict(ROW, traceparent=header, tracestate="vendor=one, other=two") == 200
-        spans = {span.name: span for span in traced.collector.of(trace_id, 7)}
+        spans = traced.collector.of(trace_id, "POST /predict", "prediction", *PARTS)
         assert spans.keys() == {"POST /predict", "prediction", *PARTS}
         request, prediction = spans["POST /predict"], spans["prediction"]
         assert request.parent_span_id.hex() == span_id
@@ -168,7 +168,7 @@ def test_failed_prediction_is_a_failed_span(traced: Traced):
     train(traced)
     trace_id, _, header = parent_of(0xBAD)
     assert traced.predict("no,numbers,at,all", traceparent=header) == 400
-    spans = {span.name: span for span in traced.collector.of(trace_id, 2)}
+    spans = traced.collector.of(trace_id, "prediction", "queued", "load")
     assert spans["prediction"].status.message == "bad_input"
     assert {"queued", "load"} <= spans.keys()
     assert "output" not in spans

@@ -1,7 +1,8 @@
 """A training process that learns nothing: it speaks the protocol of `ml.training.run` and misbehaves as it is told.
 
 The `mllib` parameters of the specification are its script: `iterations`, `pause_s` between them, `checkpoint_every`,
-`deaf` (ignores commands), `deaf_to_term`, `die_at` with `signal`, `exit_at`, `fail_at`, `slow_read_s`, `slow_save_s`.
+`deaf` (ignores commands), `deaf_to_term`, `die_at` with `signal`, `exit_at`, `fail_at`, `slow_read_s`, `slow_save_s`,
+`hold_at` (waits there for the file `gate`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ def listen() -> None:
     for line in sys.stdin:
         commands.append(json.loads(line)["command"])
     os._exit(1)
+
+
+def wait_for(gate: Path) -> None:
+    until = time.monotonic() + 60  # a test that failed opens no gate
+    while not gate.exists() and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def save(folder: Path, iteration: int) -> str:
@@ -66,6 +73,8 @@ def main() -> None:
             time.sleep(60)
         if iteration == script.get("exit_at"):
             os._exit(7)
+        if iteration == script.get("hold_at"):
+            wait_for(Path(script["gate"]))
         time.sleep(script.get("pause_s", 0.0))
         tell(event="measures", iteration=iteration, hist={"iteration": iteration, "acc": 0.5})
         tell(

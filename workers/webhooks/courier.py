@@ -109,6 +109,8 @@ class Courier:
         if self._telling is not None:
             self._telling.stop()
         until = time.monotonic() + _STOP_S
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(_STOP_S)  # it may be about to begin something
         while self._under_way and time.monotonic() < until:
             time.sleep(0.05)
 
