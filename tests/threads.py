@@ -14,7 +14,7 @@ import pytest
 
 _WITH_SERVERS = {"contracts", "integration", "e2e"}
 _OURS = {"api", "cli", "logs", "ml", "storage", "workers"}
-_END_S = 10.0
+_END_S = 30.0
 """How long threads that were told to end may take."""
 
 _HARMLESS = (
@@ -24,7 +24,7 @@ _HARMLESS = (
     "errand",  # fetches until nobody has asked for a while; all that it meets is an answer
     "stack",  # of the one stack of all tests; looks at processes and files
 )
-"""How names of threads begin that may outlive a module: none of them opens a socket later, or raises what it meets."""
+"""How names of threads begin that may outlive a module: whatever they meet later, they raise none of it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
