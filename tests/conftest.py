@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from storage.landing import is_partial_name
 
-pytest_plugins = ["tests.services", "tests.sealing"]
+pytest_plugins = ["tests.services", "tests.sealing", "tests.threads"]
 
 # How long an example takes says more about what else the machine does than about the code.
 # The same inputs each time: a test that fails by chance tells the wrong people. New ones are for `make fuzz`.

@@ -83,5 +83,8 @@ def _read(connection: socket.socket, receiver: Receiver) -> None:
     receiver.heads.append(head.decode())
     lines = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:])
     while len(body) < int(lines.get("content-length", 0)):
-        body += connection.recv(65536)
+        piece = connection.recv(65536)
+        if not piece:
+            return
+        body += piece
     receiver.bodies.append(body)

@@ -12,6 +12,7 @@ import importlib.util
 import itertools
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -123,11 +124,23 @@ class Server:
         self._process.wait()
 
 
+def _ports() -> Iterator[int]:
+    """Ports below those that the kernel gives by itself, none of them another worker's of the same run of pytest."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(20_000 + number, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    while True:
+        yield from random.SystemRandom().sample(ports, len(ports))
+
+
+_untaken = _ports()
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
+    for port in itertools.islice(_untaken, 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise ServiceMissing("no port of the loopback address is free")
 
 
 @contextlib.contextmanager

@@ -121,6 +121,12 @@ class Queue:
     def _replies(self) -> Replies:
         return self._live.lane.replies()
 
+    def close(self) -> None:
+        """Expect no more answers, from the return of this call on; before `Live.close`."""
+        replies = vars(self).pop("_replies", None)  # where a cached property lies once it was asked for
+        if replies is not None:
+            replies.close()
+
     def send_task(self, task: Task) -> bool:
         """Tell the workers that a task waits; only its number travels.
 

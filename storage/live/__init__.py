@@ -103,6 +103,6 @@ class Live:
                 self.server.redis.unlink(*some)
 
     def close(self) -> None:
-        """Give all connections back; drains and replies end by themselves, when they are closed."""
+        """Give all connections back; drains and replies are closed by those who made them."""
         self.lane.close()
         self.server.redis.close()

@@ -9,6 +9,7 @@ All decisions are made inside Redis, by its clock, in the scripts of lane.lua; n
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -33,6 +34,7 @@ WAKE_UP_S = 2.0
 
 _SCRIPTS = files(__package__).joinpath("lane.lua").read_text(encoding="utf-8")
 _BELL_S = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Sent(Enum):
@@ -325,8 +327,11 @@ class Replies:
         return waiter
 
     def close(self) -> None:
-        """Read no more, from half a second on at the latest."""
-        self._over = True
+        """Read no more, from the return of this call on: in half a second, or as long as Redis may take to answer."""
+        with self._starting:
+            self._over = True
+            if self._reader is not None:
+                self._reader.join()
 
     def _read(self) -> None:
         while not self._over:
@@ -336,6 +341,10 @@ class Replies:
                     self._hand_out(request_id, answer)
             except redis.RedisError:
                 time.sleep(0.05)  # those who wait ask after their requests themselves
+            except Exception:
+                # Nobody else would begin another thread.
+                _log.exception("reading replies failed unexpectedly")
+                time.sleep(0.05)
         self._redis.close()
 
     def _hand_out(self, request_id: bytes, answer: bytes) -> None:

@@ -544,9 +544,11 @@ def cut_server() -> Iterator[tuple[str, list[int]]]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", cuts
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", cuts
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_again(

@@ -153,7 +153,7 @@ def test_backup_under_load_is_whole_and_goes_on_elsewhere(folder: Path):
         try:
             records = Records.connect(settings.database_url)
             with contextlib.closing(records):
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 120
                 while records.tasks.get(running).checkpoint is None:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 
 from cli.stack import Stack
 from settings import Settings
-from tests.services import short_folder
+from tests.services import free_port, short_folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -92,11 +91,16 @@ def until(is_so: Callable[[], Any], timeout_s: float = 120.0) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("data").resolve()
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
     with short_folder() as home:
         settings = Settings(
-            home=home, port=port, flower_port=0, data_roots=(data,), threads=1, lease_s=3.0, renew_s=0.5, sweep_s=0.5
+            home=home,
+            port=free_port(),
+            flower_port=0,
+            data_roots=(data,),
+            threads=1,
+            lease_s=3.0,
+            renew_s=0.5,
+            sweep_s=0.5,
         )
         with Stack(settings) as stack:
             stack.wait_ready(100)

@@ -70,9 +70,11 @@ def fake() -> Iterator[Fake]:
         server.url = f"http://127.0.0.1:{listening.server_address[1]}"
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        listening.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            listening.shutdown()
+            thread.join()
 
 
 @pytest.fixture

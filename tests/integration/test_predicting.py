@@ -101,6 +101,7 @@ def parts(settings: Settings, redis_url: str) -> Iterator[Parts]:
     made = Parts.make(dataclasses.replace(settings, redis_url=redis_url))
     made.records.upgrade()
     yield made
+    made.queue.close()
     made.live.close()
     made.records.close()
 

@@ -16,7 +16,7 @@ from storage.live import Request, Sent, Spread
 from storage.live.tube import Tube
 from tests.services import RedisServer, running_redis
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
 LANE = "predict.toy.cpu"
 
@@ -116,7 +116,7 @@ def test_redis_that_says_nothing_counts_as_one_that_is_down(server: RedisServer)
             began = time.monotonic()
             with pytest.raises(LiveUnavailable):
                 await append(tube, "second")
-            assert time.monotonic() - began < 3.0
+            assert time.monotonic() - began < 10
             for _ in range(2):  # each makes a connection of its own, in vain
                 with pytest.raises(LiveUnavailable):
                     await append(tube, "second")
@@ -125,6 +125,8 @@ def test_redis_that_says_nothing_counts_as_one_that_is_down(server: RedisServer)
         await appends(tube, "third")
         await hears(server, tube, "third")
         with redis.Redis.from_url(server.url) as client:
-            assert len(client.client_list()) == 3, "two of the tube, and this one"
+            async with asyncio.timeout(5):
+                while len(client.client_list()) != 3:  # two of the tube, and this one
+                    await asyncio.sleep(0.01)
 
     on_a_loop(server, test)

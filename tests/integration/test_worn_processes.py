@@ -109,6 +109,7 @@ def worker(redis_url: str, sites: Path | None = None) -> Iterator[Worker]:
         parts = Parts.make(settings)
         closing.callback(parts.records.close)
         closing.callback(parts.live.close)
+        closing.callback(parts.queue.close)
         parts.records.upgrade()
         [service] = [each for each in services_of(settings) if each.name == NAME]
         if sites is not None:

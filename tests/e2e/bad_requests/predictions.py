@@ -118,7 +118,7 @@ def result_of_no_prediction(client: Client) -> Answer:
 def result_of_failed_task(client: Client) -> Answer:
     missing = str(client.data / "no-such-file.csv")
     task_id = ask(client, **{"async": True, "data": [missing]}).json["head"]["task_id"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while client.call("GET", f"/tasks/{task_id}").json["state"] != "failed":
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -128,7 +128,7 @@ def result_of_failed_task(client: Client) -> Answer:
 @request
 def result_deleted(client: Client) -> Answer:
     task_id = ask(client, **{"async": True}).json["head"]["task_id"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while client.call("GET", f"/tasks/{task_id}").json["state"] != "finished":
         assert time.monotonic() < deadline
         time.sleep(0.1)

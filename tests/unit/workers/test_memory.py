@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,14 +35,28 @@ def test_machine_that_does_not_tell_gives_nothing(tmp_path: Path) -> None:
     assert memory_kills(cgroup(tmp_path, "0::/a\n"), tmp_path / "nowhere") is None
 
 
+# Says that it runs, begins a child, of a session of its own, that holds 64 MiB, and ends after it.
+PARENT = """
+import subprocess, sys
+print("alone", flush=True)
+sys.stdin.readline()
+held = "import sys; held = bytearray(b'x') * (64 << 20); print('both', flush=True); sys.stdin.read()"
+subprocess.run([sys.executable, "-c", held], start_new_session=True)
+"""
+
+
 def test_memory_of_a_family_is_that_of_the_process_and_of_its_child() -> None:
-    program = "import sys; held = bytearray(b'x') * (64 << 20); print(len(held), flush=True); sys.stdin.read()"
-    alone = family_bytes(os.getpid())
-    child = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"67108864\n"
-    assert family_bytes(os.getpid()) - alone > 60 << 20
-    child.communicate()
-    assert family_bytes(child.pid) == 0
+    # Not of this process, whose other children, servers of other tests, come and go meanwhile.
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    with parent:
+        assert parent.stdout.readline() == "alone\n"
+        alone = family_bytes(parent.pid)
+        assert alone > 0
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "both\n"
+        assert family_bytes(parent.pid) - alone > 60 << 20
+        parent.communicate()
+    assert family_bytes(parent.pid) == 0
