@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Client
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 ROWS, TESTED, FEATURES = 400, 100, 6
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Client
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 Json = dict[str, Any]
 NETWORK = {

@@ -30,7 +30,7 @@ from tests.services import RedisServer
 from workers import archives
 from workers import data as worker_data
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 Json = dict[str, Any]
 SECRET = "6.25,3.125,1.75,0.5"

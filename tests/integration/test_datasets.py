@@ -34,7 +34,7 @@ from workers.uploading import RATIO_FLOOR_BYTES
 
 Json = dict[str, Any]
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture

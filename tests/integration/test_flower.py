@@ -24,7 +24,7 @@ from storage.records import LOCAL, Kind, Records
 from tests.services import RedisServer, Server, free_port
 from workers.queue import Queue
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from settings import Settings
 from tests.integration.yard import Json, Yard, names, read, running_yard
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 FLOWERS = ["setosa", "versicolor", "virginica"]
 MODEL = {"torch": "checkpoint-{}.npt", "caffe": "model_iter_{}.caffemodel"}

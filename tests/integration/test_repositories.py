@@ -33,7 +33,7 @@ from workers.parts import Parts
 from workers.previous import previous_of
 from workers.sweep import Sweep
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 FLOWERS = ["setosa", "versicolor", "virginica"]
 OURS = [".modelyard.json", "modelyard.json", "training.json"]

@@ -14,7 +14,7 @@ from settings import Settings
 from storage.records import State, Task
 from tests.integration.yard import Yard, running_yard
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from storage.live import Request, Sent, Spread
 from storage.live.tube import Tube
 from tests.services import RedisServer, running_redis
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 LANE = "predict.toy.cpu"
 

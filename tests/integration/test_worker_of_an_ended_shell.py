@@ -20,7 +20,7 @@ from tests.integration.yard import Yard, running_yard
 from tests.services import STOP_S
 from workers.queue import Queue
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 QUEUE = "batch.xgboost.cpu"
 # The shell ends with its standard input, which it does not share.

@@ -17,7 +17,7 @@ from tests.integration.yard import Yard, running_yard
 from tests.services import Server
 from workers.queue import Queue
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 QUEUE = "train.cpu"
 
