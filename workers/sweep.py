@@ -17,6 +17,9 @@ from workers.parts import Parts
 from workers.saying import say
 
 _CLEAN_S = 60.0
+_AGAIN = 64
+"""Most tasks of a queue that one sweep sends once more."""
+
 _log = logging.getLogger(__name__)
 
 LOST: dict[str, Any] = {
@@ -91,8 +94,12 @@ class Sweep:
         # otherwise long queues would be doubled at every sweep.
         for waiting in self._parts.records.tasks.waiting(unsent_for_s=2 * self._parts.settings.sweep_s):
             missing = waiting.startable - self._parts.live.waiting_messages(waiting.queue)
-            if missing > 0 and waiting.oldest:
-                swept.sent += self._parts.queue.send_tasks(waiting.oldest[:missing])
+            # Nor does Redis hold messages of tasks that a control worker took and left lying until others are done.
+            # Whether a worker has them, nobody knows: so they come again at a pace at which it does no harm.
+            again = [task for task in waiting.oldest if task.sent_at is not None][:_AGAIN]
+            wanted = [task for task in waiting.oldest if task.sent_at is None] + again
+            if missing > 0 and wanted:
+                swept.sent += self._parts.queue.send_tasks(wanted[:missing])
 
     def _export(self, swept: Swept) -> None:
         for repository in self._parts.records.repositories.unexported():
