@@ -100,7 +100,7 @@ def _tell_figures() -> None:
 
 @cache
 def _sweep() -> Sweep:
-    return Sweep(_parts())
+    return Sweep(_parts(), _is_lying)
 
 
 @signals.worker_process_init.connect
@@ -187,6 +187,11 @@ class _Turns:
                 self._free += 1
             raise
 
+    def has(self, task_id: int) -> bool:
+        """Whether a task was left lying here."""
+        with self._lock:
+            return task_id in self._left
+
     def _next(self) -> tuple[int, Doing] | None:
         with self._lock:
             if not self._left or _is_stopping():
@@ -216,6 +221,11 @@ def predict(task_id: int) -> None:
 
 # Of the threads of a control worker as well.
 _UPLOADS, _DESCRIBING = _Turns(2), _Turns(1)
+
+
+def _is_lying(task_id: int) -> bool:
+    """Whether this process took the message of a task and has not begun with it yet."""
+    return any(turns.has(task_id) for turns in (_COMPUTING, _UPLOADS, _DESCRIBING, *list(_ASKING.values())))
 
 
 @app.task(name=TASK_NAMES["upload"], bind=True)

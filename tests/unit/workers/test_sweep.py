@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -53,12 +53,12 @@ def accepted(parts: Parts, count: int) -> list[int]:
     return [parts.records.tasks.add(1, Kind.PREDICT, QUEUE, {})[0].id for _ in range(count)]
 
 
-def swept(parts: Parts) -> list[int]:
+def swept(parts: Parts, is_lying: Callable[[int], bool] = lambda task_id: False) -> list[int]:
     """The tasks that one sweep sends."""
     queue = cast(Sending, parts.queue)
     queue.sent = []
     made = Swept()
-    Sweep(parts)._send_again(made)
+    Sweep(parts, is_lying)._send_again(made)
     assert made.sent == len(queue.sent)
     return queue.sent
 
@@ -74,3 +74,14 @@ def test_tasks_that_were_sent_come_again_a_few_at_a_time_and_each_in_its_turn(
     assert sorted(number for each in again for number in each) == sorted(tasks * 2)
     new = accepted(parts, 3)
     assert swept(parts)[:3] == new
+
+
+def test_few_of_the_tasks_whose_messages_this_process_took_come_again(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_LYING", 2)
+    tasks = accepted(parts, 9)
+    assert swept(parts, lambda task_id: True) == tasks, "a new message is sent whatever lies here"
+    lying = set(tasks[:6])
+    came = [swept(parts, lying.__contains__) for _ in range(3)]
+    assert came == [[*tasks[6:], *tasks[at : at + 2]] for at in (0, 2, 4)]

@@ -149,6 +149,7 @@ def test_prediction_tasks_whose_workers_are_not_there_hold_up_none_of_another_en
     tasks.predict(103)
     tasks.predict(201)
     assert (sorted(begun[:2]), begun[2:]) == ([101, 102], [201]), "the third one is left lying"
+    assert [number for number in (101, 102, 103, 201) if tasks._is_lying(number)] == [103]
     let_go.set()
     for thread in waiting:
         thread.join()
