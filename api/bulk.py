@@ -9,7 +9,7 @@ from api.accepting import RECORD_BYTES, Repeatable
 from api.answers import Json
 from api.known import Known
 from api.parts import Parts, trace_carried
-from api.predicting import FORMAT, INLINE_BYTES, TEMPLATE, Question, question_of
+from api.predicting import FORMAT, INLINE_BYTES, Question, output_given, question_of
 from ml.errors import BadParameter
 from ml.options import Warning
 from ml.options.catalog import libraries
@@ -35,7 +35,7 @@ def accept(
     StoredQuota, and BadParameter for what a task cannot do.
     """
     question = question_of(parts, known, body)
-    _check(question)
+    left_out = _check(question, body)
     entries = data.entries_of(body.get("data"))
     data.check_paths(parts, entries)
     pins = datasets.pinned(parts, account, entries)
@@ -60,7 +60,7 @@ def accept(
         spec["data_key"] = data.store(parts, entries)
     else:
         spec["data"] = entries
-    told = (*remarks, *question.warnings, *warnings)
+    told = (*remarks, *question.warnings, *left_out, *warnings)
     task, is_new = accepting.record(parts, account, service, Kind.PREDICT, queue, spec, told, repeat)
     if is_new:
         accepting.send(parts, task)
@@ -89,16 +89,24 @@ def _queue(parts: Parts, engine: str, question: Question, way: str) -> tuple[str
     return on_cpu, {**question.head, "device": "cpu"}, [Warning("parameters.mllib.gpu", text)]
 
 
-def _check(question: Question) -> None:
-    """Refuse what a task cannot do. Raises BadParameter (section "output")."""
-    if question.template is not None:
-        raise _refused(TEMPLATE, "is not for tasks, whose results are data; leave it out, or async")
-    if question.network is not None:
-        raise _refused(
-            "parameters.output.network", "is not for tasks, whose results are fetched; leave it out, or async"
-        )
+def _check(question: Question, body: Json) -> list[Warning]:
+    """Refuse what a task cannot do, and warn of it where only the service says so, by default.
+
+    Raises BadParameter (section "output").
+    """
+    left_out = []
+    for name, is_wanted, why in (
+        ("template", question.template is not None, "is not for tasks, whose results are data"),
+        ("network", question.network is not None, "is not for tasks, whose results are fetched"),
+    ):
+        path = f"parameters.output.{name}"
+        if is_wanted and output_given(body.get("parameters")).get(name):
+            raise _refused(path, f"{why}; leave it out, or async")
+        if is_wanted:
+            left_out.append(Warning(path, f"{path}, a default of the service, was ignored: it {why}"))
     if question.measures and question.form not in ("auto", "json"):
         raise _refused(FORMAT, f"is {question.form!r}, and measures are one answer in JSON; leave it out")
+    return left_out
 
 
 def _refused(name: str, why: str) -> BadParameter:

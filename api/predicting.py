@@ -131,8 +131,13 @@ def _made(parts: Parts, known: Known, body: Json) -> Question:
 
 def form_given(parameters: Any) -> str:
     """The form of the result that a request itself asks for; empty when it does not."""
+    return str(output_given(parameters).get("format") or "")
+
+
+def output_given(parameters: Any) -> Json:
+    """What a request itself says of its output."""
     output = parameters.get("output") if isinstance(parameters, dict) else None
-    return str(output.get("format") or "") if isinstance(output, dict) else ""
+    return output if isinstance(output, dict) else {}
 
 
 def check_form(form: str) -> None:

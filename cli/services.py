@@ -34,7 +34,7 @@ _SOCKET_LIMIT = 107  # bytes of a path that the kernel takes for a unix socket
 _ANSWER_S = 2.0
 _CONNECTIONS = 1024  # of a process of the API, besides event streams
 # Of a control worker: what it does beside the sweep is bounded in `workers.tasks`, so that one is always free.
-_THREADS = 12
+_THREADS = 20
 
 
 class BadQueues(ValueError):

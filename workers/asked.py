@@ -79,12 +79,12 @@ class Answer:
 _MEMBERS = frozenset(each.name for each in fields(Answer)) - {"content"}
 
 
-def told(made: Prediction, timings: Mapping[str, float], together: int) -> bytes:
-    """The answer with a result."""
+def told(made: Prediction, timings: Mapping[str, float], together: int, rows: int) -> bytes:
+    """The answer with a result, which is of so many rows."""
     result: Any = made.predictions if made.measure is None else made.measure
     head: Json = {
         "name": "predictions" if made.measure is None else "measure",
-        "count": len(made.predictions),
+        "count": rows,
         "timings": {name: round(value, 3) for name, value in timings.items()},
         "together": together,
     }

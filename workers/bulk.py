@@ -12,7 +12,7 @@ import orjson
 
 from ml.options.catalog import libraries
 from storage.errors import LiveUnavailable, StorageError
-from storage.records import Attempt, State
+from storage.records import Attempt, Ended, State
 from workers.asked import Answer, Asked
 from workers.child import Child, Event
 from workers.child_work import ChildWork
@@ -21,6 +21,7 @@ from workers.deaths import after_death
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work, failure_of
 from workers.queue import CallerGone, NoAnswer, Overloaded
+from workers.saying import say
 from workers.supervisor import Outcome, Telling
 from workers.version_files import manifest_of
 
@@ -33,6 +34,9 @@ PROGRAM = ("-m", "ml.bulk.run")
 
 _PATIENCE_S = 300.0
 _AGAIN_S = 0.5
+# What a worker answers that could not come at the model now; and after how long it is asked again.
+_PASSING = {"store_unavailable", "records_unavailable", "live_unavailable", "overloaded"}
+_PASSING_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -41,10 +45,9 @@ class Prediction(ChildWork):
 
     def ask(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Have a worker that holds the model answer; the lines wait as those of any other request."""
-        carried = attempt.spec.get("trace", "")
-        asked = Asked(
-            orjson.dumps(attempt.spec["head"]), orjson.dumps(entries(attempt.spec, self._parts.objects)), carried
-        )
+        spec, settings = attempt.spec, self._parts.settings
+        data = self._patiently(lambda: entries(spec, self._parts.objects), lease)
+        asked = Asked(orjson.dumps(spec["head"]), orjson.dumps(data), spec.get("trace", ""))
         try:
             answer = self._answer(attempt, lease, asked)
         except CallerGone:
@@ -52,22 +55,25 @@ class Prediction(ChildWork):
             return Work(State.CANCELLED) if lease.is_cancel_requested else Work(State.QUEUED, "paused")
         except (NoAnswer, Overloaded, LiveUnavailable) as error:
             failure = _failure(error.kind, str(error), None, "try again later")
-            settings = self._parts.settings
-            # No answer may mean that workers died of it: that is not tried as often as a store that is away.
+            # Workers died of it, or it takes them too long: that is not tried as often as a store that is away.
             most = settings.deaths_max if isinstance(error, NoAnswer) else settings.lost_max
             if attempt.task.tries < most:
                 return Work(State.QUEUED, "stranded", failure=failure)
             return Work(State.FAILED, failure=failure)
         if answer.error is not None:
             error_ = answer.error
-            advice = "correct the request and send it again"
-            return Work(
-                State.FAILED, failure=_failure(error_["kind"], error_["message"], error_.get("section"), advice)
-            )
+            advice = "try again later" if _is_passing(answer) else "correct the request and send it again"
+            failure = _failure(error_["kind"], error_["message"], error_.get("section"), advice)
+            if _is_passing(answer) and attempt.task.tries < settings.lost_max:
+                return Work(State.QUEUED, "stranded", failure=failure)
+            return Work(State.FAILED, failure=failure)
         return self._told(attempt, lease, answer)
 
     def _answer(self, attempt: Attempt, lease: LeaseKeeper, asked: Asked) -> Answer:
-        """Raises CallerGone when nobody wants the answer any more, NoAnswer, Overloaded, LiveUnavailable."""
+        """What a worker answers, once it can, or one comes that could.
+
+        Raises CallerGone when nobody wants the answer any more, NoAnswer, Overloaded, LiveUnavailable.
+        """
         spec = attempt.spec
         deadline = time.monotonic() + _PATIENCE_S
 
@@ -75,31 +81,55 @@ class Prediction(ChildWork):
             return not self._is_pointless(lease)
 
         while True:
+            again_s = _AGAIN_S
             try:
-                left_s = deadline - time.monotonic()
-                return self._parts.queue.predict(asked, spec["lane"], spec["batch"], left_s, None, is_wanted)
+                answer = self._parts.queue.predict(asked, spec["lane"], spec["batch"], _PATIENCE_S, None, is_wanted)
+                again_s = _PASSING_S
+                if not _is_passing(answer) or time.monotonic() + again_s >= deadline:
+                    return answer
             except Overloaded:
                 # Callers who wait for their answers go first.
-                if time.monotonic() + _AGAIN_S >= deadline:
+                if time.monotonic() + again_s >= deadline:
                     raise
+            except NoAnswer as error:
+                if error.is_lost or spec["lane"] in self._parts.live.heartbeats.queues():
+                    raise
+                # What was accepted waits for a worker, as a training does.
+                text = f"no worker of {spec['lane']} is there; this task waits for one"
+                say(self._parts.live, attempt.task.id, attempt.number, "warning", text)
+                deadline = time.monotonic() + _PATIENCE_S
             if not is_wanted():
                 raise CallerGone
-            time.sleep(_AGAIN_S)
+            time.sleep(again_s)
 
     def _told(self, attempt: Attempt, lease: LeaseKeeper, answer: Answer) -> Work:
         report: Json = {"rows": answer.count, "timings": dict(answer.timings), "warnings": answer.warnings}
         if answer.name == "measure":
             report |= {"measure": orjson.loads(answer.content)}
             report["result"] = _inline("measure", "json", answer.content)
-            return Work(State.FINISHED, report=report)
+            return self._finished(report)
         form, content = _formed(attempt.spec["form"], answer.content)
         if len(content) <= INLINE_BYTES:
             report["result"] = _inline("predictions", form, content)
-            return Work(State.FINISHED, report=report)
+            return self._finished(report)
         lease.check()
         stored = self._patiently(lambda: self._parts.objects.put_bytes(_key(attempt, form), content), lease)
         report["result"] = _stored(form, stored)
-        return Work(State.FINISHED, report=report)
+        return self._finished(report)
+
+    def _finished(self, report: Json, phases: Json | None = None) -> Work:
+        """The end with a result, which is deleted when a cancel came first."""
+        key = report["result"].get("key")
+
+        def delete(ended: Ended) -> None:
+            if key is None or ended.state is State.FINISHED:
+                return
+            try:
+                self._parts.objects.delete([key])
+            except StorageError as error:
+                _log.info("the result of a cancelled task is left to the cleaning: %s", error)
+
+        return Work(State.FINISHED, report=report, phases=phases or {}, after=delete)
 
     def compute(self, attempt: Attempt, lease: LeaseKeeper) -> Work:
         """Read and predict in a process of its own, piece by piece; its files are gone afterwards."""
@@ -150,7 +180,7 @@ class Prediction(ChildWork):
                 began = time.monotonic()
                 report = self._report(attempt, lease, outcome.result, path)
                 outcome.phases["publishing"] = round(time.monotonic() - began, 4)
-                return Work(State.FINISHED, report=report, phases=outcome.phases)
+                return self._finished(report, outcome.phases)
             case "cancelled":
                 return Work(State.CANCELLED, phases=outcome.phases)
             case "paused":
@@ -207,6 +237,11 @@ def _formed(wanted: str, content: bytes) -> tuple[str, bytes]:
     if wanted == "json" or (wanted == "auto" and len(content) <= INLINE_BYTES):
         return "json", content
     return "jsonl", b"".join(orjson.dumps(each) + b"\n" for each in orjson.loads(content))
+
+
+def _is_passing(answer: Answer) -> bool:
+    """Whether a worker that could not answer may be able to a little later."""
+    return answer.error is not None and answer.error["kind"] in _PASSING
 
 
 def _failure(kind: str, message: str, section: str | None, advice: str) -> Json:

@@ -190,11 +190,11 @@ class Predictor:
                 made = model.answer(question, output)
                 timings = {"queued": job.taken.waited_ms, "load": job.load_s * 1000}
                 timings |= {name: made.seconds[name] * 1000 for name in ("input", "compute", "output")}
-                job.answer = told(made, timings, together=len(jobs))
+                job.answer = told(made, timings, together=len(jobs), rows=len(question.table))
                 self.figures.note_request(timings)
                 if job.stopwatch is not None:
                     job.stopwatch.note("output", made.seconds["output"])
-                self.rows += len(made.predictions)
+                self.rows += len(question.table)
 
             self._guarded(job, finish)
 

@@ -62,13 +62,17 @@ def batch_queue(engine: str, device: str) -> str:
 
 
 class NoAnswer(Exception):
-    """No worker answered a prediction in time."""
+    """No worker answered a prediction in time.
+
+    is_lost : whether workers died of it, so that nobody computes it any more.
+    """
 
     kind = "no_answer"
 
-    def __init__(self, lane: str, waited_s: float, why: str = "") -> None:
+    def __init__(self, lane: str, waited_s: float, why: str = "", *, is_lost: bool = False) -> None:
         reason = f": {why}" if why else f" within {waited_s:g} s"
         super().__init__(f"no worker of {lane} answered{reason}; try again later")
+        self.is_lost = is_lost
 
 
 class Overloaded(Exception):
@@ -212,7 +216,7 @@ class Queue:
         finally:
             waiter.close()
         if answer == LOST:
-            raise NoAnswer(lane, timeout_s, "two workers died of it or beside it")
+            raise NoAnswer(lane, timeout_s, "two workers died of it or beside it", is_lost=True)
         return Answer.split(answer)
 
     def _outbox(self, lane: str) -> Outbox:

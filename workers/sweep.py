@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from logs.context import bound
 from storage.errors import StorageError
-from storage.records import State
+from storage.records import State, Task, Waiting
 from workers.cleaning import STEPS, Step, clean
 from workers.export import export_newest
 from workers.lifecycle import count_ending
@@ -17,6 +18,9 @@ from workers.parts import Parts
 from workers.saying import say
 
 _CLEAN_S = 60.0
+_AGAIN, _LYING = 64, 4
+"""Most tasks of a queue that one sweep sends once more: of those that may be lost, and of those that lie here."""
+
 _log = logging.getLogger(__name__)
 
 LOST: dict[str, Any] = {
@@ -43,10 +47,14 @@ class Swept:
 
 
 class Sweep:
-    """Takes back silent leases, sends lost messages again, repairs copies, cleans up. Any number may run at once."""
+    """Takes back silent leases, sends lost messages again, repairs copies, cleans up. Any number may run at once.
 
-    def __init__(self, parts: Parts) -> None:
+    is_lying : whether this process took the message of a task, which lies here until others are done.
+    """
+
+    def __init__(self, parts: Parts, is_lying: Callable[[int], bool] = lambda task_id: False) -> None:
         self._parts = parts
+        self._is_lying = is_lying
         self._cleaned_at = time.monotonic()
         self._unclean: list[Step] = []
 
@@ -91,8 +99,21 @@ class Sweep:
         # otherwise long queues would be doubled at every sweep.
         for waiting in self._parts.records.tasks.waiting(unsent_for_s=2 * self._parts.settings.sweep_s):
             missing = waiting.startable - self._parts.live.waiting_messages(waiting.queue)
-            if missing > 0 and waiting.oldest:
-                swept.sent += self._parts.queue.send_tasks(waiting.oldest[:missing])
+            if missing > 0:
+                swept.sent += self._parts.queue.send_tasks(self._unheard(waiting)[:missing])
+
+    def _unheard(self, waiting: Waiting) -> list[Task]:
+        """Those of the tasks whose messages came to no worker, as far as can be known here: all that were never sent,
+        and some of the others.
+        """
+        new = [task for task in waiting.oldest if task.sent_at is None]
+        lost: list[Task] = []
+        lying: list[Task] = []
+        for task in waiting.oldest[len(new) :]:
+            (lying if self._is_lying(task.id) else lost).append(task)
+        # What lies in another process is not known here, so all come again at a pace at which it does no harm. A few of
+        # those that lie here do too: another process may be free for them, and they must not hide the others for ever.
+        return [*new, *lost[:_AGAIN], *lying[:_LYING]]
 
     def _export(self, swept: Swept) -> None:
         for repository in self._parts.records.repositories.unexported():

@@ -100,7 +100,7 @@ def _tell_figures() -> None:
 
 @cache
 def _sweep() -> Sweep:
-    return Sweep(_parts())
+    return Sweep(_parts(), _is_lying)
 
 
 @signals.worker_process_init.connect
@@ -187,6 +187,11 @@ class _Turns:
                 self._free += 1
             raise
 
+    def has(self, task_id: int) -> bool:
+        """Whether a task was left lying here."""
+        with self._lock:
+            return task_id in self._left
+
     def _next(self) -> tuple[int, Doing] | None:
         with self._lock:
             if not self._left or _is_stopping():
@@ -196,22 +201,31 @@ class _Turns:
             return task_id, self._left.pop(task_id)
 
 
-# One computes, since it takes all cores that it may; the others only wait for those that predict.
-_COMPUTING, _ASKING = _Turns(1), _Turns(3)
+# One computes, since it takes all cores that it may; the others only wait for those that predict, each lane for itself:
+# one whose workers are slow, or not there, holds up no other.
+_COMPUTING = _Turns(1)
+_ASKING: dict[str, _Turns] = {}
+_ASKING_EACH = 2
 
 
 @app.task(name=TASK_NAMES["predict"], bind=True)
 @message
 def predict(task_id: int) -> None:
     """Queue batch.<engine>.<device>: a prediction task."""
-    if _parts().records.tasks.spec(task_id).get("way") == "ask":
-        _ASKING.do(task_id, _prediction().ask)
+    spec = _parts().records.tasks.spec(task_id)
+    if spec.get("way") == "ask":
+        _ASKING.setdefault(spec["lane"], _Turns(_ASKING_EACH)).do(task_id, _prediction().ask)
     else:
         _COMPUTING.do(task_id, _prediction().compute)
 
 
-# Of the eight threads of a control worker as well.
+# Of the threads of a control worker as well.
 _UPLOADS, _DESCRIBING = _Turns(2), _Turns(1)
+
+
+def _is_lying(task_id: int) -> bool:
+    """Whether this process took the message of a task and has not begun with it yet."""
+    return any(turns.has(task_id) for turns in (_COMPUTING, _UPLOADS, _DESCRIBING, *list(_ASKING.values())))
 
 
 @app.task(name=TASK_NAMES["upload"], bind=True)

@@ -11,8 +11,9 @@ from sqlalchemy import func, select, update
 
 from storage.errors import VersionNotFound
 from storage.records.database import Database
-from storage.records.rows import Artifact, ModelSize, Version
-from storage.records.schema import ago, artifacts, now, repositories, versions
+from storage.records.rows import Artifact, Kind, ModelSize, Version
+from storage.records.schema import ago, artifacts, now, repositories, tasks, versions
+from storage.records.tasks.table import IS_OPEN
 
 _COLUMNS = (
     versions.c.id,
@@ -148,13 +149,18 @@ class Versions:
             ).rowcount
 
     def remove_old(self, kept: int) -> int:
-        """Take versions out of use that are neither pinned nor among the newest `kept` of their repository."""
+        """Take versions out of use that are neither pinned nor among the newest `kept` of their repository, and that
+        no open prediction task is to be answered with.
+        """
+        wanted = tasks.c.spec[("head", "version_id")].as_integer()
+        asked = select(wanted).where(IS_OPEN, tasks.c.kind == Kind.PREDICT, wanted.is_not(None))
         with self._database.write() as connection:
             return connection.execute(
                 update(versions)
                 .where(
                     versions.c.removed_at.is_(None),
                     versions.c.pinned_at.is_(None),
+                    versions.c.id.not_in(asked),
                     versions.c.number
                     <= select(repositories.c.version_counter - kept)
                     .where(repositories.c.id == versions.c.repository_id)

@@ -346,3 +346,14 @@ def test_an_attempt_that_was_taken_over_leaves_no_trace_in_the_result(iris: Yard
     assert ended == [None]
     assert records.tasks.report(task_id) is None
     assert records.tasks.get(task_id).lease_owner == "elsewhere"
+
+
+def test_measures_of_lines_tell_how_many_rows_they_are_of_as_those_of_a_file_do(iris: Yard):
+    header, *rows = (iris.data / "iris.csv").read_text().splitlines()
+    few = ask(iris, [header, *rows], measure=["acc"])
+    (iris.data / "labelled.csv").write_text("\n".join([header, *rows]) + "\n")
+    many = ask(iris, [str(iris.data / "labelled.csv")], measure=["acc"])
+    for answer in (few, many):
+        report = iris.call("GET", f"/tasks/{answer['head']['task_id']}/report")
+        assert report["rows"] == len(rows) == 150
+    assert iris.call("GET", "/services/iris")["body"]["service_stats"]["inference_count"] == 300

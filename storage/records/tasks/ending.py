@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, case, insert, literal, select, update
 
 from storage.errors import Superseded
 from storage.records.deliveries import note_end
@@ -71,9 +71,10 @@ class Ending(Part):
         """Write the final state, the report and the version in one transaction. Raises Superseded.
 
         A task whose cancelling was asked for ends cancelled, whatever `state` says. A finished task always publishes
-        its version, a cancelled one only when its repository has none yet.
+        its version, a cancelled one only when its repository has none yet. A cancelled prediction has no result.
         following : accepted in the same transaction when the task ends finished.
         """
+        result_bytes = ((report or {}).get("result") or {}).get("size_bytes")
         with self._database.write() as connection:
             row = connection.execute(
                 update(tasks)
@@ -84,7 +85,10 @@ class Ending(Part):
                     lease_owner=None,
                     lease_until=None,
                     failure=failure,
-                    result_bytes=((report or {}).get("result") or {}).get("size_bytes"),
+                    result_bytes=case(
+                        (tasks.c.cancel_requested_at.is_(None), literal(result_bytes, tasks.c.result_bytes.type)),
+                        else_=None,
+                    ),
                 )
                 .returning(tasks.c.state, tasks.c.repository_id)
             ).one_or_none()
@@ -93,6 +97,8 @@ class Ending(Part):
             written = State(row.state)
             self._close(connection, attempt, str(written), phases, failure)
             if report is not None:
+                if written is State.CANCELLED:
+                    report = {name: value for name, value in report.items() if name != "result"}
                 connection.execute(insert(reports).values(task_id=attempt.task.id, report=report))
             number = None
             if version is not None and (

@@ -242,3 +242,26 @@ def test_a_failed_task_says_why_it_has_no_result(trained: Yard, client: FlaskCli
     answer = client.get(f"/tasks/{task_id}/result")
     assert answer.status_code == 404
     assert answer.json["error"]["message"] == f"task {task_id} failed and has no result: row 3 is empty"
+
+
+WITH_DEFAULTS = {
+    "template": "{{#body.predictions}}{{uri}}{{/body.predictions}}",
+    "network": {"url": "https://hook.example/here"},
+}
+
+
+@pytest.mark.parametrize("name", WITH_DEFAULTS)
+def test_what_a_service_does_with_answers_by_default_is_left_out_of_tasks(yard: Yard, client: FlaskClient, name: str):
+    parameters = {"input": {"connector": "csv"}, "mllib": {"nclasses": 3}, "output": {name: WITH_DEFAULTS[name]}}
+    yard.create(parameters=parameters)
+    yard.finish(yard.train())
+    path = f"parameters.output.{name}"
+    for output in ({}, {name: None}):
+        answer = ask(client, parameters={"output": output})
+        assert answer.status_code == 201, answer.text
+        [warning] = answer.json["head"]["warnings"]
+        assert warning["parameter"] == path
+        assert warning["message"].startswith(f"{path}, a default of the service, was ignored")
+    refused = ask(client, parameters={"output": {name: WITH_DEFAULTS[name]}})
+    assert refused.status_code == 400
+    assert f"{path} is not for tasks" in refused.json["status"]["dd_msg"]

@@ -140,7 +140,7 @@ def test_worker_command_serves_its_queues_one_task_at_a_time():
 def test_control_worker_has_threads():
     argv = worker_argv("control", ["control"])
     assert argv[argv.index("--pool") + 1] == "threads"
-    assert argv[argv.index("-c") + 1] == "12"
+    assert argv[argv.index("-c") + 1] == "20"
 
 
 def test_worker_environment_gives_settings_back_and_bounds_every_thread_pool(local: Settings):

@@ -42,24 +42,24 @@ def test_no_data_is_something_else_than_none():
 
 def test_answer_says_what_it_is_before_its_content():
     rows = [{"uri": "1", "classes": [{"prob": 0.25, "cat": "ä\n", "last": True}]}, {"uri": "2", "classes": []}]
-    answer = Answer.split(told(Prediction(rows), {"compute": 1.23456, "queued": 0.0}, together=3))
+    answer = Answer.split(told(Prediction(rows), {"compute": 1.23456, "queued": 0.0}, together=3, rows=2))
     assert answer == Answer("predictions", dump(rows), 2, {"compute": 1.235, "queued": 0.0}, [], None, 3)
     assert json.loads(answer.content) == rows
 
 
 def test_measures_go_instead_of_predictions():
-    answer = Answer.split(told(Prediction(measure={"acc": 0.5, "mcll": math.nan}), {}, together=1))
-    assert (answer.name, answer.content, answer.count) == ("measure", b'{"acc":0.5}', 0)
+    answer = Answer.split(told(Prediction(measure={"acc": 0.5, "mcll": math.nan}), {}, together=1, rows=150))
+    assert (answer.name, answer.content, answer.count) == ("measure", b'{"acc":0.5}', 150)
 
 
 def test_empty_measures_are_measures():
-    answer = Answer.split(told(Prediction(measure={}), {}, together=1))
+    answer = Answer.split(told(Prediction(measure={}), {}, together=1, rows=1))
     assert (answer.name, answer.content) == ("measure", b"{}")
 
 
 def test_warnings_travel_with_the_answer():
     made = Prediction([], warnings=[Warning("data", "columns were ignored")])
-    answer = Answer.split(told(made, {}, together=1))
+    answer = Answer.split(told(made, {}, together=1, rows=1))
     assert answer.warnings == [{"parameter": "data", "message": "columns were ignored"}]
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery.exceptions import Ignore
 
+from cli.services import worker_argv
+from ml.options.catalog import engines
 from workers import tasks
 from workers.app import STOP_MARKER
+from workers.queue import batch_queue
 
 
 def test_imports_and_clearings_leave_a_thread_to_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +108,58 @@ def test_worker_stops_when_it_is_told_or_its_main_process_is_gone_but_not_withou
     monkeypatch.setenv(STOP_MARKER, str(marker))
     marker.touch()
     assert tasks._is_stopping()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[int], threading.Semaphore, threading.Event]]:
+    """Prediction tasks by their lane, as numbers of hundreds; those of lane 1 wait for a worker until they are let go.
+
+    Gives those that were begun, what counts them, and what lets go.
+    """
+    begun: list[int] = []
+    count, let_go = threading.Semaphore(0), threading.Event()
+
+    def work(task_id: int, *given: object) -> None:
+        begun.append(task_id)
+        count.release()
+        assert task_id >= 200 or let_go.wait(10)
+
+    def spec(task_id: int) -> dict[str, str]:
+        return {"way": "ask", "lane": f"predict.lane{task_id // 100}.cpu"}
+
+    monkeypatch.setattr(tasks, "run_task", work)
+    monkeypatch.setattr(tasks, "_ASKING", {})
+    monkeypatch.setattr(tasks, "_is_stopping", lambda: False)
+    monkeypatch.setattr(tasks, "_prediction", lambda: SimpleNamespace(ask=None))
+    records = SimpleNamespace(tasks=SimpleNamespace(spec=spec))
+    monkeypatch.setattr(tasks, "_parts", lambda: SimpleNamespace(records=records))
+    yield begun, count, let_go
+    let_go.set()
+
+
+def test_prediction_tasks_whose_workers_are_not_there_hold_up_none_of_another_engine(
+    held: tuple[list[int], threading.Semaphore, threading.Event],
+) -> None:
+    begun, count, let_go = held
+    waiting = [threading.Thread(target=tasks.predict, args=(number,)) for number in (101, 102)]
+    for thread in waiting:
+        thread.start()
+    for _ in waiting:
+        assert count.acquire(timeout=10)
+    tasks.predict(103)
+    tasks.predict(201)
+    assert (sorted(begun[:2]), begun[2:]) == ([101, 102], [201]), "the third one is left lying"
+    assert [number for number in (101, 102, 103, 201) if tasks._is_lying(number)] == [103]
+    let_go.set()
+    for thread in waiting:
+        thread.join()
+    assert begun[3:] == [103]
+
+
+def test_whatever_a_control_worker_does_leaves_a_thread_to_the_sweep() -> None:
+    turns = (tasks._COMPUTING, tasks._UPLOADS, tasks._DESCRIBING)
+    beside = tasks._IMPORTS._value + tasks._CLEARINGS._value
+    asking = 2 * len(engines()) * tasks._ASKING_EACH  # on CPUs and GPUs
+    argv = worker_argv("control", ["control", *(batch_queue(engine, "cpu") for engine in engines())])
+    threads = int(argv[argv.index("-c") + 1])
+    assert sum(each._free for each in turns) + beside + asking < threads
