@@ -369,8 +369,8 @@ class Settings:
     )
     api_threads: int = _setting(
         "MODELYARD_API_THREADS",
-        "Threads of each API process for all but plain predictions, which need none; seven eighths of them may wait "
-        "for other predictions, half for trainings and hosts.",
+        "Threads of each API process for all but plain predictions, which need none; seven eighths of them may wait, "
+        "half for trainings and hosts; three quarters and one quarter for one account.",
         _whole(2, 1024),
         128,
     )

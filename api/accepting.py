@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from api import auditing, data, datasets, origins, prechecks, repositories
@@ -26,6 +27,7 @@ from workers.queue import train_queue
 RECORD_BYTES = 64 * 1024
 """Most bytes of data that are kept in a record; more lie in the object store."""
 
+_PIECE = 1000
 _log = logging.getLogger(__name__)
 
 Faults = (MlError, OutsideDataRoots, RepositoryUnusable)
@@ -46,8 +48,28 @@ def repeatable(header: str | None, method: str, path: str, body: Json) -> Repeat
         return None
     if not 0 < len(header) <= 255 or not header.isascii() or not header.isprintable():
         raise BadHeader("Idempotency-Key must be 1 to 255 printable ASCII characters")
-    canonical = json.dumps([method, path, body], sort_keys=True, separators=(",", ":"))
-    return Repeatable(header, hashlib.sha256(canonical.encode()).hexdigest())
+    digest = hashlib.sha256()
+    for piece in _canonical(method, path, body):
+        digest.update(piece.encode())
+    return Repeatable(header, digest.hexdigest())
+
+
+def _canonical(method: str, path: str, body: Json) -> Iterator[str]:
+    """A request as JSON with sorted names and no blanks; its data in pieces, between which other threads get a turn."""
+    yield f"[{_json(method)},{_json(path)},{{"
+    for place, (name, value) in enumerate(sorted(body.items())):
+        yield f"{',' if place else ''}{_json(name)}:"
+        if name != "data" or not isinstance(value, list):
+            yield _json(value)
+            continue
+        yield "["
+        for start in range(0, len(value), _PIECE):
+            yield ("," if start else "") + _json(value[start : start + _PIECE])[1:-1]
+        yield "]"
+    yield "}]"
+
+
+_json = partial(json.dumps, sort_keys=True, separators=(",", ":"))
 
 
 def accept(

@@ -33,7 +33,7 @@ from api.cors import preflight
 from api.figures import NO_ROUTE
 from api.parts import COUNTED, IS_SLOW, Parts, Sender, parts, trace_carried
 from api.refusals import BadQuery, BodyTooSlow, ForeignOrigin, KeyNeeded, Refusal, RoleNeeded, TooManyRequests
-from api.waiting import Slots
+from api.waiting import thread_slots
 from logs import context
 from logs.context import trace_ids
 from ml.errors import MlError
@@ -68,20 +68,14 @@ def create_app(
     app = Flask("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.request_limit_bytes
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    waits, slots = thread_slots(settings.api_threads)
     app.extensions["modelyard"] = Parts(
         settings=settings,
         records=records,
         live=live,
         queue=queue or Queue(settings.broker_url, records, live),
-        slots=Slots(
-            max(1, settings.api_threads // 2),
-            "{} calls wait for trainings or for other hosts already; poll, or try again later",
-        ),
-        # The threads that are left tell the others that they must come again.
-        predictions=Slots(
-            max(1, settings.api_threads - settings.api_threads // 8),
-            "{} predictions wait already; try again in a second",
-        ),
+        waits=waits,
+        slots=slots,
         access=Access(records, is_loopback=settings.is_loopback),
         data_roots=DataRoots(settings.data_roots),
         given_objects=objects,

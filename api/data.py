@@ -7,6 +7,8 @@ import time
 import uuid
 from typing import Any
 
+import orjson
+
 from api.parts import Parts
 from ml.errors import BadInput
 from ml.options.loading import shown
@@ -74,7 +76,10 @@ def is_bulky(entries: list[str], limit_bytes: int) -> bool:
 
 
 def store(parts: Parts, entries: list[str]) -> str:
-    """Put bulky entries into the object store; the age in the key lets a forgotten one be found."""
+    """Put bulky entries into the object store; the age in the key lets a forgotten one be found.
+
+    They are written as workers hand them on, which read them once only: without blanks.
+    """
     key = f"inputs/{int(time.time())}-{uuid.uuid4().hex}.json"
-    parts.objects.put_bytes(key, json.dumps(entries, ensure_ascii=False).encode())
+    parts.objects.put_bytes(key, orjson.dumps(entries))
     return key

@@ -79,9 +79,9 @@ class Received:
 
 
 @contextmanager
-def receiving(parts: Parts) -> Iterator[Path]:
+def receiving(parts: Parts, account: Account) -> Iterator[Path]:
     """A folder for what a request brings. Raises Busy when too many bring something."""
-    with parts.slots.held(), parts.downloads.own() as folder:
+    with parts.slots.held(account.id), parts.downloads.own() as folder:
         yield folder
 
 
@@ -115,7 +115,7 @@ def describe(parts: Parts, account: Account, dataset: Dataset) -> Task:
     spec: Json = {"datasets": {dataset.name: [dataset.id, dataset.revision]}}
     task, _ = parts.records.tasks.add(account.id, Kind.DESCRIBE, CONTROL_QUEUE, spec)
     parts.queue.send_task(task)
-    with parts.slots.held():
+    with parts.slots.held(account.id):
         return wait_for_end(parts.records, task.id, WAIT_S, parts.ending)
 
 
@@ -225,7 +225,7 @@ def complete(parts: Parts, account: Account, upload: Upload) -> Task:
         task = _completing(parts, account, upload)
     if task.state.is_final:
         return task
-    with parts.slots.held():
+    with parts.slots.held(account.id):
         return wait_for_end(parts.records, task.id, WAIT_S, parts.ending)
 
 

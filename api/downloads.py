@@ -176,7 +176,8 @@ def one(parts: Parts, entry: Entry) -> Response:
         return response
     with ExitStack() as stack:
         stack.enter_context(parts.transfers.held(account().id))
-        content = stack.enter_context(closing(_opened(parts, entry, start)))
+        with parts.waits.held(account().id):  # the store may take its time
+            content = stack.enter_context(closing(_opened(parts, entry, start)))
         response.response = _pieces(entry, content, start, stop)
         response.call_on_close(stack.pop_all().close)
     response.content_length = stop - start
@@ -203,7 +204,8 @@ def archive(parts: Parts, files: Files) -> Response:
     response = _answer(name, FORMATS[form], hashlib.sha256(told.encode()).hexdigest())
     if _is_known(response, str(response.get_etag()[0])):
         return response
-    _check_there(parts, files)
+    with parts.waits.held(account().id):
+        _check_there(parts, files)
 
     def contents(member: Member) -> Iterator[bytes]:
         entry = members[member]

@@ -28,7 +28,7 @@ from api.allowance import Counted
 from api.events import EVENTS, WATCH, Events, Watch
 from api.flow import Flow, Sending, Stalled
 from api.hot import Hot
-from api.parts import COUNTED, IS_CONNECTED, IS_SLOW, Parts
+from api.parts import COUNTED, IS_CONNECTED, IS_SLOW, TRANSFERS, Parts
 from api.unread import connection_of
 
 _AT_ONCE_BYTES = 1 << 16
@@ -36,6 +36,7 @@ _SPOOLED_BYTES = 1 << 20
 _STREAMED_BYTES = 1 << 18
 _DISCARDED_BYTES = 64 << 20
 _EMPTY = (204, 304)
+_WATCHED, _WATCHED_THREADS = frozenset({"/healthz", "/readyz", "/metrics"}), 4
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +73,10 @@ class Front:
         self._limit_bytes = parts.settings.request_limit_bytes
         self._idle_s, self._body_s = parts.settings.client_idle_s, parts.settings.body_timeout_s
         self._threads = ThreadPoolExecutor(parts.settings.api_threads, thread_name_prefix="flask")
+        # Whatever the calls of clients wait for, those who look after the server are told how it is.
+        self._watched = ThreadPoolExecutor(_WATCHED_THREADS, thread_name_prefix="watched")
+        # A store that does not answer holds up downloads only.
+        self._pieces = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="pieces")
         self._hot = Hot(app, self._threads)
         self._events = Events(parts)
         self._flow = Flow()
@@ -92,7 +97,8 @@ class Front:
         self._hot.stop()
         self._events.stop()
         self._flow.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._watched, self._pieces):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._parts.finish()
 
     def _hurry(self) -> None:
@@ -142,8 +148,9 @@ class Front:
         loop = asyncio.get_running_loop()
         gone = loop.create_task(_hung_up(proto))
         try:
+            threads = self._watched if scope.path in _WATCHED else self._threads
             status, headers, content = await loop.run_in_executor(
-                self._threads, self._by_flask, scope, body, gone, is_slow, counted
+                threads, self._by_flask, scope, body, gone, is_slow, counted
             )
             if isinstance(content, Watch):
                 with contextlib.suppress(ProtocolClosed):
@@ -172,13 +179,16 @@ class Front:
             ]
         loop = asyncio.get_running_loop()
         gone = loop.create_task(_hung_up(proto))
-        pieces = iter([content] if isinstance(content, bytes) else content)
         try:
             sending = Sending(
                 self._flow, proto.response_stream(status, headers), connection_of(scope.server, scope.client), gone
             )
-            while (piece := await loop.run_in_executor(self._threads, next, pieces, None)) is not None:
-                await sending.send(piece)
+            if isinstance(content, bytes):
+                await sending.send(content)
+            else:
+                pieces = iter(content)
+                while (piece := await loop.run_in_executor(self._pieces, next, pieces, None)) is not None:
+                    await sending.send(piece)
             await sending.end()
         except Stalled:
             await self._flow.cut(scope.server, scope.client)

@@ -34,6 +34,7 @@ from api.parts import Parts
 from api.predicting import Question
 from api.refusals import Refusal, TooManyRequests
 from api.schemas.reading import fold
+from api.waiting import Room
 from logs.context import Ids, trace_ids
 from storage.errors import LiveUnavailable, StorageError
 from storage.live import LOST, Request, Sent, Spread
@@ -46,7 +47,8 @@ from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
 from workers.tracing import RequestSpan, carried_by, traces
 
 _FIRST_NUDGE_S, _LAST_NUDGE_S, _LOOK_S = 0.1, 1.0, 0.05
-_WAITING_MOST = 4096
+_WAITING_MOST, _WAITING_BYTES = 4096, 256 << 20
+_THREADS = 8
 _BRACKETS_MOST = 1000
 _DECIDING = ("x-api-key", "authorization", "host", "origin")
 _PATHS = ("/", "./", "../", "file://", "dataset://", *REMOTE)
@@ -84,8 +86,12 @@ class Hot:
     """The quick way of one process."""
 
     def __init__(self, app: Flask, threads: ThreadPoolExecutor) -> None:
+        """threads : what packs long answers."""
         self._parts: Parts = app.extensions["modelyard"]
-        self._threads = threads
+        self._packers = threads
+        # Its own: the others may all wait, for a store or a database that does not answer.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="hot")
+        self._room = Room(_WAITING_MOST, _WAITING_BYTES)
         self._timeout_s = self._parts.settings.predict_timeout_s
         self._traces = traces()
         self._cors = self._parts.cors or None
@@ -111,6 +117,7 @@ class Hot:
     def stop(self) -> None:
         """Answer nothing more."""
         self._tube.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for task in self._tasks:
             task.cancel()
 
@@ -126,7 +133,7 @@ class Hot:
     async def _answer(self, scope: Any, content: bytes, proto: Any, counting: _Counting) -> Response | Counted | None:
         began = time.perf_counter()
         headers: Headers = scope.headers
-        if headers.get("content-encoding") is not None or len(self._waiting) >= _WAITING_MOST or _is_doubtful(scope):
+        if headers.get("content-encoding") is not None or _is_doubtful(scope):
             return None
         access = self._parts.access
         account = access.kept(headers) or await self._looked_up(("account", *_who(headers)), access.account_of, headers)
@@ -149,14 +156,18 @@ class Hot:
         if left is not None and not left.is_allowed:
             self._parts.figures.refused("requests")
             return told(*_refused(TooManyRequests.kind, left.refusal))
-        asked = Asked(question.encoded, encoded, carried)
+        size = len(content) + len(question.encoded)
+        if not self._room.take(account.id, size):
+            return counting.counted  # a thread waits for it, if one is left
         try:
-            raw = await self._asked(known, question, asked, proto)
+            raw = await self._asked(known, question, Asked(question.encoded, encoded, carried), proto)
         except Changed:
             return counting.counted  # Flask reads it all again
         except (NoAnswer, Overloaded, CallerGone, LiveUnavailable) as error:
             predicting.count(self._parts, known.service.id, None)
             return told(*_refused(error.kind, str(error)))
+        finally:
+            self._room.give_back(account.id, size)
         answer = Answer.split(raw)
         predicting.count(self._parts, known.service.id, answer)
         if answer.error is not None:
@@ -167,7 +178,7 @@ class Hot:
         if len(made) >= WORTH_BYTES:
             more.append(("vary", "Accept-Encoding"))
             if takes_gzip(",".join(scope.headers.get_all("accept-encoding"))):
-                made = await self._loop.run_in_executor(self._threads, gzip.compress, made, LEVEL)
+                made = await self._loop.run_in_executor(self._packers, gzip.compress, made, LEVEL)
                 more.append(("content-encoding", "gzip"))
         return told(200, more, made)
 

@@ -20,7 +20,7 @@ from api.figures import ApiFigures
 from api.fleet_figures import FleetFigures
 from api.known import KnownServices
 from api.tally import Tally
-from api.waiting import SharedSlots, Slots
+from api.waiting import SharedSlots
 from logs.context import Ids
 from settings import Settings
 from storage.data_roots import DataRoots
@@ -44,7 +44,9 @@ COUNTED = "modelyard.counted"
 """Where the environment of a request that was counted already has how, as `Counted`."""
 
 _KEPT = 10_000
-_TRANSFERS = 64
+
+TRANSFERS = 64
+"""How many files and archives may be sent at one time."""
 
 
 class Sender(Protocol):
@@ -83,8 +85,8 @@ class Parts:
     records: Records
     live: Live
     queue: Sender
-    slots: Slots
-    predictions: Slots
+    waits: SharedSlots
+    slots: SharedSlots
     access: Access
     data_roots: DataRoots
     given_objects: Objects | None = None
@@ -157,7 +159,7 @@ class Parts:
     def transfers(self) -> SharedSlots:
         """How many files and archives are sent at one time; each of them may hold a few MiB on its way."""
         return SharedSlots(
-            _TRANSFERS,
+            TRANSFERS,
             "{} downloads go on already; try again in a second",
             "{} downloads of this account go on already, half of what may; try again when one has ended",
         )

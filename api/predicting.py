@@ -32,6 +32,9 @@ from workers.asked import Answer
 INLINE_BYTES = 2**20
 """Most bytes of data that travel with a request; more lie in the object store."""
 
+PARAMETERS_BYTES = 2**20
+"""Most bytes of parameters of a prediction, those of its service among them."""
+
 MEMBERS = frozenset(keys_of(PredictRequest)) - {"async"}
 """What a request may have at its top level that wants its answer at once."""
 
@@ -77,7 +80,10 @@ def _defaults(service: Service) -> Json:
 
 
 def question_of(parts: Parts, known: Known, body: Json) -> Question:
-    """What the parameters of a request ask of a service; made once for the same parameters, while nothing changes."""
+    """What the parameters of a request ask of a service; made once for the same parameters, while nothing changes.
+
+    Raises BadParameter, NoModel, TrainPredictConflict.
+    """
     given: Any = body.get("parameters")
     try:
         key = b"" if given is None else orjson.dumps(given)
@@ -110,12 +116,16 @@ def _made(parts: Parts, known: Known, body: Json) -> Question:
         "parameters": finite(_for_workers(parameters)),
         "device": device,
     }
+    encoded = orjson.dumps(head)
+    if len(encoded) > PARAMETERS_BYTES:
+        text = f"parameters, with those of the service, have {len(encoded)} bytes; they may have {PARAMETERS_BYTES}"
+        raise BadParameter(name="parameters", section="service", message=text)
     # All that the library computes differently by; the measures, because they want outputs of another kind.
     computed = [head["parameters"].get("mllib"), service.type, bool(options.value.output.measure)]
     digest = hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
     return Question(
         head,
-        orjson.dumps(head),
+        encoded,
         lane,
         f"{version.id}.{device}:{digest}",
         template,

@@ -12,7 +12,7 @@ import orjson
 from flask import Response
 
 from api.answers import Json, dump, with_warnings, written
-from api.parts import Parts
+from api.parts import Parts, account
 from api.refusals import NoResult, ResultPending
 from storage.errors import ArtifactNotFound, StorageFull
 from storage.records import Kind, State, Task
@@ -115,7 +115,7 @@ def _fetched(parts: Parts, task: Task, result: Json) -> BinaryIO:
         raise StorageFull(f"the result cannot be fetched: {(error.strerror or 'unknown error').lower()}") from None
     try:
         path = own / "result"
-        with parts.slots.held():
+        with parts.slots.held(account().id):
             parts.objects.get_file(result["key"], path, result["sha256"])
         return path.open("rb")
     except ArtifactNotFound:

@@ -249,7 +249,7 @@ def _take_over(
         account.id, Kind.IMPORT, CONTROL_QUEUE, spec, service_id=service.id, repository_id=repository.id
     )
     if send(parts, task):
-        with contextlib.suppress(Busy), parts.slots.held():
+        with contextlib.suppress(Busy), parts.slots.held(account.id):
             task = wait_for_end(parts.records, task.id, wait_s, parts.ending)
     return task
 

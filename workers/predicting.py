@@ -20,7 +20,7 @@ from storage.live import LOST, Taken
 from storage.records import Version
 from workers.asked import Asked, failed, told
 from workers.beside import DataComing, Errands
-from workers.data import entries, inline
+from workers.data import encoded, inline
 from workers.datasets import Fetched, Named, held, named
 from workers.figures import PredictionFigures
 from workers.parts import Parts
@@ -29,7 +29,8 @@ from workers.tracing import Stopwatch, traces
 from workers.version_files import manifest_of
 from workers.warm import Warm
 
-_KEPT = 4096
+# What was made of the heads of requests: how many are kept ready, and how long they may be.
+_KEPT, _KEPT_BYTES = 4096, 16 * 1024
 _LARGE_BYTES = 1 << 20
 _OF_ONE_REQUEST = {"data_key", "datasets"}
 _log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Predictor:
         """The answer to each request of a batch, all of one model: none spoils those of the others."""
         self.rows, self.computed_s = 0, 0.0
         answers = self._answered(batch)
-        self._warm.settle()
+        self._warm.settle(sum(len(answer) for _, answer in answers))
         self.figures.note_rows(self.rows)
         self.figures.note_models(self._warm.count, self._warm.bytes)
         return answers
@@ -129,7 +130,7 @@ class Predictor:
         job.load_s = time.perf_counter() - began
         if job.stopwatch is not None:
             job.stopwatch.note("load", job.load_s)
-        data = asked.data or orjson.dumps(entries(request, self._parts.objects))
+        data = asked.data or encoded(request, self._parts.objects)
         fetch = self._errands.of(job.taken.id)
         pins: Json = request.get("datasets", {})
         with ExitStack() as kept:
@@ -156,7 +157,7 @@ class Predictor:
                 request["mllib"], request["connector"], request["parameters"], type=request["type"]
             ).value
             kept = request, options
-            if not request.keys() & _OF_ONE_REQUEST:
+            if len(head) <= _KEPT_BYTES and not request.keys() & _OF_ONE_REQUEST:
                 if len(self._options) >= _KEPT:
                     self._options.clear()
                 self._options[head] = kept

@@ -85,12 +85,12 @@ class Warm(Generic[M]):
         self._kept.move_to_end(key)
         return kept.model
 
-    def settle(self) -> None:
-        """Take stock when a batch was computed, and none of its rows is held any more."""
+    def settle(self, answers_bytes: int = 0) -> None:
+        """Take stock when a batch was computed, and of it only the answers are held any more."""
         if self._new is not None:
             kept, before = self._new
             self._new = None
-            kept.bytes += max(0, (self._measure() or 0) - before)
+            kept.bytes += max(0, (self._measure() or 0) - before - answers_bytes)
             self._give_up_old()
         if self._gave_up:
             self._gave_up = False

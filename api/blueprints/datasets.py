@@ -88,7 +88,7 @@ def add_files(name: str) -> Response:
     wants_members = flag(request.args, "unpack", default=False)
     dataset = find(name)
     _check_form()
-    with datasets.receiving(parts()) as place:
+    with datasets.receiving(parts(), account()) as place:
         given = list(request.files.items(multi=True))
         if not given:
             raise BadBody("the form brings no files; send each as a part with a file name")
@@ -168,7 +168,7 @@ def put_part(name: str, number: str, part: str) -> Response:
     check_plain()
     sha256 = checksum_of(request.headers.get(CHECKSUM))
     found = _upload(find(name), number)
-    with datasets.receiving(parts()) as place:
+    with datasets.receiving(parts(), account()) as place:
         received = datasets.receive(cast(Any, request.stream), place)
         made = datasets.put_part(parts(), found, whole_number(part) or 0, received, sha256)
     return plain({"part": made.number, "bytes": made.size_bytes, "sha256": made.sha256})

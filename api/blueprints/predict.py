@@ -97,20 +97,20 @@ def _asked(
     entries = data.entries_of(body.get("data"))
     data.check_paths(parts, entries)
     pins = datasets.pinned(parts, account(), entries)
-    key = data.store(parts, entries) if data.is_bulky(entries, INLINE_BYTES) else None
-    about: Json = {} if key is None else {"data_key": key}
-    if pins:
-        about["datasets"] = pins
-    head = orjson.dumps({**question.head, **about}) if about else question.encoded
-    asked = Asked(head, orjson.dumps(entries) if key is None else b"", trace_carried())
-    try:
-        # How long another host takes is not for us to say.
-        waits_for_hosts = question.network is not None or data.are_remote(entries)
-        with parts.slots.held() if waits_for_hosts else parts.predictions.held():
+    # How long another host takes is not for us to say.
+    waits_for_hosts = question.network is not None or data.are_remote(entries)
+    with (parts.slots if waits_for_hosts else parts.waits).held(account().id):
+        key = data.store(parts, entries) if data.is_bulky(entries, INLINE_BYTES) else None
+        about: Json = {} if key is None else {"data_key": key}
+        if pins:
+            about["datasets"] = pins
+        head = orjson.dumps({**question.head, **about}) if about else question.encoded
+        asked = Asked(head, orjson.dumps(entries) if key is None else b"", trace_carried())
+        try:
             return _answered(parts, service, question, asked, warnings, mark, began)
-    finally:
-        if key is not None:
-            _drop_inputs(parts, key)
+        finally:
+            if key is not None:
+                _drop_inputs(parts, key)
 
 
 def _answered(

@@ -123,7 +123,7 @@ def delete(name: str) -> Response:
             f"the repository {repository.name} is a whole data root, which clear={clear} would empty; "
             "use clear=lib, or delete its files yourself"
         )
-    with parts().slots.held():
+    with parts().slots.held(account().id):
         task = services.delete(parts(), account(), service, clear)
     if task is not None and task.state is not State.FINISHED:
         return failure(*services.failed(task), head={"method": "/services", "task_id": task.id})

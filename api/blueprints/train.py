@@ -41,7 +41,7 @@ def start() -> Response:
     if loaded.value.is_async:
         task = accepting.accept(*arguments)
         return envelope(201, with_warnings(jobs.head_of(task, status="running"), task.warnings))
-    with parts().slots.held():
+    with parts().slots.held(account().id):
         task = wait_for_end(parts().records, accepting.accept(*arguments).id, _FOREVER_S, parts().ending)
     return _blocking_answer(service, task, time.monotonic() - began)
 
@@ -74,7 +74,7 @@ def poll() -> Response:
     if isinstance(task, Response):
         return task
     if timeout_s > 0 and not task.state.is_final:
-        with parts().slots.held():
+        with parts().slots.held(account().id):
             task = wait_for_end(parts().records, task.id, timeout_s, parts().ending)
     return envelope(200, *jobs.status_answer(parts(), service, task, points))
 
@@ -90,7 +90,7 @@ def end() -> Response:
         return task
     if task.state.is_final:
         return envelope(200, jobs.head_of(task))
-    with parts().slots.held():
+    with parts().slots.held(account().id):
         services.cancel(parts(), task)
         auditing.note("task.cancel", str(task.kind), task.id)
         task = wait_for_end(parts().records, task.id, services.END_WAIT_S, parts().ending)

@@ -12,6 +12,8 @@ from redis.retry import Retry
 from storage.errors import LiveRefused, LiveUnavailable
 
 _TIMEOUT_S = 1.0
+# As many as there may be threads that wait for a Redis that stalls, and more; the client's own default is 100.
+_CONNECTIONS_MOST = 10_000
 
 
 class LiveServer:
@@ -32,6 +34,7 @@ class LiveServer:
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
             retry=Retry(NoBackoff(), 1),
+            max_connections=_CONNECTIONS_MOST,
             decode_responses=decode_responses,
         )
 

@@ -63,6 +63,11 @@ def predict_data_bucket_off(client: Client) -> Answer:
 
 
 @request
+def predict_parameters_too_long(client: Client) -> Answer:
+    return ask(client, parameters={"note": "x" * 2**20})
+
+
+@request
 def predict_async_no_boolean(client: Client) -> Answer:
     return ask(client, **{"async": "yes"})
 

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from api.allowance import Counted
 from api.hot import Hot, Response
 from storage.records import Records
+from workers.queue import CallerGone
 
 
 class Headers(dict[str, str]):
@@ -34,7 +35,7 @@ def hot(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hot]:
 
 def answered(hot: Hot) -> Response | Counted | None:
     """What it answers where nothing has to be waited for, so that no loop is needed."""
-    scope: Any = SimpleNamespace(headers=Headers(host="localhost"))
+    scope: Any = SimpleNamespace(headers=Headers(host="localhost"), path="/predict", query_string="")
     with pytest.raises(StopIteration) as ended:
         hot.answer(scope, b"{}", None).send(None)
     answer: Response | Counted | None = ended.value.value
@@ -73,3 +74,29 @@ def test_request_that_fails_after_it_was_counted_is_not_counted_again(
 def test_request_that_fails_before_it_was_counted_is_left_to_flask(hot: Hot, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hot, "_understood", _broken)
     assert answered(hot) is None
+
+
+def test_request_for_which_there_is_no_room_is_left_to_flask(
+    records: Records, hot: Hot, monkeypatch: pytest.MonkeyPatch
+):
+    local = records.accounts.ensure("local")
+    monkeypatch.setattr(hot, "_understood", _known)
+    monkeypatch.setattr(hot, "_asked", _broken)
+    taken = 0
+    while hot._room.take(local.id, 2**20):
+        taken += 1
+    assert taken == 128, "half of 256 MiB"
+    assert answered(hot) is None
+    assert hot._room.take(local.id + 1, 2**20), "others have room"
+    hot._room.give_back(local.id, 2**20)
+    asked: list[object] = []
+
+    async def note(*given: object) -> bytes:
+        asked.append(given)
+        raise CallerGone
+
+    monkeypatch.setattr(hot, "_asked", note)
+    told = answered(hot)
+    assert isinstance(told, tuple)
+    assert (told[0], len(asked)) == (499, 1)
+    assert hot._room.take(local.id, 2**20), "it gave its room back"

@@ -373,7 +373,7 @@ def test_calls_that_wait_for_other_hosts_leave_threads_for_the_rest(
     trained: Yard, app: Flask, client: FlaskClient, queue: FakeQueue, remote: Remote, objects: Objects
 ):
     slots = app.extensions["modelyard"].slots
-    held = [slots.held() for _ in range(slots.count)]
+    held = [slots.held(1000 + number) for number in range(slots.count)]
     for each in held:
         each.__enter__()
     answer = shaped(client, ["1,2"] * 400_000, network={"url": URL})
@@ -444,8 +444,8 @@ def test_caller_that_hung_up_is_counted_and_its_data_removed(
 def test_predictions_that_wait_leave_threads_for_the_rest(
     trained: Yard, app: Flask, client: FlaskClient, queue: FakeQueue
 ):
-    slots = app.extensions["modelyard"].predictions
-    held = [slots.held() for _ in range(slots.count)]
+    slots = app.extensions["modelyard"].waits
+    held = [slots.held(1000 + number) for number in range(slots.count)]
     for each in held:
         each.__enter__()
     answer = ask(client)

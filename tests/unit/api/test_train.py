@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -506,16 +507,17 @@ def test_repository_that_vanished_is_the_error_of_the_job(yard: Yard, client: Fl
 def test_call_that_would_wait_is_refused_when_too_many_wait(yard: Yard, client: FlaskClient, app):
     yard.train()
     slots = app.extensions["modelyard"].slots
-    for _ in range(slots.count):
-        assert slots._free.acquire(blocking=False)
-    for answer in (
-        client.get("/train?service=iris&job=1&timeout=5"),
-        client.delete("/train?service=iris&job=1"),
-        client.post("/train", json=yard.train_body(**{"async": False})),
-    ):
-        assert answer.status_code == 503
-        assert answer.headers["Retry-After"] == "1"
-    assert client.get("/train?service=iris&job=1&timeout=0").status_code == 200
+    with ExitStack() as stack:
+        for number in range(slots.count):
+            stack.enter_context(slots.held(1000 + number))
+        for answer in (
+            client.get("/train?service=iris&job=1&timeout=5"),
+            client.delete("/train?service=iris&job=1"),
+            client.post("/train", json=yard.train_body(**{"async": False})),
+        ):
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "1"
+        assert client.get("/train?service=iris&job=1&timeout=0").status_code == 200
 
 
 @pytest.mark.parametrize(

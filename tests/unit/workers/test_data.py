@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from ml.connectors.source import LinesSource, from_json
 from ml.errors import BadInput
 from storage.data_roots import DataRoots
 from storage.errors import OutsideDataRoots
-from workers.data import Json, inline, sources
+from storage.objects import connect
+from workers.data import Json, encoded, inline, sources
 from workers.fetching import Fetch
 
 
@@ -170,3 +172,23 @@ def test_entries_that_were_not_read_yet_mean_the_same(roots: DataRoots, data: li
     assert came_to(lambda: inline(encoded, roots)) == came_to(
         lambda: [from_json(each) for each in sources(data, roots)]
     )
+
+
+def test_stored_entries_are_read_by_the_connector_only(roots: DataRoots, tmp_path: Path) -> None:
+    objects = connect(f"file://{tmp_path}/objects")
+    rows = ['a,"b","c"', "größe,\t1,\\2"]
+    for stored in (orjson.dumps(rows), json.dumps(rows, ensure_ascii=False).encode(), b'["one"]'):
+        objects.put_bytes("inputs/1-x.json", stored)
+        found = encoded({"data_key": "inputs/1-x.json"}, objects)
+        assert found == orjson.dumps(orjson.loads(stored))
+        assert inline(found, roots) == [LinesSource(orjson.loads(stored))]
+        objects.delete(["inputs/1-x.json"])
+
+
+def test_entries_that_were_stored_without_blanks_are_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = connect(f"file://{tmp_path}/objects")
+    objects.put_bytes("inputs/1-x.json", b'["1, 2","3, 4"]')
+    monkeypatch.setattr("workers.data.orjson", None)
+    assert encoded({"data_key": "inputs/1-x.json"}, objects) == b'["1, 2","3, 4"]'

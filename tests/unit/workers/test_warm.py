@@ -238,3 +238,11 @@ def test_garbage_is_not_looked_for_among_models_until_one_is_given_up():
     assert gc.get_freeze_count() == 0
     process.ask("c", load=10)
     assert gc.get_freeze_count() > 0
+
+
+def test_answers_that_are_still_held_are_no_part_of_a_model():
+    process = Process()
+    process.warm.get("one", lambda: Toy("one", 1 * MIB))
+    process.grow(305)
+    process.warm.settle(300 * MIB)
+    assert process.warm.bytes == (1 + 5) * MIB
