@@ -342,3 +342,15 @@ def test_an_attempt_that_was_taken_over_leaves_no_trace_in_the_result(iris: Yard
     assert ended == [None]
     assert records.tasks.report(task_id) is None
     assert records.tasks.get(task_id).lease_owner == "elsewhere"
+
+
+def test_lines_whose_answer_is_too_large_for_the_lane_are_computed_by_a_process(iris: Yard):
+    given = ["5.1,3.5,1.4,0.2", "6.7,3.0,5.2,2.3"] * 50
+    expected = at_once(iris, given, best=-1)
+    iris._predictor._answer_bytes = 1000
+    told = iris.client.post("/predict", json={"service": "iris", "parameters": {}, "data": given})
+    assert (told.status_code, told.json["status"]["code"]) == (413, 413)
+    answer = ask(iris, given, best=-1)
+    task = task_of(iris, answer)
+    assert (task["state"], task["attempt"]) == ("finished", 1)
+    assert result(iris, answer).json["body"] == expected
