@@ -106,10 +106,10 @@ def test_request_that_redis_lost_is_asked_after_once_at_a_time_and_sent_again_on
             waiting.look_at = 0.0
             await asyncio.sleep(0.001)
         waiting.look_at = 0.0
-        await until(lambda: tube.events.count("nudge") == 2)
+        await until(lambda: tube.events[-1] == "nudge")
         tube.futures[0].set_result(b"right")
         assert await asking == b"right"
-        assert tube.events == ["append", "nudge", "append", "nudge"]
+        assert tube.events[:4] == ["append", "nudge", "append", "nudge"]
 
     on_a_loop(test, queue=SimpleNamespace(kept_spread=lambda lane: Spread()))
 
