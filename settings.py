@@ -380,6 +380,12 @@ class Settings:
     request_limit_bytes: int = _setting(
         "MODELYARD_REQUEST_LIMIT_BYTES", "Largest request body in bytes.", _whole(1024, 2**34), 256 * 2**20
     )
+    answer_limit_bytes: int = _setting(
+        "MODELYARD_ANSWER_LIMIT_BYTES",
+        "Largest answer of a prediction that a client waits for, in bytes; a prediction task may have more.",
+        _whole(1024, 2**28),
+        32 * 2**20,
+    )
     client_idle_s: float = _setting(
         "MODELYARD_CLIENT_IDLE_S",
         "Seconds within which a client must send its headers, and the next bytes of its body.",

@@ -118,6 +118,7 @@ WORKERS: dict[str, Code] = {
     "worker_lost": _INTERNAL,
     "no_answer": Code(503, retry_after_s=2),
     "overloaded": Code(429, retry_after_s=1),
+    "answer_too_large": Code(413),
     "caller_gone": Code(499),
 }
 """Kinds that only workers, and the wait for them, bring forth."""

@@ -73,6 +73,7 @@ class _Waiting:
     step_s: float = _FIRST_NUDGE_S
     sends: int = 1
     hang_up: asyncio.Task[None] | None = None
+    is_asked_after: bool = False
 
 
 @dataclass
@@ -184,15 +185,19 @@ class Hot:
 
     async def _looked_up(self, key: Hashable, look_up: Callable[..., T], *about: Any) -> T | None:
         """What a look into the records finds; one at a time about the same. None where it is refused."""
+        try:
+            found: T = await asyncio.shield(self._look(key, look_up, *about))
+        except (Refusal, StorageError):
+            return None  # Flask says why
+        return found
+
+    def _look(self, key: Hashable, look_up: Callable[..., T], *about: Any) -> asyncio.Future[T]:
+        """The look in a thread that finds something, which may be under way already."""
         under_way = self._looks.get(key)
         if under_way is None:
             under_way = self._looks[key] = self._loop.run_in_executor(self._threads, look_up, *about)
             under_way.add_done_callback(lambda _: self._looks.pop(key, None))
-        try:
-            found: T = await asyncio.shield(under_way)
-        except (Refusal, StorageError):
-            return None  # Flask says why
-        return found
+        return under_way
 
     async def _understood(self, account: Account, content: bytes) -> tuple[Known, Question, bytes] | None:
         """What a request asks for, if all of it is known already and it brings a few lines of data."""
@@ -283,7 +288,8 @@ class Hot:
     def _spread(self, lane: str) -> Spread:
         kept = self._parts.queue.kept_spread(lane)
         if kept is None:
-            self._aside(self._parts.queue.look_up_spread, lane)
+            if (key := ("spread", lane)) not in self._looks:
+                self._look(key, self._parts.queue.look_up_spread, lane).add_done_callback(_unheard)
             return Spread()
         return kept
 
@@ -304,6 +310,8 @@ class Hot:
                 if now >= waiting.deadline:
                     _fail(waiting, NoAnswer(waiting.lane, self._timeout_s))
                     continue
+                if waiting.is_asked_after:
+                    continue  # a second question would overtake what the first one does
                 if waiting.hang_up is None:
                     waiting.hang_up = self._loop.create_task(self._watch(waiting))
                 waiting.step_s = min(waiting.step_s * 2, _LAST_NUDGE_S)
@@ -317,6 +325,7 @@ class Hot:
     async def _nudge(self, waiting: _Waiting) -> None:
         request_id = waiting.request.id
         wake = f"wake-{request_id}-{uuid.uuid4().hex[:6]}"
+        waiting.is_asked_after = True
         try:
             spread = self._spread(waiting.lane)
             became = await self._tube.nudge(waiting.lane, request_id, wake, round(WAKE_UP_S * 1000), spread)
@@ -335,6 +344,8 @@ class Hot:
                 self._post(waiting)
         except LiveUnavailable as error:
             _fail(waiting, error)
+        finally:
+            waiting.is_asked_after = False
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         """Hold a task: the loop itself does not."""

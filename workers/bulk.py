@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from workers.data import entries
 from workers.deaths import after_death
 from workers.lease import LeaseKeeper
 from workers.lifecycle import Work, failure_of
-from workers.queue import CallerGone, NoAnswer, Overloaded
+from workers.queue import AnswerTooLarge, CallerGone, NoAnswer, Overloaded
 from workers.saying import say
 from workers.supervisor import Outcome, Telling
 from workers.version_files import manifest_of
@@ -37,6 +38,9 @@ _AGAIN_S = 0.5
 # What a worker answers that could not come at the model now; and after how long it is asked again.
 _PASSING = {"store_unavailable", "records_unavailable", "live_unavailable", "overloaded"}
 _PASSING_S = 2.0
+_LARGE = threading.Lock()
+"""One task that asked in vain is computed at a time, beside the one that never asked."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +64,9 @@ class Prediction(ChildWork):
             if attempt.task.tries < most:
                 return Work(State.QUEUED, "stranded", failure=failure)
             return Work(State.FAILED, failure=failure)
+        if answer.error is not None and answer.error["kind"] == AnswerTooLarge.kind:
+            with _LARGE:
+                return self.compute(attempt, lease)
         if answer.error is not None:
             error_ = answer.error
             advice = "try again later" if _is_passing(answer) else "correct the request and send it again"
@@ -164,7 +171,8 @@ class Prediction(ChildWork):
                 "form": spec["form"],
                 "inline_bytes": INLINE_BYTES,
                 "threads": settings.threads,
-                "device": head["device"],
+                # Who asks others needs no GPU, and may have none.
+                "device": "cpu" if spec.get("way") == "ask" else head["device"],
             }
             child = Child(folder / "log.txt", settings.threads, (libraries()[head["mllib"]].engine,), PROGRAM)
             prepared_s = round(time.monotonic() - began, 4)

@@ -23,6 +23,9 @@ LEASE_S = 2.0
 MOST = 256
 """Most requests that are computed at once."""
 
+PORTION_BYTES = 8 << 20
+"""Of more answers than that, some are given before the others: what travels together is held whole by all it passes."""
+
 _REST_S = 0.25
 _PATIENCE_S = 10.0
 _log = logging.getLogger(__name__)
@@ -76,7 +79,11 @@ class Draining:
             now = time.monotonic()
             must_go = self._is_stopping() or self.is_worn or (self._turn_s is not None and now - began > self._turn_s)
             try:
-                if must_go or now - asked_at > self._linger_s:
+                while batch is not None and (count := _portion(answers)) < len(answers):
+                    drain.give(batch.name, answers[:count])
+                    answers, heard_at = answers[count:], time.monotonic()
+                # Whoever has not had the first turn was woken for something.
+                if must_go or (not wake and now - asked_at > self._linger_s):
                     left = drain.leave(answers, at_once=must_go)
                     answers = ()
                     if left.wake:
@@ -84,7 +91,7 @@ class Draining:
                     if left.has_gone:
                         return
                 if batch is not None and answers and self._gathering.patience_s(batch.name):
-                    self._gather(drain, batch.name, answers)
+                    self._gather(drain, batch, answers)
                     answers = ()
                 batch = drain.turn(answers, most=MOST, wake=wake, wait_s=_REST_S)
                 answers, wake, heard_at = (), "", now
@@ -99,14 +106,24 @@ class Draining:
                 continue
             self._predictor.figures.note_batch(batch)
             answers = self._predictor.answer(batch.requests)
-            asked_at = time.monotonic()
+            asked_at = heard_at = time.monotonic()
             self._gathering.note(batch.name, self._predictor.rows, self._predictor.computed_s)
 
-    def _gather(self, drain: Drain, name: str, answers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Give the answers of a batch and wait for those who come back with more."""
-        waiting = drain.give(name, answers)
+    def _gather(self, drain: Drain, batch: Batch, answers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give the last answers of a batch and wait for those who come back with more."""
+        waiting = drain.give(batch.name, answers)
         if waiting is not None:
-            self._gathering.wait(name, len(answers), waiting, lambda: drain.give(name))
+            self._gathering.wait(batch.name, len(batch.requests), waiting, lambda: drain.give(batch.name))
+
+
+def _portion(answers: Sequence[tuple[bytes, bytes]]) -> int:
+    """How many of the first answers travel together, one at least: of those that are large, few."""
+    size = 0
+    for count, (_, answer) in enumerate(answers):
+        size += len(answer)
+        if count and size > PORTION_BYTES:
+            return count
+    return len(answers)
 
 
 def _forget(drain: Drain, model: str) -> None:

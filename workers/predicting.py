@@ -24,7 +24,7 @@ from workers.data import encoded, inline
 from workers.datasets import Fetched, Named, held, named
 from workers.figures import PredictionFigures
 from workers.parts import Parts
-from workers.queue import Overloaded
+from workers.queue import AnswerTooLarge, Overloaded
 from workers.tracing import Stopwatch, traces
 from workers.version_files import manifest_of
 from workers.warm import Warm
@@ -64,6 +64,7 @@ class Predictor:
         self._warm: Warm[serving.Model] = Warm(parts.settings.models_limit_bytes, self._given_up)
         self._options: dict[bytes, tuple[Json, PredictionOptions]] = {}
         self._errands = Errands(parts)
+        self._answer_bytes = parts.settings.answer_limit_bytes
         self.forget = forget
         self.figures = PredictionFigures().of("")
         self._traces = traces()
@@ -101,7 +102,7 @@ class Predictor:
             work(job)
         except DataComing as error:
             job.answer, job.question = failed(error.kind, ""), None
-        except (MlError, StorageError, Overloaded) as error:
+        except (MlError, StorageError, Overloaded, AnswerTooLarge) as error:
             job.answer, job.question = failed(error.kind, str(error), getattr(error, "section", None)), None
             self._note_failure(job, error.kind)
         except Exception:
@@ -191,7 +192,10 @@ class Predictor:
                 made = model.answer(question, output)
                 timings = {"queued": job.taken.waited_ms, "load": job.load_s * 1000}
                 timings |= {name: made.seconds[name] * 1000 for name in ("input", "compute", "output")}
-                job.answer = told(made, timings, together=len(jobs), rows=len(question.table))
+                answer = told(made, timings, together=len(jobs), rows=len(question.table))
+                if len(answer) > self._answer_bytes:
+                    raise AnswerTooLarge(len(answer), self._answer_bytes)
+                job.answer = answer
                 self.figures.note_request(timings)
                 if job.stopwatch is not None:
                     job.stopwatch.note("output", made.seconds["output"])

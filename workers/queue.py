@@ -81,6 +81,18 @@ class Overloaded(Exception):
     kind = "overloaded"
 
 
+class AnswerTooLarge(Exception):
+    """An answer has more bytes than one may that goes through Redis and stands in the memory of all that it passes."""
+
+    kind = "answer_too_large"
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"the answer has {size} bytes, and one that is waited for may have {most} (MODELYARD_ANSWER_LIMIT_BYTES); "
+            "send fewer rows at once, ask for less of each, or send the request with async, as a task"
+        )
+
+
 class Changed(Exception):
     """Services or versions changed since it was made up what to ask."""
 

@@ -33,7 +33,7 @@ from logs import context
 from ml.errors import BadParameter
 from ml.options import Warning
 from ml.options.loading import as_json
-from storage.errors import StorageError
+from storage.errors import LiveUnavailable, StorageError
 from storage.records import Role, Service
 from workers.asked import Asked
 from workers.queue import CallerGone, Changed, NoAnswer, Overloaded
@@ -124,7 +124,7 @@ def _answered(
 ) -> Response:
     try:
         answer = answer_to(parts, question, asked, mark, request.environ.get(IS_CONNECTED, lambda: True))
-    except (NoAnswer, Overloaded, CallerGone) as error:
+    except (NoAnswer, Overloaded, CallerGone, LiveUnavailable) as error:
         count(parts, service.id, None)
         return failure(error.kind, str(error))
     count(parts, service.id, answer)

@@ -269,6 +269,7 @@ PREDICT = Operation(
         "idempotency_conflict",
         "no_answer",
         "overloaded",
+        "answer_too_large",
         "busy",
         "push_target_missing",
         "push_failed",

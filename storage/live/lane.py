@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import redis
+from redis.commands.core import Script
 
 from storage.errors import LiveUnavailable
 from storage.live.server import LiveServer
@@ -34,6 +35,7 @@ WAKE_UP_S = 2.0
 
 _SCRIPTS = files(__package__).joinpath("lane.lua").read_text(encoding="utf-8")
 _BELL_S = 0.5
+_PIECE_BYTES = 1 << 18
 _log = logging.getLogger(__name__)
 
 
@@ -237,24 +239,29 @@ class Drain:
     def give(self, batch: str, answers: Sequence[tuple[bytes, bytes]] = ()) -> int | None:
         """Give answers before the next turn. Returns how many wait in a list; None when others wait as well."""
         with self._lane._server.errors():
-            waiting = int(self._lane._give(self._keys, (batch, *chain.from_iterable(answers))))
+            [waiting] = self._called(self._lane._give, (batch, *chain.from_iterable(answers)))
         return None if waiting < 0 else waiting
 
     def _taken(self, arguments: tuple[Any, ...], wait_s: float) -> tuple[list[Any], bytes | None]:
         """What the script took, and what stood in the bell or came there within `wait_s`."""
-        turn = self._lane._turn
         bell = ("BLPOP", self._bell, wait_s) if wait_s > 0 else ("LPOP", self._bell)
-        try:
-            taken, given = self._trip(("EVALSHA", turn.sha, 1, *self._keys, *arguments), bell)
-        except redis.ConnectionError:
-            # The server may have closed the connection while it idled; a turn that is told twice counts once.
-            taken, given = self._trip(("EVALSHA", turn.sha, 1, *self._keys, *arguments), bell)
-        if isinstance(taken, redis.exceptions.NoScriptError):
-            taken, given = self._trip(("EVAL", turn.script, 1, *self._keys, *arguments), bell)
-        for each in (taken, given):
-            if isinstance(each, Exception):
-                raise each
+        taken, given = self._called(self._lane._turn, arguments, bell)
         return taken, given[1] if isinstance(given, list | tuple) else given
+
+    def _called(self, script: Script, arguments: tuple[Any, ...], *more: tuple[Any, ...]) -> list[Any]:
+        """What a script of the lane comes to, and what further commands of the same trip do."""
+        try:
+            found = self._trip(("EVALSHA", script.sha, 1, *self._keys, *arguments), *more)
+        except redis.ConnectionError:
+            # The server may have closed the connection while it idled; a script that is told twice counts once.
+            found = self._trip(("EVALSHA", script.sha, 1, *self._keys, *arguments), *more)
+        if isinstance(found[0], redis.exceptions.NoScriptError):
+            found = self._trip(("EVAL", script.script, 1, *self._keys, *arguments), *more)
+        for each in found:
+            if isinstance(each, Exception):
+                self._connection.disconnect()  # another server may have taken over under the same name
+                raise each
+        return found
 
     def _trip(self, *commands: tuple[Any, ...]) -> list[Any]:
         """What comes of some commands, errors of the server included, on a connection of this drain's own.
@@ -263,7 +270,7 @@ class Drain:
         """
         connection = self._connection
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            connection.send_packed_command(_in_pieces(connection.pack_commands(commands)), check_health=False)
             return [_answer(connection) for _ in commands]
         except BaseException:
             connection.disconnect()  # so that no later command takes what this one left unread
@@ -285,7 +292,7 @@ class Drain:
             *chain.from_iterable(answers),
         )
         with self._lane._server.errors():
-            code = int(self._lane._leave(self._keys, arguments))
+            [code] = self._called(self._lane._leave, arguments)
         if code:
             self.close()
         return Left(bool(code), wake if code == 2 else "")
@@ -407,6 +414,14 @@ def replies_in(told: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         start = end + 1 + int(size)
         yield request_id, told[end + 1 : start]
+
+
+def _in_pieces(packed: list[bytes]) -> Iterable[bytes | memoryview]:
+    """Commands, cut where they are long: a connection waits for Redis a second with each piece that it sends."""
+    if max(map(len, packed)) <= _PIECE_BYTES:
+        return packed
+    views = [memoryview(each) for each in packed]
+    return [each[at : at + _PIECE_BYTES] for each in views for at in range(0, len(each), _PIECE_BYTES)]
 
 
 def _answer(connection: redis.Connection) -> Any:

@@ -22,10 +22,12 @@ class LiveServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.redis = self._client(decode_responses=True)
+        self._clients = [self.redis]
 
     def bytes_client(self) -> redis.Redis:
         """A client with a pool of its own, whose answers are bytes."""
-        return self._client(decode_responses=False)
+        self._clients.append(made := self._client(decode_responses=False))
+        return made
 
     def _client(self, *, decode_responses: bool) -> redis.Redis:
         # One retry, at once: a connection that the server closed while it idled must not fail the next call.
@@ -48,4 +50,15 @@ class LiveServer:
                 f"Redis does not answer: it refuses the user or password of MODELYARD_REDIS_URL, or wants one ({error})"
             ) from error
         except redis.RedisError as error:
+            if is_replica(error):
+                for each in self._clients:
+                    each.connection_pool.disconnect(inuse_connections=False)
             raise LiveUnavailable(f"Redis does not answer: {error}") from error
+
+
+def is_replica(error: Exception) -> bool:
+    """Whether a server answered that it follows another one, which a new connection to the same address may reach."""
+    # The client leaves the word out, but where a script told it: then it stands within.
+    return isinstance(error, redis.ReadOnlyError | redis.exceptions.MasterDownError) or any(
+        word in str(error) for word in ("READONLY", "MASTERDOWN")
+    )

@@ -20,6 +20,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, 
 
 from storage.errors import LiveUnavailable
 from storage.live.lane import Request, Sent, Spread, replies_in, script, told_of
+from storage.live.server import is_replica
 
 _CONNECT_S = 1.0
 _BELL_S, _AGAIN_S = 0.5, 0.05
@@ -39,6 +40,8 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[float, Then]] = deque()
         self._transport: asyncio.Transport | None = None
+        self._moved_at = 0.0
+        self._sent_bytes = self._left_bytes = self._gone_bytes = 0
         self.is_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,13 +55,16 @@ class Wire(asyncio.Protocol):
             then(LiveUnavailable("Redis does not answer: the connection is closed"))
             return
         self._waiting.append((time.monotonic(), then))
-        self._transport.write(hiredis.pack_command(cast("Any", command)))
+        packed = hiredis.pack_command(cast("Any", command))
+        self._sent_bytes += len(packed)
+        self._transport.write(packed)
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
+        self._moved_at = time.monotonic()
         self._reader.feed(data)
         try:
-            while (answer := self._reader.gets()) is not False:
+            while self.is_open and (answer := self._reader.gets()) is not False:
                 self._waiting.popleft()[1](answer)
         except hiredis.ProtocolError as error:
             self.close(f"it sent what is no answer ({error})")
@@ -77,8 +83,21 @@ class Wire(asyncio.Protocol):
             then(LiveUnavailable(f"Redis does not answer: {why}"))
 
     def check(self, patience_s: float) -> None:
-        """Give the connection up when the oldest command waits longer than that."""
-        if self._waiting and time.monotonic() - self._waiting[0][0] > patience_s:
+        """Give the connection up when the oldest command waits longer than that, and as long nothing came or went.
+
+        What is large takes its time on the way. To be called several times within that time.
+        """
+        if not self._waiting or self._transport is None:
+            self._left_bytes = 0
+            return
+        now = time.monotonic()
+        left = self._transport.get_write_buffer_size()
+        gone = self._sent_bytes - left
+        # Only what had to wait shows by going that the server reads: a little goes to one that is stopped as well.
+        if self._left_bytes and gone > self._gone_bytes:
+            self._moved_at = now
+        self._left_bytes, self._gone_bytes = left, gone
+        if now - max(self._waiting[0][0], self._moved_at) > patience_s:
             self.close(f"nothing came within {patience_s:g} s")
 
 
@@ -153,6 +172,11 @@ class Line:
         """As `Wire.check`."""
         if self._wire is not None:
             self._wire.check(patience_s)
+
+    def part(self) -> None:
+        """Give the connection up, so that the next command makes one to whichever server has the address now."""
+        if self._wire is not None:
+            self._wire.close("it follows another server")
 
     def close(self) -> None:
         """Send nothing more."""
@@ -260,6 +284,8 @@ class Tube:
             elif str(answer).startswith("NOSCRIPT"):  # somebody flushed them
                 self._out.send(done, "EVAL", _SCRIPTS[name], 1, f"lane:{lane}", *arguments)
             else:
+                if is_replica(answer):
+                    self._out.part()
                 failed(LiveUnavailable(f"Redis does not answer: {answer}"))
 
         self._out.send(done, "EVALSHA", _DIGESTS[name], 1, f"lane:{lane}", *arguments)
@@ -271,6 +297,8 @@ class Tube:
     def _heard(self, answer: Any) -> None:
         if isinstance(answer, Exception):
             # Those who wait ask after their requests themselves.
+            if is_replica(answer):
+                self._in.part()
             if not self._is_over:
                 asyncio.get_running_loop().call_later(_AGAIN_S, self._listen)
             return

@@ -18,6 +18,7 @@ from tests.services import free_port, short_folder
 Json = dict[str, Any]
 
 LIMIT_BYTES = 12 * 2**20
+ANSWER_BYTES = 2 * 2**20
 
 ALLOWED = "127.0.0.2"
 """The one address of this machine that answers may be sent to."""
@@ -72,6 +73,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
             data_roots=(data, Path("/proc")),
             threads=1,
             request_limit_bytes=LIMIT_BYTES,
+            answer_limit_bytes=ANSWER_BYTES,
             fetch_allow=(ALLOWED,),
             push_timeout_s=PUSH_TIMEOUT_S,
         )

@@ -781,3 +781,36 @@ def test_large_file_of_a_data_set_is_fetched_beside_other_requests(
         each["classes"] for each in predictions(others)
     ]
     wait_until(lambda: not list((fetches.settings.cache / "uses").iterdir()))
+
+
+# Answers that are too large
+
+
+def test_answer_that_is_too_large_is_refused_and_the_others_of_its_batch_come(
+    parts: Parts, service: Service, short: Made
+):
+    version = publish(parts, service, short)
+    narrow = dataclasses.replace(parts, settings=dataclasses.replace(parts.settings, answer_limit_bytes=2000))
+    few, many = question(version), question(version, ["a,b", *["1,2"] * 100])
+    first, too_large, last = ask_all(Predictor(narrow), [few, many, few])
+    assert predictions(first) == predictions(last) == predictions(ask(Predictor(parts), few))
+    size = len(predictions(ask(Predictor(parts), many)))
+    assert size == 100
+    error = error_of(too_large)
+    assert (error["kind"], error["section"]) == ("answer_too_large", None)
+    assert "one that is waited for may have 2000 (MODELYARD_ANSWER_LIMIT_BYTES)" in error["message"]
+
+
+def test_large_answers_of_one_batch_all_come(parts: Parts, service: Service, short: Made):
+    version = publish(parts, service, short)
+    request = as_asked(question(version, ["a,b", *["1,2"] * 40_000]))
+
+    def predict(_: int) -> int:
+        return len(predictions(parts.queue.predict(request, LANE, batch_of(version), 60.0)))
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(predict, number) for number in range(4)]
+        wait_until(lambda: parts.live.lane.depth(LANE).waiting == 4)
+        with working(parts):
+            assert [each.result(60) for each in asking] == [40_000] * 4
+    assert nothing_is_left(parts)

@@ -357,3 +357,15 @@ def test_measures_of_lines_tell_how_many_rows_they_are_of_as_those_of_a_file_do(
         report = iris.call("GET", f"/tasks/{answer['head']['task_id']}/report")
         assert report["rows"] == len(rows) == 150
     assert iris.call("GET", "/services/iris")["body"]["service_stats"]["inference_count"] == 300
+
+
+def test_lines_whose_answer_is_too_large_for_the_lane_are_computed_by_a_process(iris: Yard):
+    given = ["5.1,3.5,1.4,0.2", "6.7,3.0,5.2,2.3"] * 50
+    expected = at_once(iris, given, best=-1)
+    iris._predictor._answer_bytes = 1000
+    told = iris.client.post("/predict", json={"service": "iris", "parameters": {}, "data": given})
+    assert (told.status_code, told.json["status"]["code"]) == (413, 413)
+    answer = ask(iris, given, best=-1)
+    task = task_of(iris, answer)
+    assert (task["state"], task["attempt"]) == ("finished", 1)
+    assert result(iris, answer).json["body"] == expected

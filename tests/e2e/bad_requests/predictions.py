@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.e2e.bad_requests.cases import request
 from tests.e2e.bad_requests.stage import NET_TRAINED, SERVICE, SVM_TRAINED, TRAINED, service_body, training_body
-from tests.e2e.conftest import ALLOWED, Answer, Client
+from tests.e2e.conftest import ALLOWED, ANSWER_BYTES, Answer, Client
 
 
 def ask(client: Client, service: str = TRAINED, **changes: Any) -> Answer:
@@ -238,3 +238,8 @@ def predict_bounds_of_wrong_length(client: Client) -> Answer:
 def predict_layer_unknown(client: Client) -> Answer:
     given = {"mllib": {"extract_layer": "fc9"}}
     return ask(client, NET_TRAINED, data=["1,2,x"], parameters=given)
+
+
+@request
+def predict_answer_too_large(client: Client) -> Answer:
+    return ask(client, data=["1,2"] * (ANSWER_BYTES // 50))

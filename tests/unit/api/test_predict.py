@@ -12,12 +12,12 @@ from flask.testing import FlaskClient
 
 from settings import Settings
 from storage import fetch
-from storage.errors import FetchFailed, FetchForbidden
+from storage.errors import FetchFailed, FetchForbidden, LiveUnavailable
 from storage.objects.base import Objects
 from tests.unit.api.conftest import Yard
 from tests.unit.api.fakes import FakeLive, FakeQueue, measured, predicted, refused
 from workers.asked import DATA_COMING
-from workers.queue import CallerGone, Overloaded
+from workers.queue import AnswerTooLarge, CallerGone, Overloaded
 
 
 @pytest.fixture
@@ -510,3 +510,25 @@ def test_address_that_is_none_to_use_is_refused_at_once(
 def test_task_with_data_of_another_host_is_computed_by_a_process_of_its_own(trained: Yard, client: FlaskClient):
     answer = ask(client, data=["https://files.example.org/a.csv"], **{"async": True})
     assert trained.records.tasks.spec(answer.json["head"]["task_id"])["way"] == "compute"
+
+
+def test_prediction_that_met_a_dead_redis_is_counted(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    def die(request):
+        raise LiveUnavailable("Redis does not answer: it was killed")
+
+    queue.reply = die
+    answer = ask(client)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert answer.json["status"]["message"] == "Redis does not answer: it was killed"
+    stats = client.get("/services/iris").json["body"]["service_stats"]
+    assert (stats["predict_count"], stats["predict_failure"]) == (1, 1)
+
+
+def test_answer_that_is_too_large_is_413_and_says_what_to_do(trained: Yard, client: FlaskClient, queue: FakeQueue):
+    queue.reply = lambda request: refused(AnswerTooLarge.kind, str(AnswerTooLarge(2000, 1000)))
+    answer = ask(client)
+    assert answer.status_code == 413
+    assert answer.json["status"]["message"].startswith(
+        "the answer has 2000 bytes, and one that is waited for may have "
+    )
+    assert "with async" in answer.json["status"]["message"]
