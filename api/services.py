@@ -297,7 +297,7 @@ def _forget(parts: Parts, service: Service) -> None:
 
 
 def note_change(parts: Parts) -> None:
-    """Have every API process read services again. When Redis is away, they do within a second."""
+    """Have every API process read services again. When they cannot be told, they do within ten seconds."""
     try:
         parts.live.changes.note()
     except LiveUnavailable as error:

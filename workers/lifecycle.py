@@ -215,7 +215,7 @@ def send_next(attempt: Attempt, ended: Ended, parts: Parts) -> None:
         if attempt.task.repository_id is not None:
             parts.live.changes.note()
     except LiveUnavailable as error:
-        _log.info("%s: its end was not told to the API, which sees it within a second: %s", attempt.name, error)
+        _log.info("%s: its end was not told to the API, which sees it within ten seconds: %s", attempt.name, error)
     tasks = parts.records.tasks
     if ended.following is not None and tasks.is_startable(ended.following):
         parts.queue.send_task(ended.following)
