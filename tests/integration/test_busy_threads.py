@@ -49,7 +49,9 @@ def app(tmp_path: Path) -> Iterator[Flask]:
     settings = Settings(home=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", api_threads=2)
     records = Records.connect(settings.database_url)
     records.upgrade()
-    yield create_app(settings, records)
+    made = create_app(settings, records)
+    yield made
+    made.extensions["modelyard"].finish()
     records.close()
 
 
